@@ -1,0 +1,17 @@
+"""The one exception whose message is meant for the person at the terminal."""
+
+
+class UserError(Exception):
+  """A mistake the user can mend: one sentence that names the way out.
+
+  The root scripts print it without a traceback and leave with exit code 2. Anything else that is
+  raised is a bug and keeps its traceback.
+  """
+
+
+def nearest(name: str, known: object) -> str:
+  """Returns ' (did you mean "x"?)' for the entry of `known` closest to `name`, or ''."""
+  import difflib
+
+  close = difflib.get_close_matches(str(name), [str(entry) for entry in known], n=1, cutoff=0.5)
+  return f' (did you mean "{close[0]}"?)' if close else ''
