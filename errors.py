@@ -1,5 +1,8 @@
 """The one exception whose message is meant for the person at the terminal."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(Exception):
   """A mistake the user can mend: one sentence that names the way out.
@@ -9,9 +12,7 @@ class UserError(Exception):
   """
 
 
-def nearest(name: str, known: object) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
   """Returns ' (did you mean "x"?)' for the entry of `known` closest to `name`, or ''."""
-  import difflib
-
   close = difflib.get_close_matches(str(name), [str(entry) for entry in known], n=1, cutoff=0.5)
   return f' (did you mean "{close[0]}"?)' if close else ''

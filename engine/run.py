@@ -1,0 +1,136 @@
+"""A run's folder: which config it belongs to, and who may write there."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from engine.build import to_plain
+from engine.runtime import versions
+from errors import UserError
+
+# Options that say how long a run goes, what it shows or where it computes, not what it computes.
+FREE = (
+  'train.steps',
+  'train.log_every',
+  'train.sample_every',
+  'train.evaluate_every',
+  'train.dispatch',
+  'checkpoint',
+  'evaluate',
+  'mesh',
+  'sharding',
+  'profile',
+  'data.data_dir',
+  'data.resident_mb',
+  'data.workers',
+)
+
+
+def claim(workdir: str, config: ConfigDict, data: Mapping[str, Any]) -> list[str]:
+  """Makes `workdir` the run of `config`, or checks that it is.
+
+  Args:
+    workdir: the folder, made if it is not there.
+    config: the whole config.
+    data: the data set's description, kept so that sampling needs no data.
+
+  Returns:
+    One line per option that differs from the last call's and may.
+
+  Raises:
+    UserError: the folder belongs to another config, or cannot be written.
+  """
+  folder = Path(workdir)
+  plain = json.loads(json.dumps(to_plain(config)))
+  if (folder / 'config.json').exists():
+    changes = _differences(read_config(workdir), plain)
+    refused = [line for key, line in changes.items() if not _is_free(key)]
+    if refused:
+      raise UserError(
+        f'{workdir} holds a run of another config ({"; ".join(refused)}); choose another '
+        '--workdir, or give the options of that run'
+      )
+  else:
+    changes = {}
+  description = {'data': dict(data), 'versions': versions()}
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / 'config.json', plain)
+    write_json(folder / 'run.json', description)
+  except OSError as error:
+    raise UserError(
+      f'cannot write to {workdir} ({error.strerror}); choose another --workdir'
+    ) from error
+  return list(changes.values())
+
+
+def read_config(workdir: str) -> dict[str, Any]:
+  """The config that a run was made with, as plain dicts.
+
+  Raises:
+    UserError: the folder is no run, or its config is unreadable.
+  """
+  return _read(workdir, 'config.json')
+
+
+def read_description(workdir: str) -> dict[str, Any]:
+  """`data` (a data set's description) and `versions` of a run."""
+  return _read(workdir, 'run.json')
+
+
+def _read(workdir: str, name: str) -> dict[str, Any]:
+  path = Path(workdir) / name
+  if not path.exists():
+    raise UserError(
+      f'{workdir} is no run: there is no {path}; give the --workdir that train.py wrote to'
+    )
+  try:
+    return json.loads(path.read_text())
+  except ValueError as error:
+    raise UserError(f'{path} is damaged ({error}); start again in another --workdir') from error
+
+
+def write_json(path: Path, value: Any) -> None:
+  """Writes through a second file and a rename, so that a reader never sees half of it."""
+  part = path.with_name(f'{path.name}.{os.getpid()}.part')
+  part.write_text(json.dumps(value, indent=2) + '\n')
+  part.replace(path)
+
+
+@contextmanager
+def only_writer(workdir: str) -> Iterator[None]:
+  """Holds the folder's lock, which the system drops when the process ends in whatever way.
+
+  Raises:
+    UserError: another process trains there.
+  """
+  Path(workdir).mkdir(parents=True, exist_ok=True)
+  with open(Path(workdir) / '.lock', 'w') as handle:
+    try:
+      fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+      raise UserError(
+        f'another process is training in {workdir}; wait for it, or choose another --workdir'
+      ) from None
+    yield
+
+
+def _differences(old: Any, new: Any, prefix: str = '') -> dict[str, str]:
+  """`{key: 'key: old → new'}` for every leaf that differs."""
+  if isinstance(old, dict) and isinstance(new, dict):
+    found = {}
+    for key in sorted({*old, *new}):
+      path = f'{prefix}.{key}' if prefix else key
+      found.update(_differences(old.get(key, '(none)'), new.get(key, '(none)'), path))
+    return found
+  return {} if old == new else {prefix: f'{prefix}: {old} → {new}'}
+
+
+def _is_free(key: str) -> bool:
+  return any(key == free or key.startswith(f'{free}.') for free in FREE)

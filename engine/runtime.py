@@ -1,0 +1,58 @@
+"""Settings of the process that must stand before jax starts, and of the compiler."""
+
+import ctypes
+import os
+import sys
+from collections.abc import Mapping
+
+from data.source import cache_dir
+
+# jaxlib releases on which the CPU options below were measured: an unknown value of such an option
+# aborts the process.
+_TESTED_JAXLIB = ('0.10.2',)
+
+
+def prepare() -> None:
+  """Call once, before jax is imported: memory, compilation cache, log noise."""
+  if 'jax' in sys.modules:
+    raise RuntimeError('engine.runtime.prepare() must run before jax is imported')
+  _keep_large_buffers()
+  os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(cache_dir() / 'xla'))
+  os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
+  os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
+  # Warnings of the C++ side are for its developers; errors stay.
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  os.environ.setdefault('GRPC_VERBOSITY', 'ERROR')
+
+
+def _keep_large_buffers() -> None:
+  """Tells glibc to keep freed memory: buffers over 32 MB are else mapped anew at each dispatch."""
+  if sys.platform != 'linux':
+    return
+  mmap_threshold, trim_threshold = -3, -1
+  mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
+  if mallopt is not None:
+    mallopt(mmap_threshold, 1 << 30)
+    mallopt(trim_threshold, 2**31 - 1)
+
+
+def compiler_options() -> Mapping[str, str]:
+  """Options for the jit of a training step on this platform.
+
+  On a CPU convolutions leave YNNPACK, which is slower there than XLA's own path; products stay.
+  """
+  import jax
+  import jaxlib
+
+  if jax.default_backend() == 'cpu' and jaxlib.__version__ in _TESTED_JAXLIB:
+    return {'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT'}
+  return {}
+
+
+def versions() -> dict[str, str]:
+  """Versions of Python and of what the figures of a run depend on."""
+  import importlib.metadata as metadata
+  import platform
+
+  names = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'ml_collections')
+  return {'python': platform.python_version(), **{name: metadata.version(name) for name in names}}

@@ -1,0 +1,185 @@
+"""Builds what a config names: the objective with its modules, the optimizers, the state's shape."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from data.source import Spec
+from engine import optimizers, sharding
+from engine.build import build, call, to_plain
+from engine.state import State, init_state
+from errors import UserError, nearest
+from objectives.base import Objective
+
+PRECISIONS = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
+
+SECTIONS = (
+  'objective', 'modules', 'optimizer', 'ema', 'data', 'train', 'checkpoint', 'evaluate', 'mesh',
+  'sharding', 'profile',
+)  # fmt: skip
+
+
+class Train(NamedTuple):
+  """The section `config.train`.
+
+  Attributes:
+    steps: length of the run.
+    seed: of everything random.
+    log_every: steps between lines of metrics.jsonl.
+    sample_every: steps between sample grids.
+    evaluate_every: steps between evaluations on `config.data.test_split`.
+    samples: images in a sample grid.
+    dispatch: most steps handed to the device at once.
+    precision: of the computation, `float32` or `bfloat16`; parameters stay float32.
+    accumulate: microbatches an update's batch is cut into, to need less memory.
+  """
+
+  steps: int
+  seed: int
+  log_every: int
+  sample_every: int
+  evaluate_every: int
+  samples: int
+  dispatch: int
+  precision: str
+  accumulate: int
+
+
+class Data(NamedTuple):
+  """The section `config.data`.
+
+  Attributes:
+    name: a data set: ours, or any that TFDS has prepared.
+    split: trained on; TFDS's slices (`train[:90%]`) work.
+    test_split: evaluated on.
+    batch_size: examples per update.
+    data_dir: where prepared data sets lie; '' means $TFDS_DATA_DIR or ~/tensorflow_datasets.
+    resident_mb: MiB up to which a decoded split lives on the devices; larger ones are streamed.
+    workers: reading processes of a streamed split; 0 reads with threads.
+    augment: see `data.transforms.prepare`.
+  """
+
+  name: str
+  split: str
+  test_split: str
+  batch_size: int
+  data_dir: str
+  resident_mb: int
+  workers: int
+  augment: Mapping[str, Any]
+
+
+def check_sections(config: ConfigDict) -> None:
+  """Raises UserError for a section that is unknown or missing."""
+  for key in config:
+    if key not in SECTIONS:
+      raise UserError(
+        f'config.{key} is no section{nearest(key, SECTIONS)}; there are: {", ".join(SECTIONS)}'
+      )
+  for key in SECTIONS:
+    if key not in config:
+      raise UserError(f'the config has no section "{key}"; start it from configs/defaults.py')
+
+
+def train_options(config: ConfigDict) -> Train:
+  """Raises UserError for values that make no sense."""
+  options = call(Train, to_plain(config.train), 'config.train')
+  for name in ('steps', 'log_every', 'sample_every', 'evaluate_every', 'samples', 'dispatch',
+               'accumulate'):  # fmt: skip
+    if getattr(options, name) < 1:
+      raise UserError(f'config.train.{name}={getattr(options, name)} must be at least 1')
+  if not 0 <= options.seed < 2**32:
+    raise UserError(f'config.train.seed={options.seed} must be from 0 to {2**32 - 1}')
+  if options.precision not in PRECISIONS:
+    raise UserError(
+      f'config.train.precision={options.precision} is unknown'
+      f'{nearest(options.precision, PRECISIONS)}; there are: {", ".join(PRECISIONS)}'
+    )
+  return options
+
+
+def data_options(config: ConfigDict) -> Data:
+  return call(Data, to_plain(config.data), 'config.data')
+
+
+def build_objective(config: ConfigDict, spec: Spec) -> Objective:
+  """Builds the modules and, with them, the objective.
+
+  Modules and objectives that have the fields `image_shape`, `num_classes` or `dtype` get them
+  from the data and from `config.train.precision`.
+  """
+  provided = {
+    'image_shape': tuple(spec.features['image'][0]) if 'image' in spec.features else None,
+    'num_classes': spec.num_classes,
+    'dtype': PRECISIONS[train_options(config).precision],
+  }
+  modules = {
+    name: build(module, 'models', f'config.modules.{name}', provided)
+    for name, module in to_plain(config.modules).items()
+  }
+  return build(
+    to_plain(config.objective), 'objectives', 'config.objective', {**provided, 'modules': modules}
+  )
+
+
+def build_optimizers(config: ConfigDict, objective: Objective) -> dict[str, optimizers.Optimizer]:
+  """One optimizer for every player; names must agree."""
+  sections = to_plain(config.optimizer)
+  names = [player.name for player in objective.players]
+  _same_names('config.optimizer', sections, names, 'player')
+  _same_names('config.ema', to_plain(config.ema), [*objective.modules], 'module', all_needed=False)
+  for module, decay in config.ema.items():
+    if not 0 <= decay < 1:
+      raise UserError(f'config.ema.{module}={decay} must be from 0 to below 1')
+  steps = train_options(config).steps
+  return {
+    player.name: call(
+      optimizers.make_optimizer,
+      sections[player.name],
+      f'config.optimizer.{player.name}',
+      steps * player.repeats,
+      f'config.optimizer.{player.name}',
+    )
+    for player in objective.players
+  }
+
+
+def _same_names(where: str, given, wanted: list[str], what: str, all_needed: bool = True) -> None:
+  for name in given:
+    if name not in wanted:
+      raise UserError(
+        f'{where}.{name} belongs to no {what}{nearest(name, wanted)}; '
+        f'there are: {", ".join(wanted)}'
+      )
+  for name in wanted if all_needed else ():
+    if name not in given:
+      raise UserError(f'{where} has no section for the {what} "{name}"; add one')
+
+
+def example_batch(spec: Spec) -> dict[str, jax.Array]:
+  """A batch of one blank example as the objective sees it: images float32, integers int32."""
+  return {
+    name: jnp.zeros((1, *shape), jnp.float32 if name == 'image' else dtype)
+    for name, (shape, dtype) in spec.features.items()
+  }
+
+
+def state_maker(config: ConfigDict, objective: Objective, spec: Spec):
+  """Returns the function that makes the state at step 0."""
+  chains = build_optimizers(config, objective)
+  ema = to_plain(config.ema)
+  seed = train_options(config).seed
+  return lambda: init_state(objective, chains, ema, seed, example_batch(spec))
+
+
+def abstract_state(make_state, config: ConfigDict, mesh: Mesh) -> State:
+  """The state as `jax.ShapeDtypeStruct`s, each with its sharding; nothing is allocated."""
+  shapes = jax.eval_shape(make_state)
+  places = sharding.state_shardings(shapes, to_plain(config.sharding), mesh)
+  return jax.tree.map(
+    lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, places
+  )

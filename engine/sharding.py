@@ -1,0 +1,104 @@
+"""Meshes, and which leaf of the state lives where."""
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from errors import UserError
+
+AXES = ('data', 'fsdp', 'tensor')
+BATCH = PartitionSpec(('data', 'fsdp'))
+Rules = Sequence[tuple[str, Sequence[Any]]]
+
+
+def make_mesh(*, data: int, fsdp: int, tensor: int) -> Mesh:
+  """Arranges all devices as `data × fsdp × tensor`; one size may be −1, 'whatever is left'.
+
+  Raises:
+    UserError: the product is not the number of devices.
+  """
+  sizes = [data, fsdp, tensor]
+  count = jax.device_count()
+  if sizes.count(-1) == 1:
+    rest = math.prod(size for size in sizes if size != -1)
+    sizes[sizes.index(-1)] = count // rest if rest > 0 else 0
+  if min(sizes) < 1 or math.prod(sizes) != count:
+    raise UserError(
+      f'config.mesh asks for data × fsdp × tensor = {data} × {fsdp} × {tensor}, but there are '
+      f'{count} devices; make the product {count}, or set one of them to -1'
+    )
+  return jax.make_mesh(tuple(sizes), AXES, axis_types=(jax.sharding.AxisType.Auto,) * 3)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """The leading axis over `data` and `fsdp`."""
+  return NamedSharding(mesh, BATCH)
+
+
+def check_batch(batch_size: int, accumulate: int, mesh: Mesh) -> None:
+  """Raises UserError unless every microbatch splits evenly over the devices."""
+  ways = mesh.shape['data'] * mesh.shape['fsdp']
+  if batch_size < 1 or accumulate < 1 or batch_size % (ways * accumulate):
+    raise UserError(
+      f'config.data.batch_size={batch_size} cannot be split over {ways} devices (data × fsdp) and '
+      f'config.train.accumulate={accumulate}; make it a multiple of {ways * max(accumulate, 1)}'
+    )
+
+
+def path_name(path: Sequence[Any]) -> str:
+  """'generator/hidden_0/kernel' for a pytree path."""
+  return '/'.join(str(getattr(k, 'key', getattr(k, 'name', getattr(k, 'idx', k)))) for k in path)
+
+
+def state_shardings(state: Any, rules: Rules, mesh: Mesh) -> Any:
+  """Places every leaf of an abstract `State`.
+
+  A parameter follows the first rule whose pattern is found (`re.search`) in its path
+  `MODULE/…/NAME`, else it is replicated. Optimizer statistics and averages of a parameter, which
+  have its path as the end of theirs and its shape, live where it lives. Everything else is
+  replicated.
+
+  Raises:
+    UserError: a rule names an axis the mesh lacks, or does not fit a parameter it matches.
+  """
+  leaves = jax.tree_util.tree_leaves_with_path(state.params)
+  placed = {
+    path_name(path): (leaf.shape, _spec(path_name(path), leaf.shape, rules, mesh))
+    for path, leaf in leaves
+  }
+
+  def place(path, leaf):
+    parts = path_name(path).split('/')
+    for start in range(len(parts)):
+      shape, spec = placed.get('/'.join(parts[start:]), (None, None))
+      if spec is not None and shape == leaf.shape:
+        return NamedSharding(mesh, spec)
+    return NamedSharding(mesh, PartitionSpec())
+
+  return jax.tree_util.tree_map_with_path(place, state)
+
+
+def _spec(name: str, shape: tuple[int, ...], rules: Rules, mesh: Mesh) -> PartitionSpec:
+  for pattern, axes in rules:
+    if re.search(pattern, name):
+      _check_rule(name, shape, pattern, axes, mesh)
+      return PartitionSpec(*(tuple(a) if isinstance(a, (list, tuple)) else a for a in axes))
+  return PartitionSpec()
+
+
+def _check_rule(name: str, shape, pattern: str, axes, mesh: Mesh) -> None:
+  where = f'config.sharding rule ("{pattern}", {tuple(axes)}) on parameter {name} {tuple(shape)}'
+  if len(axes) > len(shape):
+    raise UserError(f'{where}: the rule has more axes than the parameter')
+  for size, axis in zip(shape, axes):
+    names = [axis] if isinstance(axis, str) else list(axis or ())
+    unknown = [entry for entry in names if entry not in mesh.shape]
+    if unknown:
+      raise UserError(f'{where}: there is no mesh axis "{unknown[0]}"; use {", ".join(AXES)}')
+    ways = math.prod(mesh.shape[entry] for entry in names)
+    if size % ways:
+      raise UserError(f'{where}: {size} is not divisible by the {ways} devices of {axis}')

@@ -1,0 +1,43 @@
+"""Adversarial losses: how a discriminator tells real from fake, how a generator answers.
+
+Every loss is a pair of functions on logits `[B]` float32 (a critic's score for Wasserstein) with
+per-example results `[B]`. A discriminator's logit is the log-odds that an image is real.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Adversarial(NamedTuple):
+  """`discriminator(real_logits, fake_logits) -> [B]` and `generator(fake_logits) -> [B]`."""
+
+  discriminator: Callable[[jax.Array, jax.Array], jax.Array]
+  generator: Callable[[jax.Array], jax.Array]
+
+
+def _log_loss(real: jax.Array, fake: jax.Array) -> jax.Array:
+  """−log D(x) − log(1 − D(G(z))), with D = sigmoid(logit) (Goodfellow et al. 2014, eq. 1)."""
+  return jax.nn.softplus(-real) + jax.nn.softplus(fake)
+
+
+# Goodfellow et al. 2014, eq. 1: the generator lowers log(1 − D(G(z))), which saturates.
+minimax = Adversarial(_log_loss, lambda fake: -jax.nn.softplus(fake))
+
+# Goodfellow et al. 2014, section 3: the generator lowers −log D(G(z)) instead.
+non_saturating = Adversarial(_log_loss, lambda fake: jax.nn.softplus(-fake))
+
+# Mao et al. 2017, eq. 9: targets b = c = 1 for real, a = 0 for fake, with the factor 1/2.
+least_squares = Adversarial(
+  lambda real, fake: 0.5 * ((real - 1) ** 2 + fake**2), lambda fake: 0.5 * (fake - 1) ** 2
+)
+
+# Lim and Ye 2017; Miyato et al. 2018, eq. 16 and 17.
+hinge = Adversarial(
+  lambda real, fake: jnp.maximum(0, 1 - real) + jnp.maximum(0, 1 + fake), lambda fake: -fake
+)
+
+# Arjovsky et al. 2017, eq. 3: needs a Lipschitz critic (gradient penalty, or clipped weights).
+wasserstein = Adversarial(lambda real, fake: fake - real, lambda fake: -fake)

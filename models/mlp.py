@@ -1,0 +1,70 @@
+"""Dense networks: a generator and a discriminator made of fully connected layers."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+def activation(name: str) -> Callable[[jax.Array], jax.Array]:
+  """Returns the activation `name` of `jax.nn`, e.g. `relu`, `leaky_relu`, `silu`.
+
+  Raises:
+    ValueError: jax.nn has no such function.
+  """
+  function = getattr(jax.nn, name, None)
+  if not callable(function):
+    raise ValueError(f'jax.nn has no activation "{name}"; try relu, leaky_relu, gelu, silu or tanh')
+  return function
+
+
+class Generator(nn.Module):
+  """Latents `[B, Z]` to images `[B, *image_shape]` in [0, 1].
+
+  Attributes:
+    widths: units of the hidden layers, from the latents to the image.
+    activation: of the hidden layers, a name in `jax.nn`.
+    image_shape: (H, W, C), given by the data.
+    dtype: of the computation; parameters are float32.
+  """
+
+  widths: Sequence[int]
+  activation: str
+  image_shape: Sequence[int]
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, latents: jax.Array, train: bool) -> jax.Array:
+    del train
+    x = latents.astype(self.dtype)
+    for i, width in enumerate(self.widths):
+      x = activation(self.activation)(nn.Dense(width, dtype=self.dtype, name=f'hidden_{i}')(x))
+    x = nn.Dense(math.prod(self.image_shape), dtype=self.dtype, name='output')(x)
+    return nn.sigmoid(x.astype(jnp.float32)).reshape(-1, *self.image_shape)
+
+
+class Discriminator(nn.Module):
+  """Images `[B, H, W, C]` in [0, 1] to logits `[B]` float32.
+
+  Attributes:
+    widths: units of the hidden layers, from the image to the logit.
+    activation: of the hidden layers, a name in `jax.nn`.
+    dropout: share of the hidden units dropped in training, 0 to 1.
+    dtype: of the computation; parameters are float32.
+  """
+
+  widths: Sequence[int]
+  activation: str
+  dropout: float = 0.0
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+    x = images.reshape(images.shape[0], -1).astype(self.dtype)
+    for i, width in enumerate(self.widths):
+      x = activation(self.activation)(nn.Dense(width, dtype=self.dtype, name=f'hidden_{i}')(x))
+      x = nn.Dropout(self.dropout, deterministic=not train)(x)
+    return nn.Dense(1, dtype=self.dtype, name='output')(x)[:, 0].astype(jnp.float32)

@@ -1,0 +1,111 @@
+"""What every objective offers the engine, and the few helpers that objectives share."""
+
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any, NamedTuple, Protocol
+
+import flax.linen as nn
+import jax
+
+from errors import UserError, nearest
+
+Batch = Mapping[str, jax.Array]
+Params = Mapping[str, Any]  # {module: parameters}
+Mutable = Mapping[str, Any]  # {module: {collection: values}}, e.g. batch statistics
+Variables = Mapping[str, Any]  # {module: {'params': …, collection: …}}
+
+
+class Aux(NamedTuple):
+  """What a loss returns beside its scalar.
+
+  Attributes:
+    metrics: scalars, logged as `PLAYER/NAME`.
+    mutable: `{module: {collection: values}}` for the modules whose collections changed.
+  """
+
+  metrics: Mapping[str, jax.Array]
+  mutable: Mutable
+
+
+LossFn = Callable[[Params, Mutable, Batch, jax.Array], tuple[jax.Array, Aux]]
+
+
+class Player(NamedTuple):
+  """The modules that one optimizer moves to lower one loss.
+
+  Attributes:
+    name: key of its optimizer in `config.optimizer` and in `state.opt_state`.
+    moves: the modules whose parameters it may change.
+    loss: `(params, mutable, batch, key) -> (scalar, Aux)`. The batch holds `position` int32 [B],
+      each example's place in the update's batch, from which `example_keys` draws.
+    repeats: updates per step; each sees its own slice of the batch.
+  """
+
+  name: str
+  moves: tuple[str, ...]
+  loss: LossFn
+  repeats: int = 1
+
+
+class Objective(Protocol):
+  """A run's aim. Images are float32 in [0, 1] on every side of these methods."""
+
+  modules: Mapping[str, nn.Module]
+  players: tuple[Player, ...]
+
+  def init(self, key: jax.Array, batch: Batch) -> Variables:
+    """Returns fresh variables of every module for batches shaped like `batch`."""
+
+  def evaluate(self, variables: Variables, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
+    """Returns per-example arrays [B]; the engine masks the padding and averages."""
+
+  def sample(self, variables: Variables, key: jax.Array, num: int, **conditions) -> jax.Array:
+    """Returns images float32 [num, H, W, C] in [0, 1], or tokens int32 [num, T]."""
+
+
+def pick(module: ModuleType, name: str, kind: str) -> Any:
+  """Returns the public entry `name` of `module`.
+
+  Raises:
+    UserError: there is none; lists what `module` offers as a `kind`.
+  """
+  own = {
+    key: value
+    for key, value in vars(module).items()
+    if not key.startswith('_') and key[0].islower() and _defined_in(value, module)
+  }
+  if name not in own:
+    known = ', '.join(sorted(own))
+    raise UserError(f'there is no {kind} "{name}"{nearest(name, own)}; there are: {known}')
+  return own[name]
+
+
+def _defined_in(value: Any, module: ModuleType) -> bool:
+  """Whether `value` is a function or an instance of a class that `module` itself defines."""
+  owner = value if hasattr(value, '__qualname__') else type(value)
+  return getattr(owner, '__module__', None) == module.__name__
+
+
+def example_keys(key: jax.Array, batch: Batch) -> jax.Array:
+  """Returns one PRNG key per example, [B].
+
+  They depend on the example's position in the update's batch and not on how that batch is cut for
+  accumulation or over devices.
+  """
+  return jax.vmap(lambda position: jax.random.fold_in(key, position))(batch['position'])
+
+
+def apply_training(
+  module: nn.Module, params: Any, mutable: Mapping[str, Any], *inputs, key: jax.Array
+) -> tuple[Any, Mapping[str, Any]]:
+  """Applies `module` as in training: `(outputs, changed collections)`.
+
+  `key` feeds dropout.
+  """
+  return module.apply(
+    {'params': params, **mutable},
+    *inputs,
+    train=True,
+    mutable=list(mutable),
+    rngs={'dropout': key},
+  )

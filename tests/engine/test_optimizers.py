@@ -1,0 +1,92 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs.defaults import optimizer
+from engine.build import to_plain
+from engine.optimizers import make_optimizer
+from errors import UserError
+
+
+def one_update(weights, gradients, **options):
+  section = to_plain(optimizer(options.pop('name', 'sgd'), 0.1))
+  schedule = {**section['schedule'], **options.pop('schedule', {})}
+  chain = make_optimizer(100, 'config.optimizer.x', **{**section, **options, 'schedule': schedule})
+  params = {'m': {'w': jnp.array(weights)}}
+  updates, _ = chain.update({'m': {'w': jnp.array(gradients)}}, chain.init(params), params)
+  return np.asarray(params['m']['w'] + updates['m']['w']), chain
+
+
+def test_plain_sgd():
+  after, _ = one_update([1.0, -2.0], [0.5, 1.0])
+  np.testing.assert_allclose(after, [0.95, -2.1], rtol=1e-6)
+
+
+def test_clip_is_by_the_global_norm():
+  after, _ = one_update([0.0, 0.0], [3.0, 4.0], clip=1.0)
+  np.testing.assert_allclose(after, [-0.06, -0.08], rtol=1e-6)
+
+
+def test_l2_and_l1_enter_the_gradient():
+  after, _ = one_update([1.0, -2.0], [0.0, 0.0], weight_decay=0.5)
+  np.testing.assert_allclose(after, [0.95, -1.9], rtol=1e-6)
+  after, _ = one_update([1.0, -2.0], [0.0, 0.0], l1=0.5)
+  np.testing.assert_allclose(after, [0.95, -1.95], rtol=1e-6)
+
+
+def test_adamw_takes_the_weight_decay_itself():
+  # Decoupled: with no gradient the weight shrinks by rate × decay; L2 inside Adam would move it
+  # by about the whole rate.
+  after, _ = one_update([1.0], [0.0], name='adamw', weight_decay=0.5)
+  np.testing.assert_allclose(after, [0.95], rtol=1e-5)
+
+
+def test_weights_are_clipped_after_the_update():
+  after, _ = one_update([0.5, -0.5, 0.001], [-1.0, 1.0, 0.0], clip_weights=0.01)
+  np.testing.assert_allclose(after, [0.01, -0.01, 0.001], atol=1e-7)
+
+
+@pytest.mark.parametrize(
+  'schedule, wanted',
+  [
+    (dict(name='constant'), {0: 0.1, 99: 0.1}),
+    (dict(name='cosine', end=0.1), {0: 0.1, 50: 0.055, 100: 0.01}),
+    (dict(name='exponential', end=0.01), {0: 0.1, 50: 0.01, 100: 0.001}),
+    (
+      dict(name='piecewise', boundaries=(10, 20), factors=(0.5, 0.1)),
+      {9: 0.1, 10: 0.05, 19: 0.05, 20: 0.01},
+    ),
+    (dict(name='constant', warmup=10), {0: 0.0, 5: 0.05, 10: 0.1, 99: 0.1}),
+  ],
+)
+def test_schedules(schedule, wanted):
+  _, chain = one_update([1.0], [1.0], schedule=schedule)
+  for step, rate in wanted.items():
+    np.testing.assert_allclose(chain.rate(jnp.int32(step)), rate, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize('name', ['adam', 'adamw', 'adagrad', 'rmsprop', 'lion', 'muon'])
+def test_optimizers_of_optax_by_name(name):
+  after, _ = one_update([[1.0, 2.0], [3.0, 4.0]], [[1.0, -1.0], [0.5, 2.0]], name=name)
+  assert np.isfinite(after).all() and (after != [[1.0, 2.0], [3.0, 4.0]]).any()
+
+
+def test_momentum_by_name():
+  after, _ = one_update([1.0], [1.0], name='momentum', momentum=0.9)
+  np.testing.assert_allclose(after, [0.9], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+  'options, part',
+  [
+    (dict(name='adm'), 'did you mean "adam"'),
+    (dict(name='adam', beta=0.5), 'no option "beta"'),
+    (dict(schedule=dict(name='cosin')), 'did you mean "cosine"'),
+    (dict(schedule=dict(warmup=100)), 'below the 100 updates'),
+    (dict(schedule=dict(name='exponential')), 'above 0'),
+    (dict(learning_rate=-1.0), '0 or more'),
+  ],
+)
+def test_mistakes_are_named(options, part):
+  with pytest.raises(UserError, match=part):
+    one_update([1.0], [1.0], **options)

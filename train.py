@@ -1,0 +1,33 @@
+"""Trains what a config describes: python train.py --config=configs/gan.py"""
+
+import sys
+
+from absl import flags
+
+from engine import cli
+from errors import UserError
+
+cli.define_config_flag()
+flags.DEFINE_string('workdir', None, "The run's folder; runs/NAME of the config if not given.")
+flags.DEFINE_bool(
+  'distributed',
+  False,
+  'One process of several: calls jax.distributed.initialize(), which finds its peers by itself on '
+  'TPU pods and Slurm, else from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.',
+)
+
+
+def main() -> None:
+  if flags.FLAGS.config is None:
+    raise UserError('give --config, e.g. python train.py --config=configs/gan.py')
+  if flags.FLAGS.distributed:
+    import jax
+
+    jax.distributed.initialize()
+  from engine import loop
+
+  loop.train(flags.FLAGS.config, flags.FLAGS.workdir or cli.default_workdir(sys.argv))
+
+
+if __name__ == '__main__':
+  cli.launch(main, sys.argv)
