@@ -1,15 +1,22 @@
 """The evaluators: per-example figures of the objective, and metrics that compare samples."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
 
+from data import arrays
+from data.in_order import in_order
+from data.source import Source, open_source
+from data.transforms import prepare
+from engine import session
 from engine.build import build, call, to_plain
 from engine.sharding import batch_sharding
+from engine.state import stream_key
 from errors import UserError
 from objectives.base import Objective, Variables
 
@@ -34,8 +41,9 @@ class Evaluator:
   Args:
     objective: whose `evaluate` and `sample` are called.
     section: `config.evaluate`.
-    batches: makes an iterator over host batches of a given size, in order, with `mask`.
-    prepare: the pure transform from stored to trained-on examples, without augmentation.
+    source: the split.
+    resident_mb: MiB up to which the split is decoded once and kept in the host's memory.
+    augment_off: every augmentation, switched off.
     mesh: where batches go.
     key: of everything random here; the same at every evaluation, so that figures compare.
   """
@@ -44,8 +52,9 @@ class Evaluator:
     self,
     objective: Objective,
     section: Mapping[str, Any],
-    batches: Callable[[int], Iterator[dict[str, np.ndarray]]],
-    prepare: Callable,
+    source: Source,
+    resident_mb: int,
+    augment_off: Mapping[str, Any],
     mesh: Mesh,
     key: jax.Array,
   ):
@@ -58,62 +67,85 @@ class Evaluator:
       name: build(spec, 'metrics', f'config.evaluate.metrics.{name}')
       for name, spec in self._options.metrics.items()
     }
-    self._batches, self._mesh, self._key = batches, mesh, key
+    self._source, self._resident_mb = source, resident_mb
+    self._mesh, self._key = mesh, key
+    self._examples: Any = None
     self._reference: dict[str, Any] = {}
 
-    @jax.jit
     def sums(variables, key, batch):
       mask = batch.pop('mask')
-      batch = prepare(batch)
+      batch = prepare(batch, key, augment_off)
       batch['position'] = jnp.arange(mask.shape[0])
       values = objective.evaluate(variables, batch, key)
       return {name: jnp.sum(jnp.where(mask, x, 0)) for name, x in values.items()}, mask.sum()
 
-    self._sums = sums
-    self._prepare = jax.jit(lambda batch: prepare(batch)['image'])
+    size = self._batch_size
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    self._sums = jax.jit(sums, out_shardings=everywhere)
     self._sample = jax.jit(
-      lambda variables, key: objective.sample(variables, key, self._batch_size)
+      lambda variables, key: objective.sample(variables, key, size), out_shardings=everywhere
     )
 
   def __call__(self, variables: Variables) -> dict[str, float]:
     """Returns `{'eval/NAME': value}`: means over the split, and the sample metrics."""
     totals: dict[str, float] = {}
     count = 0.0
-    for i, batch in enumerate(self._batches(self._batch_size)):
+    for i, batch in enumerate(self._batches(jax.process_index(), jax.process_count())):
       key = jax.random.fold_in(self._key, i)
       sums, number = jax.device_get(self._sums(variables, key, self._put(batch)))
       count += float(number)
       for name, value in sums.items():
         totals[name] = totals.get(name, 0.0) + float(value)
     values = {name: total / count for name, total in totals.items()}
-    values.update(self._compare_samples(variables))
+    if self._metrics:
+      values.update(self._compare_samples(variables))
     return {f'eval/{name}': value for name, value in values.items()}
 
   def _compare_samples(self, variables: Variables) -> dict[str, float]:
-    if not self._metrics:
-      return {}
+    """On the host, by every process alike: all real images, and all samples."""
     if not self._reference:
-      self._reference = {name: metric.empty() for name, metric in self._metrics.items()}
-      for batch in self._batches(self._batch_size):
-        images = np.asarray(self._prepare(self._put(batch)))[batch['mask']]
-        self._reference = self._updated(self._reference, images)
-    drawn = {name: metric.empty() for name, metric in self._metrics.items()}
-    left = self._options.samples
-    while left > 0:
-      key = jax.random.fold_in(jax.random.fold_in(self._key, 0), left)
-      images = np.asarray(self._sample(variables, key))[:left]
-      drawn = self._updated(drawn, images)
-      left -= len(images)
+      images = (b['image'][b['mask']].astype(np.float32) / 255 for b in self._batches(0, 1))
+      self._reference = self._collected(images)
+    drawn = self._collected(self._samples(variables))
     return {
       name: metric.compare(self._reference[name], drawn[name])
       for name, metric in self._metrics.items()
     }
 
-  def _updated(self, states: Mapping[str, Any], images: np.ndarray) -> dict[str, Any]:
-    return {name: metric.update(states[name], images) for name, metric in self._metrics.items()}
+  def _samples(self, variables: Variables) -> Iterator[np.ndarray]:
+    for start in range(0, self._options.samples, self._batch_size):
+      key = stream_key(jax.random.fold_in(self._key, start), 'samples')
+      images = np.asarray(jax.device_get(self._sample(variables, key)))
+      yield images[: self._options.samples - start]
+
+  def _collected(self, batches: Iterable[np.ndarray]) -> dict[str, Any]:
+    states = {name: metric.empty() for name, metric in self._metrics.items()}
+    for images in batches:
+      states = {n: metric.update(states[n], images) for n, metric in self._metrics.items()}
+    return states
+
+  def _batches(self, process: int, processes: int) -> Iterator[dict[str, np.ndarray]]:
+    if self._examples is None:
+      fits = arrays.size_bytes(self._source.spec) <= self._resident_mb * 2**20
+      self._examples = arrays.load_arrays(self._source) if fits else self._source
+    return in_order(self._examples, self._batch_size, process, processes)
 
   def _put(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
     place = batch_sharding(self._mesh)
     return {
       name: jax.make_array_from_process_local_data(place, rows) for name, rows in batch.items()
     }
+
+
+def make_evaluator(config: ConfigDict, objective: Objective, mesh: Mesh) -> Evaluator:
+  """The evaluator of a config on its test split; nothing is read before it is called."""
+  data = session.data_options(config)
+  return Evaluator(
+    objective,
+    config.evaluate,
+    open_source(data.name, data.test_split, data.data_dir),
+    data.resident_mb,
+    {name: type(value)(0) for name, value in data.augment.items()},
+    mesh,
+    stream_key(jax.random.key(session.train_options(config).seed), 'evaluate'),
+  )

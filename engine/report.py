@@ -35,7 +35,7 @@ class Report:
     self._events = None
     self._bar = _Bar(first_step, last_step) if sys.stdout.isatty() else _Plain(last_step)
 
-  def progress(self, step: int, speed: float, metrics: Mapping[str, float]) -> None:
+  def progress(self, step: int, speed: float | None, metrics: Mapping[str, float]) -> None:
     """Moves the bar; nothing is written."""
     if self._visible:
       self._bar.move(step, speed, metrics)
@@ -122,7 +122,7 @@ class _Plain:
   def __init__(self, last_step: int):
     self._last_step = last_step
 
-  def move(self, step: int, speed: float, metrics: Mapping[str, float]) -> None:
+  def move(self, step: int, speed: float | None, metrics: Mapping[str, float]) -> None:
     pass
 
   def log(self, step: int, speed: float | None, metrics: Mapping[str, float]) -> None:
@@ -158,7 +158,9 @@ class _Bar:
     )
     self._progress.start()
 
-  def move(self, step: int, speed: float, metrics: Mapping[str, float]) -> None:
+  def move(self, step: int, speed: float | None, metrics: Mapping[str, float]) -> None:
+    if speed is None:
+      return
     pace = f'{speed:.3g} steps/s, {_clock((self._last_step - step) / speed)} left'
     self._progress.update(self._task, completed=step, pace=pace, losses=_losses(metrics))
 

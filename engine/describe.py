@@ -1,0 +1,28 @@
+"""The lines that say what is about to be trained, on what."""
+
+import jax
+from jax.sharding import Mesh
+
+from data.spec import Spec
+from engine.state import State
+
+
+def devices(mesh: Mesh) -> str:
+  device = mesh.devices.flat[0]
+  shape = ' × '.join(f'{name} {size}' for name, size in mesh.shape.items())
+  return f'{mesh.devices.size} × {device.device_kind} ({device.platform}), mesh {shape}'
+
+
+def data(spec: Spec, resident: bool) -> str:
+  shape = ' × '.join(map(str, spec.features['image'][0])) if 'image' in spec.features else ''
+  classes = f', {spec.num_classes} classes' if spec.num_classes else ''
+  where = 'resident on the devices' if resident else 'streamed'
+  return f'{spec.name} {spec.split}: {spec.n:,} examples {shape}{classes}, {where}'
+
+
+def modules(state: State) -> str:
+  counts = {
+    module: sum(leaf.size for leaf in jax.tree.leaves(tree))
+    for module, tree in state.params.items()
+  }
+  return ', '.join(f'{module} {count:,}' for module, count in counts.items()) + ' parameters'

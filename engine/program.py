@@ -1,0 +1,66 @@
+"""The compiled training program: steps in a loop on the device, data included."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from data.feed import Feed
+from data.transforms import prepare
+from engine import runtime
+from engine.state import State, stream_key
+from engine.step import Step
+
+
+class Program(NamedTuple):
+  """What `make_program` returns.
+
+  Attributes:
+    dispatch: `(state, ok, taken, steps) -> (state, ok, rows)`, state and ok donated; `rows` is
+      float32 [capacity, M], one row a step. It stops by itself after a step whose metrics are not
+      all finite, and then `ok` is False; called with a False `ok` it does nothing.
+    names: of the M columns; filled when `dispatch` is first traced.
+  """
+
+  dispatch: Callable
+  names: list[str]
+
+
+def make_program(
+  step: Step, feed: Feed, augment: Mapping[str, Any], abstract: State, capacity: int, mesh: Mesh
+) -> Program:
+  """Compiles nothing yet: returns the jitted loop over at most `capacity` steps.
+
+  The trip count is an argument, so that one compiled program serves every length: how a run was
+  cut into dispatches, or killed and resumed, cannot change what a step computes.
+  """
+  names: list[str] = []
+
+  def one(state: State, taken: Any, i: jax.Array):
+    batch = prepare(feed.batch(taken, i), stream_key(state.key, 'data'), augment)
+    return step(state, batch)
+
+  def dispatch(state: State, ok: jax.Array, taken: Any, steps: jax.Array):
+    def body(carry):
+      i, state, rows, _ = carry
+      state, metrics = one(state, taken, i)
+      row = jnp.stack([jnp.float32(metrics[name]) for name in names])
+      return i + 1, state, rows.at[i].set(row), jnp.isfinite(row).all()
+
+    names[:] = sorted(jax.eval_shape(lambda: one(state, taken, jnp.int32(0))[1]))
+    rows = jnp.zeros((capacity, len(names)), jnp.float32)
+    carry = (jnp.int32(0), state, rows, ok)
+    _, state, rows, ok = jax.lax.while_loop(lambda c: (c[0] < steps) & c[3], body, carry)
+    return state, ok, rows
+
+  everywhere = NamedSharding(mesh, PartitionSpec())
+  places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+  jitted = jax.jit(
+    dispatch,
+    donate_argnums=(0, 1),
+    out_shardings=(places, everywhere, everywhere),
+    compiler_options=dict(runtime.compiler_options()),
+  )
+  return Program(jitted, names)
