@@ -12,8 +12,8 @@ flags.DEFINE_string('workdir', None, "The run's folder; runs/NAME of the config 
 flags.DEFINE_bool(
   'distributed',
   False,
-  'One process of several: calls jax.distributed.initialize(), which finds its peers by itself on '
-  'TPU pods and Slurm, else from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.',
+  'This is one process of several. They find each other by themselves on TPU pods and Slurm, else '
+  'through JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.',
 )
 
 
@@ -21,9 +21,9 @@ def main() -> None:
   if flags.FLAGS.config is None:
     raise UserError('give --config, e.g. python train.py --config=configs/gan.py')
   if flags.FLAGS.distributed:
-    import jax
+    from engine import distributed
 
-    jax.distributed.initialize()
+    distributed.join()
   from engine import loop
 
   loop.train(flags.FLAGS.config, flags.FLAGS.workdir or cli.default_workdir(sys.argv))

@@ -45,7 +45,6 @@ class Evaluator:
     resident_mb: MiB up to which the split is decoded once and kept in the host's memory.
     augment_off: every augmentation, switched off.
     mesh: where batches go.
-    key: of everything random here; the same at every evaluation, so that figures compare.
   """
 
   def __init__(
@@ -56,7 +55,6 @@ class Evaluator:
     resident_mb: int,
     augment_off: Mapping[str, Any],
     mesh: Mesh,
-    key: jax.Array,
   ):
     self._options = call(Evaluate, to_plain(section), 'config.evaluate')
     if self._options.batch_size < 1 or self._options.samples < 1:
@@ -68,11 +66,12 @@ class Evaluator:
       for name, spec in self._options.metrics.items()
     }
     self._source, self._resident_mb = source, resident_mb
-    self._mesh, self._key = mesh, key
+    self._mesh = mesh
     self._examples: Any = None
     self._reference: dict[str, Any] = {}
 
-    def sums(variables, key, batch):
+    def sums(variables, key, i, batch):
+      key = jax.random.fold_in(stream_key(key, 'evaluate'), i)
       mask = batch.pop('mask')
       batch = prepare(batch, key, augment_off)
       batch['position'] = jnp.arange(mask.shape[0])
@@ -82,40 +81,46 @@ class Evaluator:
     size = self._batch_size
     everywhere = NamedSharding(mesh, PartitionSpec())
     self._sums = jax.jit(sums, out_shardings=everywhere)
-    self._sample = jax.jit(
-      lambda variables, key: objective.sample(variables, key, size), out_shardings=everywhere
-    )
 
-  def __call__(self, variables: Variables) -> dict[str, float]:
-    """Returns `{'eval/NAME': value}`: means over the split, and the sample metrics."""
+    def sample(variables, key, i):
+      key = jax.random.fold_in(stream_key(key, 'evaluate/samples'), i)
+      return objective.sample(variables, key, size)
+
+    self._sample = jax.jit(sample, out_shardings=everywhere)
+
+  def __call__(self, variables: Variables, key: jax.Array) -> dict[str, float]:
+    """Returns `{'eval/NAME': value}`: means over the split, and the sample metrics.
+
+    Args:
+      variables: `{module: variables}`.
+      key: the state's. The same noise is drawn at every evaluation, so that figures compare.
+    """
     totals: dict[str, float] = {}
     count = 0.0
     for i, batch in enumerate(self._batches(jax.process_index(), jax.process_count())):
-      key = jax.random.fold_in(self._key, i)
-      sums, number = jax.device_get(self._sums(variables, key, self._put(batch)))
+      sums, number = jax.device_get(self._sums(variables, key, i, self._put(batch)))
       count += float(number)
       for name, value in sums.items():
         totals[name] = totals.get(name, 0.0) + float(value)
     values = {name: total / count for name, total in totals.items()}
     if self._metrics:
-      values.update(self._compare_samples(variables))
+      values.update(self._compare_samples(variables, key))
     return {f'eval/{name}': value for name, value in values.items()}
 
-  def _compare_samples(self, variables: Variables) -> dict[str, float]:
+  def _compare_samples(self, variables: Variables, key: jax.Array) -> dict[str, float]:
     """On the host, by every process alike: all real images, and all samples."""
     if not self._reference:
       images = (b['image'][b['mask']].astype(np.float32) / 255 for b in self._batches(0, 1))
       self._reference = self._collected(images)
-    drawn = self._collected(self._samples(variables))
+    drawn = self._collected(self._samples(variables, key))
     return {
       name: metric.compare(self._reference[name], drawn[name])
       for name, metric in self._metrics.items()
     }
 
-  def _samples(self, variables: Variables) -> Iterator[np.ndarray]:
+  def _samples(self, variables: Variables, key: jax.Array) -> Iterator[np.ndarray]:
     for start in range(0, self._options.samples, self._batch_size):
-      key = stream_key(jax.random.fold_in(self._key, start), 'samples')
-      images = np.asarray(jax.device_get(self._sample(variables, key)))
+      images = np.asarray(jax.device_get(self._sample(variables, key, start)))
       yield images[: self._options.samples - start]
 
   def _collected(self, batches: Iterable[np.ndarray]) -> dict[str, Any]:
@@ -147,5 +152,4 @@ def make_evaluator(config: ConfigDict, objective: Objective, mesh: Mesh) -> Eval
     data.resident_mb,
     {name: type(value)(0) for name, value in data.augment.items()},
     mesh,
-    stream_key(jax.random.key(session.train_options(config).seed), 'evaluate'),
   )

@@ -147,9 +147,10 @@ class _Trainer:
     )
     self.program = make_program(step, feed, data.augment, abstract, self.options.dispatch, mesh)
     self.everywhere = NamedSharding(mesh, PartitionSpec())
-    self.sample_key = stream_key(jax.random.key(self.options.seed), 'sample')
     self._sample = jax.jit(
-      lambda state, key: objective.sample(variables_for_sampling(state), key, self.options.samples),
+      lambda state: objective.sample(
+        variables_for_sampling(state), stream_key(state.key, 'sample'), self.options.samples
+      ),
       out_shardings=self.everywhere,
     )
     self._intervals = (
@@ -236,12 +237,12 @@ class _Trainer:
     evaluated: Mapping[str, float] = {}
     if step % self.options.evaluate_every == 0 or last:
       with jax.transfer_guard('allow'):
-        evaluated = self.evaluator(variables_for_sampling(state))
+        evaluated = self.evaluator(variables_for_sampling(state), state.key)
       figures.update(evaluated)
     if figures:
       self.report.scalars(step, speed, figures)
     if step % self.options.sample_every == 0 or last:
-      self.report.samples(step, np.asarray(jax.device_get(self._sample(state, self.sample_key))))
+      self.report.samples(step, np.asarray(jax.device_get(self._sample(state))))
     # Whatever was just evaluated may be the best so far.
     best = bool(self.config.checkpoint.best) and bool(evaluated)
     if step % self.checkpoints.every == 0 or last or best:

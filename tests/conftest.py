@@ -27,15 +27,20 @@ def _own_cache(tmp_path_factory):
     os.environ['ATELIER_CACHE'] = before
 
 
+def environment(devices: int = 1, **more: str) -> dict[str, str]:
+  """What a script under test runs with."""
+  return {**os.environ, 'JAX_NUM_CPU_DEVICES': str(devices), **more}
+
+
 @pytest.fixture
 def script():
   """`script('train.py', '--config=…', devices=1, timeout=…)` runs it; returns the finished process."""
 
-  def run(*arguments, devices: int = 1, timeout: float = 240, **environment):
+  def run(*arguments, devices: int = 1, timeout: float = 240, **more):
     return subprocess.run(
       [sys.executable, *map(str, arguments)],
       cwd=ROOT,
-      env={**os.environ, 'JAX_NUM_CPU_DEVICES': str(devices), **environment},
+      env=environment(devices, **more),
       capture_output=True,
       text=True,
       timeout=timeout,

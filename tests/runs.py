@@ -1,0 +1,81 @@
+"""What tests need of a finished run."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from engine import draw
+from tests.conftest import ROOT, environment
+
+# A GAN small enough that a step takes a millisecond.
+SMALL_GAN = (
+  '--config=configs/gan.py',
+  '--config.modules.generator.widths=32,16',
+  '--config.modules.discriminator.widths=32,16',
+  '--config.data.batch_size=16',
+  '--config.evaluate.samples=32',
+)
+SMALL_DCGAN = (
+  '--config=configs/dcgan.py',
+  '--config.modules.generator.widths=8,4',
+  '--config.modules.discriminator.widths=4,8',
+  '--config.data.batch_size=16',
+  '--config.evaluate.samples=32',
+)
+
+
+def every(log: int, checkpoint: int, other: int) -> tuple[str, ...]:
+  return (
+    f'--config.train.log_every={log}',
+    f'--config.checkpoint.every={checkpoint}',
+    f'--config.train.sample_every={other}',
+    f'--config.train.evaluate_every={other}',
+  )
+
+
+def leaves(workdir: Path) -> dict[str, np.ndarray]:
+  """Every leaf of the newest checkpoint's state, by path."""
+  _, state, _ = draw.restore_run(str(workdir), 'latest')
+  flat = jax.tree_util.tree_leaves_with_path(state)
+  return {
+    jax.tree_util.keystr(path): np.asarray(
+      jax.random.key_data(leaf) if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+    )
+    for path, leaf in flat
+  }
+
+
+def assert_same_bits(a: Path, b: Path) -> None:
+  first, second = leaves(a), leaves(b)
+  assert first.keys() == second.keys()
+  for name in first:
+    assert first[name].tobytes() == second[name].tobytes(), name
+
+
+def metrics(workdir: Path) -> list[dict]:
+  return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+
+
+def kill_when(arguments, signal: int, ready, devices: int = 1) -> subprocess.Popen:
+  """Starts train.py and sends `signal` as soon as `ready()`; returns the ended process."""
+  process = subprocess.Popen(
+    [sys.executable, 'train.py', *map(str, arguments)],
+    cwd=ROOT,
+    env=environment(devices),
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+  deadline = time.time() + 120
+  while not ready():
+    assert process.poll() is None, f'ended before it was ready:\n{process.stdout.read()}'
+    assert time.time() < deadline, 'never got ready'
+    time.sleep(0.005)
+  process.send_signal(signal)
+  process.output, _ = process.communicate(timeout=120)
+  return process

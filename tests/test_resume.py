@@ -1,0 +1,123 @@
+"""A run that is killed and started again ends with the same bits as one that was not."""
+
+import random
+import shutil
+import signal
+
+import numpy as np
+import pytest
+
+from tests import runs
+
+STEPS = 60
+
+
+def arguments(small, workdir, *more):
+  intervals = runs.every(log=7, checkpoint=10, other=30)
+  return (*small, *intervals, f'--workdir={workdir}', f'--config.train.steps={STEPS}', *more)
+
+
+def steps_logged(workdir):
+  path = workdir / 'metrics.jsonl'
+  return path.read_text().count('\n') if path.exists() else 0
+
+
+def checkpoint_begun(workdir, step):
+  folder = workdir / 'checkpoints'
+  return folder.is_dir() and any(p.name.startswith(f'{step}') for p in folder.iterdir())
+
+
+@pytest.fixture(scope='module', params=['gan', 'dcgan'])
+def family(request, tmp_path_factory):
+  """(arguments, folder of an uninterrupted run)."""
+  from tests.conftest import ROOT, environment
+
+  small = {'gan': runs.SMALL_GAN, 'dcgan': runs.SMALL_DCGAN}[request.param]
+  workdir = tmp_path_factory.mktemp(request.param) / 'whole'
+  import subprocess
+  import sys
+
+  done = subprocess.run(
+    [sys.executable, 'train.py', *arguments(small, workdir)],
+    cwd=ROOT,
+    env=environment(),
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  return small, workdir
+
+
+def test_killed_at_any_moment(family, tmp_path, script):
+  """kill -9 while compiling, between checkpoints, and while one is being written."""
+  small, whole = family
+  workdir = tmp_path / 'killed'
+  moments = [
+    lambda: (workdir / 'config.json').exists(),
+    lambda: steps_logged(workdir) >= 2,
+    lambda: checkpoint_begun(workdir, 30),
+    lambda: checkpoint_begun(workdir, 50),
+  ]
+  for moment in moments:
+    process = runs.kill_when(arguments(small, workdir), signal.SIGKILL, moment)
+    assert process.returncode == -signal.SIGKILL
+  done = script('train.py', *arguments(small, workdir))
+  assert done.returncode == 0, done.stderr
+  assert 'resumed' in done.stdout
+  runs.assert_same_bits(whole, workdir)
+  # The log has every line once, and the same figures.
+  ours, theirs = runs.metrics(workdir), runs.metrics(whole)
+  assert [line['step'] for line in ours] == [line['step'] for line in theirs]
+  for a, b in zip(ours, theirs):
+    if a['step'] % 7 == 0 and 'generator/loss' in b:
+      drawn_over = a['step'] - a['step'] % 10  # a log interval cut by a resume is shorter
+      if drawn_over <= a['step'] - 7:
+        np.testing.assert_allclose(a['generator/loss'], b['generator/loss'], rtol=1e-6)
+
+
+@pytest.mark.parametrize('number, code', [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_stopped_by_a_signal(family, tmp_path, script, number, code):
+  small, whole = family
+  workdir = tmp_path / 'stopped'
+  stopped = runs.kill_when(arguments(small, workdir), number, lambda: steps_logged(workdir) >= 1)
+  if stopped.returncode == 0:
+    pytest.skip('the run was over before the signal came')
+  assert stopped.returncode == code, stopped.output
+  assert 'run the same command to go on' in stopped.output
+  assert 'Traceback' not in stopped.output
+  done = script('train.py', *arguments(small, workdir))
+  assert done.returncode == 0, done.stderr
+  runs.assert_same_bits(whole, workdir)
+
+
+def test_other_lengths_of_dispatch_change_nothing(family, tmp_path, script):
+  small, whole = family
+  workdir = tmp_path / 'short'
+  done = script('train.py', *arguments(small, workdir, '--config.train.dispatch=3'))
+  assert done.returncode == 0, done.stderr
+  runs.assert_same_bits(whole, workdir)
+
+
+def test_a_damaged_newest_checkpoint_is_set_aside(family, tmp_path, script):
+  small, whole = family
+  workdir = tmp_path / 'damaged'
+  shutil.copytree(whole, workdir)
+  newest = workdir / 'checkpoints' / str(STEPS)
+  biggest = max((p for p in newest.rglob('*') if p.is_file()), key=lambda p: p.stat().st_size)
+  content = bytearray(biggest.read_bytes())
+  content[random.Random(0).randrange(len(content))] ^= 0x10
+  biggest.write_bytes(content)
+  done = script('train.py', *arguments(small, workdir))
+  assert done.returncode == 0, done.stderr
+  assert 'set aside' in done.stderr
+  assert (workdir / 'checkpoints' / f'{STEPS}.broken').is_dir()
+  runs.assert_same_bits(whole, workdir)
+
+
+def test_complete_and_another_config(family, script):
+  small, whole = family
+  done = script('train.py', *arguments(small, whole))
+  assert done.returncode == 0 and 'complete' in done.stdout
+  other = script('train.py', *arguments(small, whole, '--config.train.seed=5'))
+  assert other.returncode == 2
+  assert 'train.seed: 0 → 5' in other.stderr and 'Traceback' not in other.stderr
