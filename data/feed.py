@@ -1,0 +1,79 @@
+"""What the loop takes its batches from, and the choice between the two kinds of it."""
+
+from typing import Any, Protocol
+
+import jax
+from jax.sharding import Mesh
+
+import errors
+from data import arrays, placement
+from data.resident import Resident
+from data.source import open_source
+from data.spec import Spec
+from data.stream import Stream
+
+_MIB = 2**20
+
+
+class Feed(Protocol):
+  """Hands out the batches after any position `used`, always the same ones for a seed.
+
+  The host calls `take` and passes what it gave, unchanged and not donated, into the jitted step,
+  which calls `batch`. `batch` gives, for the global batch split over the mesh: image uint8
+  [B, H, W, C], label int32 [B] (where there is one), index int32 [B], epoch uint32 [B].
+  """
+
+  spec: Spec
+  batch_size: int
+
+  def take(self, used: int, steps: int) -> tuple[int, Any]:
+    """Returns (k, taken): k of the `steps` steps after `used`, 1 <= k <= steps, and their data."""
+
+  def batch(self, taken: Any, i: jax.Array) -> dict[str, jax.Array]:
+    """Pure, inside jit: returns the i-th batch of what was taken, 0 <= i < k."""
+
+  def close(self) -> None:
+    """Stops whatever runs in the background."""
+
+
+def open_feed(
+  *,
+  name: str,
+  split: str,
+  data_dir: str,
+  batch_size: int,
+  seed: int,
+  resident_mb: int,
+  workers: int,
+  mesh: Mesh,
+  used: int = 0,
+) -> Feed:
+  """Returns a feed: on the devices where the decoded split fits `resident_mb`, else streamed.
+
+  Args:
+    name, split, data_dir: see `open_source`.
+    batch_size: examples in a global batch; may exceed the split, a batch may cross epochs.
+    seed: of the order of examples, 0 <= seed < 2**32.
+    resident_mb: MiB that each device may hold of decoded data; 0 always streams.
+    workers: processes that decode when streaming; 0 means threads.
+    mesh: axes 'data', 'fsdp', 'tensor'.
+    used: the position training starts from; only spares a stream a restart.
+
+  Raises:
+    UserError: the data set cannot be had, or a number above is out of range.
+  """
+  _check(batch_size, seed, workers, mesh)
+  source = open_source(name, split, data_dir)
+  if arrays.size_bytes(source.spec) <= resident_mb * _MIB:
+    return Resident(arrays.load_arrays(source), source.spec, batch_size, seed, mesh)
+  return Stream(source, batch_size, seed, mesh, workers, used)
+
+
+def _check(batch_size: int, seed: int, workers: int, mesh: Mesh) -> None:
+  placement.check_batch(batch_size, mesh)
+  if not 0 <= seed < 2**32:
+    raise errors.UserError(f'The seed {seed} is out of range: choose 0 <= seed < 2**32.')
+  if workers < 0:
+    raise errors.UserError(
+      f'config.data.workers={workers} is negative: choose 0 for threads, or how many processes.'
+    )

@@ -1,0 +1,68 @@
+"""Putting host arrays on the devices of a mesh, for one process or many.
+
+The mesh has the axes 'data', 'fsdp' and 'tensor'; a batch is split over the first two. The loop
+runs under jax.transfer_guard('disallow'); the transfers here are meant, so they are let through.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+import errors
+
+BATCH = PartitionSpec(('data', 'fsdp'))
+_STACK = PartitionSpec(None, ('data', 'fsdp'))
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+  """Returns the NumPy arrays of `tree`, whole on every device of the mesh."""
+  sharding = NamedSharding(mesh, PartitionSpec())
+
+  def put(array: np.ndarray) -> jax.Array:
+    # Unlike device_put, this asks the other processes nothing.
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+  with jax.transfer_guard('allow'):
+    return jax.tree.map(put, tree)
+
+
+def stack(local: Any, mesh: Mesh, batch_size: int) -> Any:
+  """Returns global arrays [1, batch_size, ...] from this process's rows [rows, ...] of a batch."""
+  sharding = NamedSharding(mesh, _STACK)
+
+  def put(rows: np.ndarray) -> jax.Array:
+    shape = (1, batch_size, *rows.shape[1:])
+    return jax.make_array_from_process_local_data(sharding, rows[None], shape)
+
+  with jax.transfer_guard('allow'):
+    return jax.tree.map(put, local)
+
+
+def split_batch(tree: Any, mesh: Mesh) -> Any:
+  """Inside jit: asks that the first axis of each array lie split over the mesh."""
+  return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, BATCH))
+
+
+def check_batch(batch_size: int, mesh: Mesh) -> None:
+  """Raises UserError unless a batch splits evenly over the mesh."""
+  ways = mesh.shape['data'] * mesh.shape['fsdp']
+  if batch_size < 1 or batch_size % ways:
+    raise errors.UserError(
+      f'config.data.batch_size={batch_size} does not split over the {ways} devices of the mesh '
+      f'(data * fsdp): choose a multiple of {ways}.'
+    )
+
+
+def local_rows(mesh: Mesh, batch_size: int) -> range:
+  """Returns the rows of the global batch that the devices of this process hold."""
+  spans = NamedSharding(mesh, BATCH).addressable_devices_indices_map((batch_size,)).values()
+  bounds = {span.indices(batch_size)[:2] for (span,) in spans}
+  rows = range(min(start for start, _ in bounds), max(stop for _, stop in bounds))
+  if sum(stop - start for start, stop in bounds) != len(rows):
+    raise errors.UserError(
+      'The devices of a process hold rows of the batch that are not neighbours: build the mesh '
+      "with each process's devices side by side along data and fsdp."
+    )
+  return rows

@@ -1,0 +1,57 @@
+"""The feed for data that fits: whole on the devices, indexed inside the jitted step."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from data import order, placement
+from data.spec import Spec
+
+
+class Resident:
+  """A feed (see data/feed.py) whose batches are gathered on the devices; the host only counts.
+
+  Args:
+    arrays: name -> [N, ...], every example of the split.
+    spec: what an example looks like; spec.n is N.
+    batch_size: examples in a global batch, a multiple of the mesh's data * fsdp.
+    seed: of the order of examples, 0 <= seed < 2**32.
+    mesh: axes 'data', 'fsdp', 'tensor'; each device holds all examples and gathers its own rows.
+  """
+
+  def __init__(
+    self, arrays: dict[str, np.ndarray], spec: Spec, batch_size: int, seed: int, mesh: Mesh
+  ):
+    placement.check_batch(batch_size, mesh)
+    self.spec = spec
+    self.batch_size = batch_size
+    self._mesh = mesh
+    self._arrays = placement.replicate(dict(arrays), mesh)
+    self._seed = placement.replicate(np.uint32(seed), mesh)
+
+  def take(self, used: int, steps: int) -> tuple[int, dict[str, Any]]:
+    """Returns (how many of the steps this hands out, what `batch` needs for them)."""
+    epoch, place = order.position(used, self.spec.n)
+    # `batch` counts places from the first one on in uint32, so a very long take is cut.
+    most = max(1, (2**32 - 1 - place) // self.batch_size)
+    start = placement.replicate(np.array([epoch % 2**32, place], np.uint32), self._mesh)
+    return min(steps, most), {'arrays': self._arrays, 'seed': self._seed, 'start': start}
+
+  def batch(self, taken: dict[str, Any], i: jax.Array) -> dict[str, jax.Array]:
+    """Inside jit: returns the i-th batch of what was taken."""
+    epoch, place = taken['start']
+    place += jnp.asarray(i, jnp.uint32) * np.uint32(self.batch_size)
+    positions = order.batch_places(epoch, place, self.batch_size, self.spec.n)
+    epochs, places = placement.split_batch(positions, self._mesh)
+    index = order.example_at(taken['seed'], epochs, places, self.spec.n)
+    rows = {
+      name: array.at[index].get(mode='promise_in_bounds') for name, array in taken['arrays'].items()
+    }
+    return {**placement.split_batch(rows, self._mesh), 'index': index, 'epoch': epochs}
+
+  def close(self) -> None:
+    """Lets go of the arrays."""
+    self._arrays = {}

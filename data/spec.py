@@ -1,0 +1,36 @@
+"""What a data set looks like, in a form that a run can store."""
+
+from typing import Any, NamedTuple
+
+Feature = tuple[tuple[int, ...], str]
+
+
+class Spec(NamedTuple):
+  """One split of one data set, as training sees it.
+
+  Attributes:
+    name: the name it was asked for, e.g. 'mnist5k' or 'dataset/config'.
+    split: a TFDS split, e.g. 'train' or 'train[90%:]'.
+    n: how many examples it has.
+    features: name -> (shape, dtype) of ONE example: 'image' is uint8 HWC, 'label' an int32 scalar.
+    num_classes: how many labels there are, 0 if the labels are not classes or not there.
+    identity: a hexadecimal key that differs where the examples differ.
+  """
+
+  name: str
+  split: str
+  n: int
+  features: dict[str, Feature]
+  num_classes: int
+  identity: str
+
+  def to_json(self) -> dict[str, Any]:
+    """Returns a dict of what JSON can hold."""
+    features = {name: [list(shape), dtype] for name, (shape, dtype) in self.features.items()}
+    return {**self._asdict(), 'features': features}
+
+  @classmethod
+  def from_json(cls, stored: dict[str, Any]) -> 'Spec':
+    """Returns the Spec that `to_json` gave."""
+    features = {name: (tuple(shape), dtype) for name, (shape, dtype) in stored['features'].items()}
+    return cls(**{**stored, 'features': features})
