@@ -138,12 +138,16 @@ def make_schedule(
     )
   if len(boundaries) != len(factors):
     raise UserError(f'{where}.boundaries and {where}.factors must have the same length')
-  if name == 'exponential' and end <= 0:
-    raise UserError(f'{where}.end={end} must be above 0 for an exponential decay')
   after = SCHEDULES[name](learning_rate, steps - warmup, end, boundaries, factors)
   if not warmup:
     return after
   return optax.join_schedules([optax.linear_schedule(0.0, learning_rate, warmup), after], [warmup])
+
+
+def _exponential(rate: float, steps: int, end: float) -> Schedule:
+  if end <= 0:
+    raise ValueError(f'end={end} must be above 0 for an exponential decay')
+  return optax.exponential_decay(rate, steps, end)
 
 
 def _piecewise(rate: float, boundaries: Sequence[int], factors: Sequence[float]) -> Schedule:
@@ -154,7 +158,7 @@ def _piecewise(rate: float, boundaries: Sequence[int], factors: Sequence[float])
 SCHEDULES = {
   'constant': lambda rate, steps, end, boundaries, factors: optax.constant_schedule(rate),
   'cosine': lambda rate, steps, end, *_: optax.cosine_decay_schedule(rate, steps, alpha=end),
-  'exponential': lambda rate, steps, end, *_: optax.exponential_decay(rate, steps, end),
+  'exponential': lambda rate, steps, end, *_: _exponential(rate, steps, end),
   'piecewise': lambda rate, steps, end, boundaries, factors: _piecewise(rate, boundaries, factors),
 }
 

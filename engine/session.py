@@ -163,7 +163,7 @@ def _same_names(where: str, given, wanted: list[str], what: str, all_needed: boo
 def example_batch(spec: Spec) -> dict[str, jax.Array]:
   """A batch of one blank example as the objective sees it: images float32, integers int32."""
   return {
-    name: jnp.zeros((1, *shape), jnp.float32 if name == 'image' else dtype)
+    name: jnp.zeros((1, *shape), jnp.float32 if dtype == 'uint8' else dtype)
     for name, (shape, dtype) in spec.features.items()
   }
 

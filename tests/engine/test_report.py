@@ -1,0 +1,60 @@
+import json
+
+import numpy as np
+from PIL import Image
+
+from engine import pictures
+from engine.report import Report
+
+
+def test_lines_past_the_checkpoint_are_dropped_and_so_is_a_torn_one(tmp_path):
+  path = tmp_path / 'metrics.jsonl'
+  path.write_text('{"step": 10}\n{"step": 20}\n{"step": 30}\n{"step": 4')
+  Report(str(tmp_path), 20, 40, visible=True).close()
+  assert [json.loads(line)['step'] for line in path.read_text().splitlines()] == [10, 20]
+
+
+def test_a_line_has_the_named_fields(tmp_path, capsys):
+  report = Report(str(tmp_path), 0, 40, visible=True)
+  report.scalars(10, 2.5, {'generator/loss': 1.25, 'eval/x': float('nan')})
+  report.scalars(20, None, {'eval/x': 3.0})
+  report.close()
+  lines = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+  assert lines[0]['step'] == 10 and lines[0]['steps_per_second'] == 2.5
+  assert lines[0]['generator/loss'] == 1.25 and lines[0]['eval/x'] is None
+  assert lines[0]['wall_time'] > 1.7e9 and 'steps_per_second' not in lines[1]
+  assert 'step 10/40  2.5 steps/s  ETA 0:12  generator/loss 1.25' in capsys.readouterr().out
+  assert list(tmp_path.glob('events.out.tfevents.*'))
+
+
+def test_an_invisible_report_writes_nothing(tmp_path):
+  report = Report(str(tmp_path), 0, 40, visible=False)
+  report.scalars(10, 2.5, {'x': 1.0})
+  report.samples(10, np.zeros((4, 2, 2, 1)))
+  report.say('hello')
+  report.close()
+  assert not list(tmp_path.iterdir())
+
+
+def test_sample_grids_are_png_files(tmp_path):
+  report = Report(str(tmp_path), 0, 40, visible=True)
+  report.samples(7, np.zeros((4, 2, 2, 3), np.float32))
+  report.close()
+  with Image.open(tmp_path / 'samples' / 'step_00000007.png') as picture:
+    assert picture.mode == 'RGB' and picture.size[0] >= 256
+
+
+def test_grid_places_images_row_by_row():
+  images = np.stack([np.full((2, 3, 1), value) for value in (0.0, 0.5, 1.0)])
+  sheet = pictures.grid(images, columns=2, margin=1)
+  assert sheet.shape == (2 * 3 + 1, 2 * 4 + 1, 1)
+  assert sheet[1, 1, 0] == 0 and sheet[2, 3, 0] == 0
+  assert sheet[1, 5, 0] == 128
+  assert sheet[4, 1, 0] == 255
+  assert (sheet[0] == 255).all() and (sheet[:, 0] == 255).all()
+
+
+def test_rounding_and_clipping_of_pixels():
+  np.testing.assert_array_equal(
+    pictures.to_uint8(np.array([-0.5, 0.0, 1 / 255, 0.999, 1.0, 2.0])), [0, 0, 1, 255, 255, 255]
+  )
