@@ -8,9 +8,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data.source import Spec
-from engine import pictures, run, session, sharding
-from engine.build import call, to_plain
+from engine import pictures, run
+from engine.build import to_plain
 from engine.checkpoint import Checkpoints
+from engine.session import open_session
 from engine.state import State, stream_key, variables_for_sampling
 from errors import UserError
 from objectives.base import Objective
@@ -54,19 +55,17 @@ def restore_run(workdir: str, checkpoint: str) -> tuple[Objective, State, int]:
   """
   config = ConfigDict(run.read_config(workdir))
   spec = Spec.from_json(run.read_description(workdir)['data'])
-  objective = session.build_objective(config, spec)
-  devices = {'data': -1, 'fsdp': 1, 'tensor': 1}
-  mesh = call(sharding.make_mesh, devices, 'config.mesh')
-  config.sharding = ()
-  abstract = session.abstract_state(session.state_maker(config, objective, spec), config, mesh)
+  # Wherever it was trained, it is drawn on what is here.
+  config.mesh, config.sharding = {'data': 1, 'fsdp': 1, 'tensor': -1}, ()
+  session = open_session(config, spec)
   checkpoints = Checkpoints(workdir, **to_plain(config.checkpoint), read_only=True)
   if not checkpoints.steps():
     raise UserError(f'{workdir} has no checkpoint yet; train until the first one is saved')
-  found = checkpoints.restore(abstract, _chosen(checkpoints, checkpoint))
+  found = checkpoints.restore(session.abstract, _chosen(checkpoints, checkpoint))
   if found is None:
     raise UserError(f'every checkpoint of {workdir} is damaged; train again in another --workdir')
   state, meta = found
-  return objective, state, int(meta['step'])
+  return session.objective, state, int(meta['step'])
 
 
 def _chosen(checkpoints: Checkpoints, which: str) -> int | None:

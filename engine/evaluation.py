@@ -7,14 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from ml_collections import ConfigDict
 
 from data import arrays
 from data.in_order import in_order
 from data.source import Source, open_source
 from data.transforms import prepare
-from engine import session
 from engine.build import build, call, to_plain
+from engine.session import Session
 from engine.sharding import batch_sharding
 from engine.state import stream_key
 from errors import UserError
@@ -142,14 +141,14 @@ class Evaluator:
     }
 
 
-def make_evaluator(config: ConfigDict, objective: Objective, mesh: Mesh) -> Evaluator:
-  """The evaluator of a config on its test split; nothing is read before it is called."""
-  data = session.data_options(config)
+def make_evaluator(session: Session) -> Evaluator:
+  """The evaluator of a session on its test split; nothing is read before it is called."""
+  data = session.data
   return Evaluator(
-    objective,
-    config.evaluate,
+    session.objective,
+    session.config.evaluate,
     open_source(data.name, data.test_split, data.data_dir),
     data.resident_mb,
     {name: type(value)(0) for name, value in data.augment.items()},
-    mesh,
+    session.mesh,
   )

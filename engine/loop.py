@@ -9,24 +9,20 @@ from typing import Any, NoReturn
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from data import feed as feeds
+from data.feed import Feed
 from data.resident import Resident
-from data.source import open_source
-from data.spec import Spec
-from engine import describe, evaluation, run, runtime, session, sharding
+from engine import describe, evaluation, run, runtime
 from engine.build import call, to_plain
 from engine.checkpoint import Checkpoints
 from engine.interrupts import Interrupts
 from engine.profile import Profile
 from engine.program import make_program
 from engine.report import Report
+from engine.session import Session, open_feed, open_session
 from engine.state import State, stream_key, variables_for_sampling
-from engine.step import examples_per_step, make_step
 from errors import UserError
-from objectives.base import Objective
 
 # A dispatch aims at this many seconds: long enough that the host costs nothing, short enough that
 # the bar moves and Ctrl-C is heard.
@@ -41,68 +37,45 @@ def train(config: ConfigDict, workdir: str) -> None:
       stopped being finite.
     SystemExit: 130 or 143 after Ctrl-C or SIGTERM, with everything saved.
   """
-  session.check_sections(config)
-  options, data = session.train_options(config), session.data_options(config)
-  mesh = call(sharding.make_mesh, to_plain(config.mesh), 'config.mesh')
-  first = jax.process_index() == 0
+  session = open_session(config)
+  evaluator = evaluation.make_evaluator(session)
+  checkpoints = call(Checkpoints, to_plain(config.checkpoint), 'config.checkpoint', workdir)
+  first, steps = jax.process_index() == 0, session.train.steps
 
   def say(what: str, line: str) -> None:
     if first:
       print(f'{what:9}{line}', flush=True)
 
-  say('devices', describe.devices(mesh))
-  spec = open_source(data.name, data.split, data.data_dir).spec
-  objective = session.build_objective(config, spec)
-  make_state = session.state_maker(config, objective, spec)
-  abstract = session.abstract_state(make_state, config, mesh)
-  sharding.check_batch(data.batch_size, options.accumulate, mesh)
-  evaluator = evaluation.make_evaluator(config, objective, mesh)
-  checkpoints = call(Checkpoints, to_plain(config.checkpoint), 'config.checkpoint', workdir)
+  say('devices', describe.devices(session.mesh))
   with ExitStack() as stack:
     if first:
       stack.enter_context(run.only_writer(workdir))
-      for line in run.claim(workdir, config, spec.to_json()):
+      for line in run.claim(workdir, config, session.spec.to_json()):
         say('changed', line)
     stack.callback(checkpoints.close)
-    state, start = _restore_or_init(checkpoints, abstract, make_state, spec, config)
-    if start >= options.steps:
-      say('complete', _what_next(workdir, start, options.steps))
+    state, start = _restore_or_init(checkpoints, session)
+    if start >= steps:
+      say('complete', _what_next(workdir, start, steps))
       return
-    per_step = examples_per_step(objective, data.batch_size)
-    feed = feeds.open_feed(
-      name=data.name,
-      split=data.split,
-      data_dir=data.data_dir,
-      batch_size=per_step,
-      seed=options.seed,
-      resident_mb=data.resident_mb,
-      workers=data.workers,
-      mesh=mesh,
-      used=start * per_step,
-    )
+    feed = open_feed(session, start)
     stack.callback(feed.close)
-    say('data', describe.data(spec, isinstance(feed, Resident)))
-    say('modules', describe.modules(abstract))
+    say('data', describe.data(session.spec, isinstance(feed, Resident)))
+    say('modules', describe.modules(session.abstract))
     if start:
-      say('resumed', f'from step {start} of {options.steps} in {workdir}')
-    report = Report(workdir, start, options.steps, visible=first)
+      say('resumed', f'from step {start} of {steps} in {workdir}')
+    report = Report(workdir, start, steps, visible=first)
     stack.callback(report.close)
-    trainer = _Trainer(
-      config, workdir, objective, feed, evaluator, checkpoints, report, mesh, abstract
-    )
-    trainer.run(state, start)
-    report.say(f'finished {_what_next(workdir, options.steps, options.steps)}')
+    _Trainer(session, workdir, feed, evaluator, checkpoints, report).run(state, start)
+    report.say(f'finished {_what_next(workdir, steps, steps)}')
 
 
-def _restore_or_init(
-  checkpoints: Checkpoints, abstract: State, make_state, spec: Spec, config: ConfigDict
-) -> tuple[State, int]:
+def _restore_or_init(checkpoints: Checkpoints, session: Session) -> tuple[State, int]:
   """The newest whole checkpoint and its step, or the state at step 0."""
-  found = checkpoints.restore(abstract)
+  found = checkpoints.restore(session.abstract)
   if found is None:
-    places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-    return jax.jit(make_state, out_shardings=places)(), 0
+    return session.init(), 0
   state, meta = found
+  spec = session.spec
   if (meta['data'], meta['n']) != (spec.identity, spec.n):
     raise UserError(
       f'the run was made on other data ({meta["n"]} examples) than {spec.name} here ({spec.n}); '
@@ -123,35 +96,22 @@ class _Trainer:
 
   def __init__(
     self,
-    config: ConfigDict,
+    session: Session,
     workdir: str,
-    objective: Objective,
-    feed: feeds.Feed,
+    feed: Feed,
     evaluator: evaluation.Evaluator,
     checkpoints: Checkpoints,
     report: Report,
-    mesh: Mesh,
-    abstract: State,
   ):
-    self.config, self.workdir, self.objective = config, workdir, objective
+    self.session, self.workdir, self.options = session, workdir, session.train
     self.feed, self.evaluator, self.checkpoints = feed, evaluator, checkpoints
     self.report = report
-    self.options, data = session.train_options(config), session.data_options(config)
-    self.per_step = examples_per_step(objective, data.batch_size)
-    step = make_step(
-      objective,
-      session.build_optimizers(config, objective),
-      to_plain(config.ema),
-      self.options.accumulate,
-      data.batch_size,
-    )
-    self.program = make_program(step, feed, data.augment, abstract, self.options.dispatch, mesh)
-    self.everywhere = NamedSharding(mesh, PartitionSpec())
+    self.program = make_program(session, feed)
     self._sample = jax.jit(
-      lambda state: objective.sample(
-        variables_for_sampling(state), stream_key(state.key, 'sample'), self.options.samples
+      lambda state: session.objective.sample(
+        variables_for_sampling(state), stream_key(state.key, 'sample'), session.train.samples
       ),
-      out_shardings=self.everywhere,
+      out_shardings=session.everywhere,
     )
     self._intervals = (
       self.options.log_every,
@@ -168,10 +128,10 @@ class _Trainer:
     """Dispatch by dispatch to the last step; metrics are read while the next one computes."""
     step, waiting = start, None
     ok = self._put(np.bool_(True))
-    profile = Profile(self.config.profile, f'{self.workdir}/profile')
+    profile = Profile(self.session.config.profile, f'{self.workdir}/profile')
     with Interrupts() as interrupts, profile, jax.transfer_guard('disallow'):
       while step < self.options.steps:
-        number, taken = self.feed.take(step * self.per_step, self._next_length(step))
+        number, taken = self.feed.take(step * self.session.per_step, self._next_length(step))
         started = time.perf_counter()
         with profile.dispatch(step):
           state, ok, rows = self.program.dispatch(state, ok, taken, self._put(np.int32(number)))
@@ -195,7 +155,7 @@ class _Trainer:
     The compiled program and so every bit of the result are the same whatever this returns. On
     several processes it must be the same everywhere, so it does not look at the clock.
     """
-    room = min(self.options.dispatch, self.options.steps - step)
+    room = min(self.program.capacity, self.options.steps - step)
     room = min([room, *(every - step % every for every in self._intervals)])
     if jax.process_count() > 1:
       return room
@@ -244,17 +204,17 @@ class _Trainer:
     if step % self.options.sample_every == 0 or last:
       self.report.samples(step, np.asarray(jax.device_get(self._sample(state))))
     # Whatever was just evaluated may be the best so far.
-    best = bool(self.config.checkpoint.best) and bool(evaluated)
+    best = bool(self.session.config.checkpoint.best) and bool(evaluated)
     if step % self.checkpoints.every == 0 or last or best:
       self._save(step, state, evaluated)
 
   def _save(self, step: int, state: State, evaluated: Mapping[str, float]) -> None:
     meta: dict[str, Any] = {
-      'used': step * self.per_step,
+      'used': step * self.session.per_step,
       'seed': self.options.seed,
       'data': self.feed.spec.identity,
       'n': self.feed.spec.n,
-      'config': to_plain(self.config),
+      'config': to_plain(self.session.config),
       'versions': runtime.versions(),
     }
     with jax.transfer_guard('allow'):
@@ -274,10 +234,10 @@ class _Trainer:
     values = dict(zip(self.program.names, row))
     own = {
       player.name: {k: v for k, v in values.items() if k.startswith(f'{player.name}/')}
-      for player in self.objective.players
+      for player in self.session.objective.players
     }
     player = next(
-      p for p in self.objective.players if not np.isfinite([*own[p.name].values()]).all()
+      p for p in self.session.objective.players if not np.isfinite([*own[p.name].values()]).all()
     )
     norm = f'{player.name}/gradient_norm'
     modules = [
@@ -295,4 +255,4 @@ class _Trainer:
     )
 
   def _put(self, value: np.generic) -> jax.Array:
-    return jax.device_put(value, self.everywhere)
+    return jax.device_put(value, self.session.everywhere)

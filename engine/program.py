@@ -1,17 +1,18 @@
 """The compiled training program: steps in a loop on the device, data included."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from data.feed import Feed
 from data.transforms import prepare
 from engine import runtime
+from engine.build import to_plain
+from engine.session import Session
 from engine.state import State, stream_key
-from engine.step import Step
+from engine.step import make_step
 
 
 class Program(NamedTuple):
@@ -22,20 +23,28 @@ class Program(NamedTuple):
       float32 [capacity, M], one row a step. It stops by itself after a step whose metrics are not
       all finite, and then `ok` is False; called with a False `ok` it does nothing.
     names: of the M columns; filled when `dispatch` is first traced.
+    capacity: most steps of one dispatch.
   """
 
   dispatch: Callable
   names: list[str]
+  capacity: int
 
 
-def make_program(
-  step: Step, feed: Feed, augment: Mapping[str, Any], abstract: State, capacity: int, mesh: Mesh
-) -> Program:
-  """Compiles nothing yet: returns the jitted loop over at most `capacity` steps.
+def make_program(session: Session, feed: Feed) -> Program:
+  """Compiles nothing yet: returns the jitted loop over steps.
 
   The trip count is an argument, so that one compiled program serves every length: how a run was
   cut into dispatches, or killed and resumed, cannot change what a step computes.
   """
+  capacity, augment = session.train.dispatch, session.data.augment
+  step = make_step(
+    session.objective,
+    session.optimizers,
+    to_plain(session.config.ema),
+    session.train.accumulate,
+    session.data.batch_size,
+  )
   names: list[str] = []
 
   def one(state: State, taken: Any, i: jax.Array):
@@ -55,12 +64,10 @@ def make_program(
     _, state, rows, ok = jax.lax.while_loop(lambda c: (c[0] < steps) & c[3], body, carry)
     return state, ok, rows
 
-  everywhere = NamedSharding(mesh, PartitionSpec())
-  places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
   jitted = jax.jit(
     dispatch,
     donate_argnums=(0, 1),
-    out_shardings=(places, everywhere, everywhere),
+    out_shardings=(session.places, session.everywhere, session.everywhere),
     compiler_options=dict(runtime.compiler_options()),
   )
-  return Program(jitted, names)
+  return Program(jitted, names, capacity)

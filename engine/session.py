@@ -1,17 +1,20 @@
 """Builds what a config names: the objective with its modules, the optimizers, the state's shape."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from data.source import Spec
+from data import feed
+from data.feed import Feed
+from data.source import Spec, open_source
 from engine import optimizers, sharding
 from engine.build import build, call, to_plain
 from engine.state import State, init_state
+from engine.step import examples_per_step
 from errors import UserError, nearest
 from objectives.base import Objective
 
@@ -106,6 +109,95 @@ def data_options(config: ConfigDict) -> Data:
   return call(Data, to_plain(config.data), 'config.data')
 
 
+class Session(NamedTuple):
+  """A config made concrete; nothing is allocated yet.
+
+  Attributes:
+    config: what it was made of.
+    train: its section.
+    data: its section.
+    mesh: of all devices.
+    spec: of the training split.
+    objective: with its modules.
+    optimizers: by player.
+    make_state: makes the state at step 0.
+    abstract: that state as `jax.ShapeDtypeStruct`s with their shardings.
+    per_step: examples that a step consumes.
+  """
+
+  config: ConfigDict
+  train: Train
+  data: Data
+  mesh: Mesh
+  spec: Spec
+  objective: Objective
+  optimizers: Mapping[str, optimizers.Optimizer]
+  make_state: Callable[[], State]
+  abstract: State
+  per_step: int
+
+  @property
+  def places(self) -> Any:
+    """The sharding of every leaf of the state."""
+    return jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
+
+  @property
+  def everywhere(self) -> NamedSharding:
+    """The sharding of what every device holds a copy of."""
+    return NamedSharding(self.mesh, PartitionSpec())
+
+  def init(self) -> State:
+    """The state at step 0, made where it lives."""
+    return jax.jit(self.make_state, out_shardings=self.places)()
+
+
+def open_session(config: ConfigDict, spec: Spec | None = None) -> Session:
+  """Makes a config concrete.
+
+  Args:
+    config: the experiment.
+    spec: the training split; looked up by its name if not given.
+
+  Raises:
+    UserError: whatever the config asks for that cannot be.
+  """
+  check_sections(config)
+  train, data = train_options(config), data_options(config)
+  mesh = call(sharding.make_mesh, to_plain(config.mesh), 'config.mesh')
+  sharding.check_batch(data.batch_size, train.accumulate, mesh)
+  spec = spec or open_source(data.name, data.split, data.data_dir).spec
+  objective = build_objective(config, spec)
+  chains = build_optimizers(config, objective)
+  ema = to_plain(config.ema)
+
+  def make_state() -> State:
+    return init_state(objective, chains, ema, train.seed, example_batch(spec))
+
+  shapes = jax.eval_shape(make_state)
+  places = sharding.state_shardings(shapes, to_plain(config.sharding), mesh)
+  abstract = jax.tree.map(
+    lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, places
+  )
+  per_step = examples_per_step(objective, data.batch_size)
+  return Session(config, train, data, mesh, spec, objective, chains, make_state, abstract, per_step)
+
+
+def open_feed(session: Session, step: int) -> Feed:
+  """The batches of a session from `step` on."""
+  data = session.data
+  return feed.open_feed(
+    name=data.name,
+    split=data.split,
+    data_dir=data.data_dir,
+    batch_size=session.per_step,
+    seed=session.train.seed,
+    resident_mb=data.resident_mb,
+    workers=data.workers,
+    mesh=session.mesh,
+    used=step * session.per_step,
+  )
+
+
 def build_objective(config: ConfigDict, spec: Spec) -> Objective:
   """Builds the modules and, with them, the objective.
 
@@ -166,20 +258,3 @@ def example_batch(spec: Spec) -> dict[str, jax.Array]:
     name: jnp.zeros((1, *shape), jnp.float32 if dtype == 'uint8' else dtype)
     for name, (shape, dtype) in spec.features.items()
   }
-
-
-def state_maker(config: ConfigDict, objective: Objective, spec: Spec):
-  """Returns the function that makes the state at step 0."""
-  chains = build_optimizers(config, objective)
-  ema = to_plain(config.ema)
-  seed = train_options(config).seed
-  return lambda: init_state(objective, chains, ema, seed, example_batch(spec))
-
-
-def abstract_state(make_state, config: ConfigDict, mesh: Mesh) -> State:
-  """The state as `jax.ShapeDtypeStruct`s, each with its sharding; nothing is allocated."""
-  shapes = jax.eval_shape(make_state)
-  places = sharding.state_shardings(shapes, to_plain(config.sharding), mesh)
-  return jax.tree.map(
-    lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, places
-  )

@@ -52,7 +52,7 @@ def test_one_step_moves_every_player(name, data):
   config, description = config_of(name, data), spec(data)
   session.check_sections(config)
   objective = session.build_objective(config, description)
-  state = session.state_maker(config, objective, description)()
+  state = session.open_session(config, description).make_state()
   step = make_step(
     objective, session.build_optimizers(config, objective), to_plain(config.ema), 1, 4
   )
@@ -139,7 +139,7 @@ def test_any_loss_with_any_penalty(loss):
   for module in config.modules.values():
     module.widths = (8,)
   objective = session.build_objective(config, description)
-  state = session.state_maker(config, objective, description)()
+  state = session.open_session(config, description).make_state()
   step = make_step(objective, session.build_optimizers(config, objective), {}, 1, 4)
   batch = prepare(batch_of(description, 8), state.key, to_plain(config.data.augment))
   after, metrics = jax.jit(step)(state.replace(ema={}), batch)
@@ -154,7 +154,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters():
   config.train.precision = 'bfloat16'
   objective = session.build_objective(config, description)
   assert objective.modules['generator'].dtype == jnp.bfloat16
-  make_state = session.state_maker(config, objective, description)
+  make_state = session.open_session(config, description).make_state
   state = jax.eval_shape(make_state)
   dtypes = {leaf.dtype for leaf in jax.tree.leaves(state.params)}
   assert dtypes == {jnp.dtype('float32')}

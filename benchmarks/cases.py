@@ -1,0 +1,46 @@
+"""What is compared with what: our config and flags, the peer's command line, the ratio to reach."""
+
+from typing import NamedTuple
+
+
+class Case(NamedTuple):
+  """One comparison.
+
+  Attributes:
+    config: flags of `benchmarks.train_steps`.
+    peer: file in `benchmarks/peers` and its arguments.
+    target: our steps/s over the peer's, at least.
+  """
+
+  config: tuple[str, ...]
+  peer: tuple[str, ...]
+  target: float
+
+
+CASES = {
+  'dense_gan_128': Case(
+    ('--config=configs/gan.py', '--config.data.batch_size=128'),
+    ('torch_gan.py', 'dense', '--r1', '0.3', '--batch-size', '128'),
+    1.5,
+  ),
+  'dense_gan_16': Case(
+    ('--config=configs/gan.py', '--config.data.batch_size=16'),
+    ('torch_gan.py', 'dense', '--r1', '0.3', '--batch-size', '16'),
+    2.5,
+  ),
+  'dense_gan_plain_128': Case(
+    ('--config=configs/gan_plain.py', '--config.data.batch_size=128'),
+    ('torch_gan.py', 'dense', '--plain', '--batch-size', '128'),
+    1.5,
+  ),
+  'dense_gan_plain_16': Case(
+    ('--config=configs/gan_plain.py', '--config.data.batch_size=16'),
+    ('torch_gan.py', 'dense', '--plain', '--batch-size', '16'),
+    2.5,
+  ),
+  'dcgan_128': Case(
+    ('--config=configs/dcgan.py', '--config.data.batch_size=128'),
+    ('torch_gan.py', 'dcgan', '--batch-size', '128'),
+    1.0,
+  ),
+}

@@ -1,0 +1,121 @@
+"""Steps per second against a named peer, interleaved in one run on one machine.
+
+  python -m benchmarks.compare dense_gan_128 dcgan_128 --peer_python=/path/to/python-with-torch
+
+Each side is a process that is kept alive; rounds go us, peer, us, peer, …, so that a machine whose
+speed drifts slows both. The figure is the median over rounds of the ratio within a round. A torch
+of the CPU: `pip install torch==2.13.0` in an environment of its own (it is no requirement here).
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import app, flags
+
+from benchmarks.cases import CASES, Case
+from benchmarks.peers import protocol
+from errors import UserError, nearest
+
+ROOT = Path(__file__).parents[1]
+flags.DEFINE_string('peer_python', sys.executable, "The Python that has the peer's framework.")
+flags.DEFINE_integer('rounds', 6, 'Rounds of us, peer.')
+flags.DEFINE_float('seconds', 6.0, 'About how long each side runs in a round.')
+flags.DEFINE_integer('threads', 2, 'Threads of the peer.')
+flags.DEFINE_string('json', None, 'Also write the figures here.')
+
+
+class Side:
+  """One process of a comparison."""
+
+  def __init__(self, command: Sequence[str], environment: dict[str, str]):
+    self._process = subprocess.Popen(
+      command,
+      cwd=ROOT,
+      env=environment,
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      text=True,
+    )
+
+  def ask(self, word: str, steps: int) -> float:
+    """Steps per second of `steps` steps."""
+    self._process.stdin.write(f'{word} {steps}\n')
+    self._process.stdin.flush()
+    line = self._process.stdout.readline()
+    if not line:
+      raise UserError('a side of the comparison ended; its message stands above')
+    answer = json.loads(line)
+    return answer['steps'] / answer['seconds']
+
+  def close(self) -> None:
+    self._process.stdin.write('quit\n')
+    self._process.stdin.close()
+    self._process.wait(timeout=60)
+
+
+def compare(case: Case, peer_python: str, rounds: int, seconds: float, threads: int) -> dict:
+  """Runs one case; returns medians, the ratio and its spread over rounds."""
+  environment = protocol.environment(threads)
+  file, *arguments = case.peer
+  ours = Side([sys.executable, '-m', 'benchmarks.train_steps', *case.config], dict(os.environ))
+  peer = Side([peer_python, f'benchmarks/peers/{file}', *arguments], environment)
+  sides = {'ours': ours, 'peer': peer}
+  lengths = {}
+  for name, side in sides.items():
+    side.ask('warm', 3)
+    lengths[name] = max(3, round(side.ask('warm', 10) * seconds))
+  speeds: dict[str, list[float]] = {name: [] for name in sides}
+  for _ in range(rounds):
+    for name, side in sides.items():
+      speeds[name].append(side.ask('run', lengths[name]))
+  for side in sides.values():
+    side.close()
+  ratios = [a / b for a, b in zip(speeds['ours'], speeds['peer'])]
+  return {
+    'ours': statistics.median(speeds['ours']),
+    'peer': statistics.median(speeds['peer']),
+    'ratio': statistics.median(ratios),
+    'lowest': min(ratios),
+    'highest': max(ratios),
+    'target': case.target,
+  }
+
+
+def main(argv: Sequence[str]) -> None:
+  values = flags.FLAGS
+  names = list(argv[1:]) or list(CASES)
+  for name in names:
+    if name not in CASES:
+      raise UserError(f'no case "{name}"{nearest(name, CASES)}; there are: {", ".join(CASES)}')
+  results = {}
+  print('case                  ours/s    peer/s   ratio (lowest–highest)   target')
+  for name in names:
+    figures = compare(
+      CASES[name], values.peer_python, values.rounds, values.seconds, values.threads
+    )
+    results[name] = figures
+    print(
+      f'{name:20} {figures["ours"]:8.4g}  {figures["peer"]:8.4g}   {figures["ratio"]:5.2f} '
+      f'({figures["lowest"]:.2f}–{figures["highest"]:.2f})'
+      f'{"":12}{figures["target"]}',
+      flush=True,
+    )
+  if values.json:
+    Path(values.json).write_text(json.dumps(results, indent=2) + '\n')
+
+
+def _run(argv: Sequence[str]) -> None:
+  try:
+    main(argv)
+  except UserError as error:
+    print(f'error: {error}', file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == '__main__':
+  app.run(_run)
