@@ -39,13 +39,15 @@ def _keep_large_buffers() -> None:
 def compiler_options() -> Mapping[str, str]:
   """Options for the jit of a training step on this platform.
 
-  On a CPU convolutions leave YNNPACK, which is slower there than XLA's own path; products stay.
+  On a CPU convolutions leave YNNPACK, which is slower there than XLA's own path; products stay, and
+  reductions join them: XLA itself sums a large array in many small passes.
   """
   import jax
   import jaxlib
 
   if jax.default_backend() == 'cpu' and jaxlib.__version__ in _TESTED_JAXLIB:
-    return {'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT'}
+    kinds = 'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE'
+    return {'xla_cpu_experimental_ynn_fusion_type': kinds}
   return {}
 
 

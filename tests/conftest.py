@@ -34,7 +34,7 @@ def environment(devices: int = 1, **more: str) -> dict[str, str]:
 
 @pytest.fixture
 def script():
-  """`script('train.py', '--config=…', devices=1, timeout=…)` runs it; returns the finished process."""
+  """`script('train.py', '--config=…', devices=1)` runs it and returns the finished process."""
 
   def run(*arguments, devices: int = 1, timeout: float = 240, **more):
     return subprocess.run(

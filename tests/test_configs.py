@@ -121,7 +121,7 @@ def test_an_unknown_section_fails():
 def test_unknown_names_list_what_there_is():
   config = config_of('gan')
   config.modules.generator.name = 'mlp.Generatr'
-  with pytest.raises(UserError, match='did you mean "mlp.Generator"'):
+  with pytest.raises(UserError, match=r'did you mean "mlp\.Generator"'):
     session.build_objective(config, spec('mnist5k'))
   config = config_of('gan')
   config.objective.loss = 'hing'

@@ -28,7 +28,7 @@ MALLOC = {
 
 
 def environment(threads: int, base: Mapping[str, str] | None = None) -> dict[str, str]:
-  """Returns the environment to start a peer with: `base` (default `os.environ`), malloc, threads."""
+  """Returns `base` (default: `os.environ`) with the malloc setting and the thread counts added."""
   counts = {name: str(threads) for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS')}
   return {**(os.environ if base is None else base), **MALLOC, **counts}
 

@@ -2,7 +2,7 @@
 
 The same maths as `objectives/gan.py` with the configs named below, so that a ratio of step times
 compares frameworks and nothing else. Driven over stdin, see `protocol.py`; start it with
-`protocol.environment(threads)`, whose malloc setting is worth 10-30 % to PyTorch as well.
+`protocol.environment(threads)`, whose malloc setting is worth about 10 % to PyTorch as well.
 
     python benchmarks/peers/torch_gan.py dense --r1 0.3 --batch-size 128
     python benchmarks/peers/torch_gan.py dense --plain --batch-size 128     # RMSprop, ReLU, no R1
@@ -14,6 +14,7 @@ one `_foreach_lerp_`; denormals flushed; the host reads a loss once per command,
 """
 
 import argparse
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 
 import protocol
@@ -37,7 +38,7 @@ def dense_generator() -> nn.Sequential:
   """z [B, 100] → images [B, 784] in [0, 1]."""
   widths = (LATENT, 1024, 512, 256)
   layers: list[nn.Module] = []
-  for fan_in, fan_out in zip(widths, widths[1:]):
+  for fan_in, fan_out in itertools.pairwise(widths):
     layers += [nn.Linear(fan_in, fan_out), nn.ReLU(inplace=True)]
   return nn.Sequential(*layers, nn.Linear(widths[-1], 784), nn.Sigmoid())
 
@@ -46,7 +47,7 @@ def dense_discriminator(plain: bool) -> nn.Sequential:
   """images [B, 784] → logits [B, 1]."""
   widths = (784, 1024, 512, 256)
   layers: list[nn.Module] = []
-  for fan_in, fan_out in zip(widths, widths[1:]):
+  for fan_in, fan_out in itertools.pairwise(widths):
     activation = nn.ReLU(inplace=True) if plain else nn.LeakyReLU(0.2, inplace=True)
     layers += [nn.Linear(fan_in, fan_out), activation]
   return nn.Sequential(*layers, nn.Linear(widths[-1], 1))

@@ -142,7 +142,7 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
     raise OSError(28, 'No space left on device')
 
   monkeypatch.setattr(checkpoints._manager(), 'save', full)
-  with pytest.raises(UserError, match='No space left on device.*goes on from step 1'):
+  with pytest.raises(UserError, match=r'No space left on device.*goes on from step 1'):
     checkpoints.save(2, state(2.0), {}, {})
 
 
