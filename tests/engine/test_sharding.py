@@ -1,0 +1,111 @@
+"""Rules place parameters and what belongs to them; mistakes name the parameter."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from engine.sharding import check_batch, make_mesh, path_name, state_shardings
+from errors import UserError
+from tests.conftest import ROOT, environment
+
+RULES = (('hidden_[01]/kernel', ('fsdp', 'tensor')), ('output/kernel', (None, 'tensor')))
+
+# Trains the small GAN for three steps with rules on whatever devices there are, and prints what
+# came out and where the parameters lie.
+PROGRAM = """
+import json, sys
+from engine import runtime
+runtime.prepare()
+import jax, numpy as np
+from absl import flags
+flags.FLAGS.mark_as_parsed()
+from benchmarks.stepper import Stepper
+from engine import cli
+config = cli.load('configs/gan.py')
+for module in config.modules.values():
+  module.widths = (32, 16)
+config.data.batch_size = 16
+config.mesh, config.sharding = json.loads(sys.argv[1]), json.loads(sys.argv[2])
+stepper = Stepper(config)
+losses = stepper.run(3)
+state = stepper._state
+def describe(tree):
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return {jax.tree_util.keystr(path): str(leaf.sharding.spec) for path, leaf in leaves}
+kernels = {module: state.params[module]['hidden_0']['kernel'] for module in state.params}
+totals = {module: float(np.abs(np.asarray(kernel)).sum()) for module, kernel in kernels.items()}
+discriminator = state.params['discriminator'], state.opt_state['discriminator']
+print(json.dumps([losses, totals, *map(describe, discriminator), describe(state.ema)]))
+"""
+
+
+def trained(devices, mesh, rules):
+  done = subprocess.run(
+    [sys.executable, '-c', PROGRAM, json.dumps(mesh), json.dumps(rules)],
+    cwd=ROOT,
+    env=environment(devices),
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_split_parameters_train_like_whole_ones():
+  losses, totals, *_ = trained(1, dict(data=1, fsdp=1, tensor=1), ())
+  split = trained(8, dict(data=2, fsdp=2, tensor=2), RULES)
+  for name in losses:
+    np.testing.assert_allclose(losses[name], split[0][name], rtol=1e-4)
+  for name in totals:
+    np.testing.assert_allclose(totals[name], split[1][name], rtol=1e-4)
+  _, _, params, statistics, averages = split
+  wanted = "PartitionSpec('fsdp', 'tensor')"
+  assert params["['hidden_0']['kernel']"] == wanted
+  assert params["['hidden_0']['bias']"] == 'PartitionSpec()'
+  moments = [spec for path, spec in statistics.items() if "hidden_0']['kernel" in path]
+  assert moments == [wanted, wanted]
+  assert averages["['generator']['hidden_1']['kernel']"] == wanted
+
+
+def abstract():
+  class Tree:
+    params = {'model': {'dense': {'kernel': jax.ShapeDtypeStruct((6, 4), np.float32)}}}
+
+  return Tree
+
+
+@pytest.mark.parametrize(
+  'rule, part',
+  [
+    ((('kernel', ('model',)),), 'no mesh axis "model"'),
+    ((('kernel', (None, None, 'fsdp')),), 'more axes than the parameter'),
+  ],
+)
+def test_a_bad_rule_names_the_parameter(rule, part):
+  mesh = make_mesh(data=-1, fsdp=1, tensor=1)
+  with pytest.raises(UserError, match=f'model/dense/kernel.*{part}'):
+    state_shardings(abstract(), rule, mesh)
+
+
+def test_a_mesh_must_fit_the_devices():
+  with pytest.raises(UserError, match='1 × 7 × 1'):
+    make_mesh(data=1, fsdp=7, tensor=1)
+  with pytest.raises(UserError, match='make the product'):
+    make_mesh(data=-1, fsdp=-1, tensor=1)
+
+
+def test_a_batch_must_split():
+  mesh = make_mesh(data=-1, fsdp=1, tensor=1)
+  check_batch(12, 3, mesh)
+  with pytest.raises(UserError, match='multiple of 5'):
+    check_batch(12, 5, mesh)
+
+
+def test_path_names():
+  tree = {'a': [1, {'b': 2}]}
+  names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+  assert names == ['a/0', 'a/1/b']

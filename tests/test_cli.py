@@ -1,0 +1,193 @@
+"""What a person meets at the terminal: mistakes are one sentence, and files are where told."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests import runs
+
+GAN = '--config=configs/gan.py'
+
+MISTAKES = {
+  'no config': (['train.py'], 'give --config'),
+  'unknown config': (['train.py', '--config=configs/gna.py'], 'did you mean "configs/gan.py"'),
+  'unknown flag': (['train.py', GAN, '--workdr=x'], 'workdr'),
+  'unknown key': (
+    ['train.py', GAN, '--config.train.step=3'],
+    '--config.train.step (did you mean "steps")',
+  ),
+  'unknown nested key': (
+    ['train.py', GAN, '--config.optimizer.discriminater.clip=1'],
+    'did you mean "discriminator"',
+  ),
+  'a section': (['train.py', GAN, '--config.train=3'], 'is a section'),
+  'wrong type': (['train.py', GAN, '--config.train.steps=1.5'], '1.5'),
+  'word': (['train.py', GAN, 'steps=3'], 'unexpected argument "steps=3"'),
+  'unknown module': (
+    ['train.py', GAN, '--config.modules.generator.name=mlp.Generater'],
+    'did you mean "mlp.Generator"',
+  ),
+  'unknown optimizer': (
+    ['train.py', GAN, '--config.optimizer.generator.name=adamm'],
+    'is no optimizer (did you mean "adam")',
+  ),
+  'unknown data set': (['train.py', '--config=configs/gan.py:mnist5'], 'mnist5k'),
+  'bad sampling': (['sample.py', '--workdir=nowhere', '--out=x.jpg'], '.png'),
+  'no run': (['sample.py', '--workdir=nowhere'], 'nowhere is no run'),
+  'no workdir': (['sample.py'], 'give --workdir'),
+}
+
+
+@pytest.mark.parametrize('mistake', MISTAKES)
+def test_mistakes_are_one_sentence(mistake, script, tmp_path):
+  arguments, part = MISTAKES[mistake]
+  if arguments[0] == 'train.py' and mistake != 'unknown flag':
+    arguments = [*arguments, f'--workdir={tmp_path}/run']
+  done = script(*arguments, TFDS_DATA_DIR=str(tmp_path))
+  assert done.returncode == 2, done.stderr
+  assert 'Traceback' not in done.stderr
+  assert done.stderr.startswith('error: ') and done.stderr.count('\n') == 1, done.stderr
+  assert part in done.stderr
+  assert not (tmp_path / 'run').exists(), (
+    'nothing may be made before the config is known to be good'
+  )
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  """A short run, and what training it printed."""
+  import subprocess
+  import sys
+
+  from tests.conftest import ROOT, environment
+
+  workdir = tmp_path_factory.mktemp('cli') / 'run'
+  done = subprocess.run(
+    [sys.executable, 'train.py', *runs.SMALL_GAN, *runs.every(5, 10, 10), f'--workdir={workdir}',
+     '--config.train.steps=20', '--config.profile', '--config.train.dispatch=2'],
+    cwd=ROOT, env=environment(), capture_output=True, text=True,
+  )  # fmt: skip
+  assert done.returncode == 0, done.stderr
+  return workdir, done.stdout
+
+
+def test_a_run_says_what_it_is_and_writes_what_it_promises(finished):
+  workdir, printed = finished
+  assert '1 × cpu' in printed and 'mesh data 1' in printed
+  assert 'mnist5k train: 4,000 examples 28 × 28 × 1, 10 classes' in printed
+  assert 'discriminator' in printed and 'parameters' in printed
+  assert f'python sample.py --workdir={workdir}' in printed
+  assert {p.name for p in (workdir / 'samples').iterdir()} == {
+    'step_00000010.png',
+    'step_00000020.png',
+  }
+  assert json.loads((workdir / 'config.json').read_text())['train']['steps'] == 20
+  assert json.loads((workdir / 'run.json').read_text())['versions']['jax']
+  assert list(workdir.glob('events.out.tfevents.*'))
+  assert list((workdir / 'profile').rglob('*.xplane.pb'))
+  lines = runs.metrics(workdir)
+  assert [line['step'] for line in lines] == [5, 10, 15, 20]
+  for line in lines:
+    assert {'step', 'wall_time', 'steps_per_second', 'generator/loss', 'discriminator/loss'} <= set(
+      line
+    )
+  assert 'eval/fd_pixels14' in lines[1] and 'eval/fd_pixels14' not in lines[0]
+
+
+def test_samples_need_nothing_but_the_run(finished, script, tmp_path):
+  workdir, _ = finished
+  empty = {'ATELIER_CACHE': str(tmp_path / 'cache'), 'TFDS_DATA_DIR': str(tmp_path / 'none')}
+  for seed, out in ((3, 'a.npz'), (3, 'b.npz'), (4, 'c.npz')):
+    done = script(
+      'sample.py', f'--workdir={workdir}', '--num=6', f'--seed={seed}', f'--out={tmp_path / out}',
+      **empty,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+  a, b, c = (np.load(tmp_path / f'{name}.npz')['image'] for name in 'abc')
+  assert a.shape == (6, 28, 28, 1) and a.dtype == np.float32
+  assert a.min() >= 0 and a.max() <= 1
+  np.testing.assert_array_equal(a, b)
+  assert np.abs(a - c).max() > 1e-3
+
+
+def test_a_grid_is_a_picture(finished, script, tmp_path):
+  workdir, _ = finished
+  done = script(
+    'sample.py', f'--workdir={workdir}', '--num=9', f'--out={tmp_path}/x/grid.png',
+    '--checkpoint=best',
+  )  # fmt: skip
+  assert done.returncode == 0, done.stderr
+  with Image.open(tmp_path / 'x' / 'grid.png') as picture:
+    assert picture.size[0] == picture.size[1] >= 256
+
+
+def test_a_checkpoint_that_is_not_there(finished, script):
+  workdir, _ = finished
+  done = script('sample.py', f'--workdir={workdir}', '--checkpoint=7')
+  assert done.returncode == 2 and 'there are: [10, 20]' in done.stderr
+
+
+def test_going_on_with_more_steps(finished, script):
+  workdir, _ = finished
+  done = script(
+    'train.py', *runs.SMALL_GAN, *runs.every(5, 10, 10), f'--workdir={workdir}',
+    '--config.train.steps=25',
+  )  # fmt: skip
+  assert done.returncode == 0, done.stderr
+  assert 'changed  train.steps: 20 → 25' in done.stdout
+  assert 'resumed  from step 20 of 25' in done.stdout
+
+
+def test_replacing_an_optimizer_drops_its_options(script, tmp_path):
+  done = script(
+    'train.py', *runs.SMALL_GAN, f'--workdir={tmp_path}', '--config.train.steps=2',
+    '--config.optimizer.generator.name=sgd',
+  )  # fmt: skip
+  assert done.returncode == 0, done.stderr
+  assert 'config.optimizer.generator.b1: it belongs to adam' in done.stderr
+
+
+def test_not_finite_names_player_step_and_module(script, tmp_path):
+  done = script(
+    'train.py', *runs.SMALL_GAN, *runs.every(5, 5, 50), f'--workdir={tmp_path}',
+    '--config.train.steps=50', '--config.optimizer.discriminator.name=sgd',
+    '--config.optimizer.discriminator.learning_rate=1e12',
+  )  # fmt: skip
+  assert done.returncode == 2
+  assert 'Traceback' not in done.stderr
+  assert 'player "discriminator"' in done.stderr
+  assert 'training stopped at step ' in done.stderr
+  assert 'gradient of discriminator is not finite' in done.stderr
+
+
+def test_two_trainings_in_one_folder_are_refused(tmp_path, script):
+  import signal
+
+  arguments = (*runs.SMALL_GAN, *runs.every(5, 1000, 1000), f'--workdir={tmp_path}')
+  refused = []
+
+  def second_is_refused():
+    if not (tmp_path / 'metrics.jsonl').exists():
+      return False
+    refused.append(script('train.py', *arguments))
+    return True
+
+  runs.kill_when(arguments, signal.SIGKILL, second_is_refused)
+  assert refused[0].returncode == 2
+  assert 'another process is training' in refused[0].stderr
+
+
+def test_streamed_and_resident_train_alike(tmp_path, script):
+  for name, more in (('resident', ()), ('streamed', ('--config.data.resident_mb=0',))):
+    done = script(
+      'train.py', *runs.SMALL_GAN, *runs.every(5, 10, 10), f'--workdir={tmp_path / name}',
+      '--config.train.steps=10', *more,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+  assert 'streamed' in done.stdout
+  first, second = runs.leaves(tmp_path / 'resident'), runs.leaves(tmp_path / 'streamed')
+  for name in first:
+    if first[name].dtype.kind == 'f':
+      np.testing.assert_allclose(first[name], second[name], atol=1e-5, err_msg=name)

@@ -1,0 +1,76 @@
+"""The README: its commands run, its links lead somewhere, its table is complete."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import runs
+from tests.conftest import ROOT, environment
+
+README = (ROOT / 'README.md').read_text()
+PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+
+
+def commands(word: str) -> list[str]:
+  """Shell commands of the README that begin with `word`, continued lines joined."""
+  blocks = re.findall(r'```sh\n(.*?)```', README, re.S)
+  lines = '\n'.join(blocks).replace('\\\n', ' ').splitlines()
+  return [line.split('#')[0].strip() for line in lines if line.startswith(word)]
+
+
+def test_there_are_commands_to_test():
+  assert len(commands('python train.py')) >= 4 and len(commands('python sample.py')) >= 2
+  assert commands('make demo') and commands('make test')
+
+
+@pytest.mark.parametrize('command', [c for c in commands('python train.py') if '…' not in c])
+def test_train_commands_run(command, tmp_path):
+  """As written, but small and short; a data set that is not at hand ends with its one sentence."""
+  _, script, *arguments = command.split()
+  small = [*runs.SMALL_GAN[1:], '--config.train.steps=2', f'--workdir={tmp_path}']
+  if 'dcgan' in command:
+    small = [*runs.SMALL_DCGAN[1:], '--config.train.steps=2', f'--workdir={tmp_path}']
+  done = subprocess.run(
+    [sys.executable, script, *arguments, *small],
+    cwd=ROOT,
+    env=environment(),
+    capture_output=True,
+    text=True,
+  )
+  absent = 'cifar10' in command or 'fashion_mnist' in command
+  assert done.returncode == 0 or (absent and done.returncode == 2), done.stderr
+  assert 'Traceback' not in done.stderr
+
+
+def test_sample_commands_run(tmp_path, script):
+  trained = script(
+    'train.py', *runs.SMALL_GAN, '--config.train.steps=2', f'--workdir={tmp_path}/gan'
+  )
+  assert trained.returncode == 0, trained.stderr
+  for command in commands('python sample.py'):
+    arguments = command.replace('runs/gan', f'{tmp_path}/gan').replace(
+      '--out=', f'--out={tmp_path}/'
+    )
+    done = script(*arguments.split()[1:])
+    assert done.returncode == 0, done.stderr
+
+
+def test_make_knows_the_targets():
+  for target in ('setup', 'demo', 'test'):
+    done = subprocess.run(['make', '-n', target], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page: Path):
+  for target in re.findall(r'\]\(([^)#]+)\)', page.read_text()):
+    assert target.startswith('http') or (page.parent / target).exists(), target
+
+
+def test_the_table_has_every_config():
+  for path in (ROOT / 'configs').glob('*.py'):
+    if path.stem not in ('__init__', 'defaults'):
+      assert f'configs/{path.name}' in README, path.name
