@@ -25,11 +25,11 @@ def get_config(data: str = 'mnist5k') -> ConfigDict:
   config.modules.discriminator = dict(
     name='mlp.Discriminator', widths=(1024, 512, 256), activation='leaky_relu', dropout=0.0
   )
-  config.optimizer.generator = optimizer('adam', 2e-4, b1=0.5, b2=0.999)
-  config.optimizer.discriminator = optimizer('adam', 2e-4, b1=0.5, b2=0.999)
+  config.optimizer.generator = optimizer('adam', 3e-4, b1=0.5, b2=0.999)
+  config.optimizer.discriminator = optimizer('adam', 3e-4, b1=0.5, b2=0.999)
   config.ema = dict(generator=0.999)
   config.data.name = data
-  config.train.steps = 5500
+  config.train.steps = 5000
   config.evaluate.metrics = dict(fd_pixels14=dict(name='frechet.FrechetPixels', side=14))
   config.checkpoint.best = 'eval/fd_pixels14'
   return config

@@ -2,7 +2,8 @@
 
   python train.py --config=configs/gan_plain.py
 
-Kept to show what happens: …
+Kept to show what happens: the pair collapses. On mnist5k, seed 0, the discriminator's loss falls to
+1e-5 within 3,000 steps and all samples become one blot (docs/results.md).
 """
 
 from ml_collections import ConfigDict

@@ -249,9 +249,8 @@ class _Trainer:
     raise UserError(
       f'training stopped at step {step}: the loss of player "{player.name}" is '
       f'{values[f"{player.name}/loss"]} and the gradient of {", ".join(modules) or "no module"} is '
-      f'not finite; the last good checkpoint is {f"step {saved[-1]}" if saved else "none"}; try a '
-      f'lower --config.optimizer.{player.name}.learning_rate or '
-      f'--config.optimizer.{player.name}.clip=1.0 in a new --workdir'
+      f'not finite; the last good checkpoint is {f"step {saved[-1]}" if saved else "none"}; in a new '
+      '--workdir, try lower learning rates in config.optimizer, or clip=1.0 there'
     )
 
   def _put(self, value: np.generic) -> jax.Array:

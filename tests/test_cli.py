@@ -16,7 +16,7 @@ MISTAKES = {
   'unknown flag': (['train.py', GAN, '--workdr=x'], 'workdr'),
   'unknown key': (
     ['train.py', GAN, '--config.train.step=3'],
-    '--config.train.step (did you mean "steps")',
+    '--config.train.step (did you mean "steps"?)',
   ),
   'unknown nested key': (
     ['train.py', GAN, '--config.optimizer.discriminater.clip=1'],
@@ -31,7 +31,7 @@ MISTAKES = {
   ),
   'unknown optimizer': (
     ['train.py', GAN, '--config.optimizer.generator.name=adamm'],
-    'is no optimizer (did you mean "adam")',
+    'is no optimizer (did you mean "adam',
   ),
   'unknown data set': (['train.py', '--config=configs/gan.py:mnist5'], 'mnist5k'),
   'bad sampling': (['sample.py', '--workdir=nowhere', '--out=x.jpg'], '.png'),
@@ -149,17 +149,21 @@ def test_replacing_an_optimizer_drops_its_options(script, tmp_path):
   assert 'config.optimizer.generator.b1: it belongs to adam' in done.stderr
 
 
-def test_not_finite_names_player_step_and_module(script, tmp_path):
+@pytest.mark.parametrize(
+  'exploding, named, step',
+  # What one player broke shows in the next one's loss: at once, or in the step after.
+  [('discriminator', 'generator', 1), ('generator', 'discriminator', 2)],
+)
+def test_not_finite_names_player_step_and_module(script, tmp_path, exploding, named, step):
   done = script(
     'train.py', *runs.SMALL_GAN, *runs.every(5, 5, 50), f'--workdir={tmp_path}',
-    '--config.train.steps=50', '--config.optimizer.discriminator.name=sgd',
-    '--config.optimizer.discriminator.learning_rate=1e12',
+    '--config.train.steps=50', f'--config.optimizer.{exploding}.name=sgd',
+    f'--config.optimizer.{exploding}.learning_rate=1e38',
   )  # fmt: skip
   assert done.returncode == 2
   assert 'Traceback' not in done.stderr
-  assert 'player "discriminator"' in done.stderr
-  assert 'training stopped at step ' in done.stderr
-  assert 'gradient of discriminator is not finite' in done.stderr
+  assert f'training stopped at step {step}: the loss of player "{named}" is nan' in done.stderr
+  assert f'gradient of {named} is not finite' in done.stderr
 
 
 def test_two_trainings_in_one_folder_are_refused(tmp_path, script):

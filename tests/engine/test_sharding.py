@@ -12,7 +12,7 @@ from engine.sharding import check_batch, make_mesh, path_name, state_shardings
 from errors import UserError
 from tests.conftest import ROOT, environment
 
-RULES = (('hidden_[01]/kernel', ('fsdp', 'tensor')), ('output/kernel', (None, 'tensor')))
+RULES = (('hidden_[01]/kernel', ('fsdp', 'tensor')), ('generator/output/kernel', (None, 'tensor')))
 
 # Trains the small GAN for three steps with rules on whatever devices there are, and prints what
 # came out and where the parameters lie.
