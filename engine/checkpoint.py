@@ -5,12 +5,14 @@ a JSON beside it that says what the state is: `used`, seed, data, config, versio
 of every leaf, which is compared on restore since Orbax does not notice a flipped bit.
 """
 
+import contextlib
+import errno
 import json
 import math
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +71,7 @@ class Checkpoints:
       worst = math.inf if self._mode == 'min' else -math.inf
       # A NaN would count as the best of all.
       ranked = {self._best: float(value) if math.isfinite(value) else worst}
-    with self._disk_errors():
+    with self.disk_errors():
       self._manager().save(
         step,
         args=ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)),
@@ -81,7 +83,7 @@ class Checkpoints:
   def wait(self) -> None:
     """Returns when everything is on disk."""
     if self._manager_or_none is not None:
-      with self._disk_errors():
+      with self.disk_errors():
         self._manager_or_none.wait_until_finished()
 
   def close(self) -> None:
@@ -177,7 +179,7 @@ class Checkpoints:
       if self._best and _read_json(self.folder / str(step) / 'metrics' / 'metrics') is None:
         # An unreadable metrics file would keep the manager from opening.
         shutil.rmtree(self.folder / str(step) / 'metrics', ignore_errors=True)
-    with self._disk_errors():
+    with self.disk_errors():
       return ocp.CheckpointManager(
         self.folder,
         options=ocp.CheckpointManagerOptions(
@@ -188,32 +190,32 @@ class Checkpoints:
         ),
       )
 
-  def _disk_errors(self):
-    return _DiskErrors(self)
+  def disk_errors(self) -> contextlib.AbstractContextManager[None]:
+    """Within it, a write that the disk refuses is a UserError naming the step to go on from."""
+    return _disk_errors(self)
 
 
-class _DiskErrors:
+_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+@contextlib.contextmanager
+def _disk_errors(checkpoints: Checkpoints) -> Iterator[None]:
   """Turns the failure of a write into one sentence that says what is still there."""
-
-  def __init__(self, checkpoints: Checkpoints):
-    self._checkpoints = checkpoints
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, kind, error, trace):
-    text = str(error)
-    disk = isinstance(error, OSError) or any(
-      word in text for word in ('No space left', 'RESOURCE_EXHAUSTED', 'Permission', 'Read-only')
-    )
-    if error is not None and disk:
-      steps = self._checkpoints.steps()
-      raise UserError(
-        f'could not write a checkpoint to {self._checkpoints.folder} '
-        f'({text.splitlines()[0][:160]}); free some space and run the same command again: '
-        f'it goes on from {f"step {steps[-1]}" if steps else "the beginning"}'
-      ) from error
-    return False
+  try:
+    yield
+  except UserError:
+    raise
+  except Exception as error:
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    # Orbax's background writer raises ValueError with the status as text.
+    full = 'RESOURCE_EXHAUSTED' in text or 'No space left' in str(error)
+    if not full and getattr(error, 'errno', None) not in _REFUSED:
+      raise
+    steps = checkpoints.steps()
+    raise UserError(
+      f'could not write to {checkpoints.folder.parent} ({text[:160]}); free some space and run the '
+      f'same command again: it goes on from {f"step {steps[-1]}" if steps else "the beginning"}'
+    ) from error
 
 
 def _finished_steps(folder: Path) -> list[int]:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from absl import flags
+from absl import flags, logging
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
@@ -20,6 +20,8 @@ def launch(main: Callable[[], None], argv: Sequence[str]) -> None:
   """
   try:
     overridden = _parse(argv)
+    # Libraries log the traceback of what they then raise.
+    logging.set_verbosity(logging.FATAL)
     runtime.prepare()
     if overridden:
       from engine import overrides

@@ -65,7 +65,8 @@ def train(config: ConfigDict, workdir: str) -> None:
       say('resumed', f'from step {start} of {steps} in {workdir}')
     report = Report(workdir, start, steps, visible=first)
     stack.callback(report.close)
-    _Trainer(session, workdir, feed, evaluator, checkpoints, report).run(state, start)
+    with checkpoints.disk_errors():
+      _Trainer(session, workdir, feed, evaluator, checkpoints, report).run(state, start)
     report.say(f'finished {_what_next(workdir, steps, steps)}')
 
 
@@ -248,9 +249,9 @@ class _Trainer:
     saved = self.checkpoints.steps()
     raise UserError(
       f'training stopped at step {step}: the loss of player "{player.name}" is '
-      f'{values[f"{player.name}/loss"]} and the gradient of {", ".join(modules) or "no module"} is '
-      f'not finite; the last good checkpoint is {f"step {saved[-1]}" if saved else "none"}; in a new '
-      '--workdir, try lower learning rates in config.optimizer, or clip=1.0 there'
+      f'{values[f"{player.name}/loss"]} and the gradient of {", ".join(modules) or "no module"} '
+      f'is not finite; the last good checkpoint is {f"step {saved[-1]}" if saved else "none"}; '
+      'in a new --workdir, try lower learning rates in config.optimizer, or clip=1.0 there'
     )
 
   def _put(self, value: np.generic) -> jax.Array:

@@ -110,6 +110,10 @@ def _losses(metrics: Mapping[str, float]) -> str:
   return '  '.join(f'{name} {value:.4g}' for name, value in shown.items())
 
 
+def _number(value: float) -> str:
+  return f'{value:.3g}' if value < 1000 else f'{value:,.0f}'
+
+
 def _clock(seconds: float) -> str:
   minutes, seconds = divmod(int(seconds), 60)
   hours, minutes = divmod(minutes, 60)
@@ -128,7 +132,7 @@ class _Plain:
   def log(self, step: int, speed: float | None, metrics: Mapping[str, float]) -> None:
     pace = ''
     if speed:
-      pace = f'  {speed:.3g} steps/s  ETA {_clock((self._last_step - step) / speed)}'
+      pace = f'  {_number(speed)} steps/s  ETA {_clock((self._last_step - step) / speed)}'
     print(f'step {step}/{self._last_step}{pace}  {_losses(metrics)}', flush=True)
 
   def say(self, line: str) -> None:
@@ -161,7 +165,7 @@ class _Bar:
   def move(self, step: int, speed: float | None, metrics: Mapping[str, float]) -> None:
     if speed is None:
       return
-    pace = f'{speed:.3g} steps/s, {_clock((self._last_step - step) / speed)} left'
+    pace = f'{_number(speed)} steps/s, {_clock((self._last_step - step) / speed)} left'
     self._progress.update(self._task, completed=step, pace=pace, losses=_losses(metrics))
 
   def log(self, step: int, speed: float | None, metrics: Mapping[str, float]) -> None:
