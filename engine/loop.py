@@ -87,8 +87,8 @@ def _restore_or_init(checkpoints: Checkpoints, session: Session) -> tuple[State,
 
 def _what_next(workdir: str, step: int, steps: int) -> str:
   return (
-    f'{workdir} is at step {step} of {steps}; draw samples with: '
-    f'python sample.py --workdir={workdir}; go on with a larger --config.train.steps'
+    f'step {step} of {steps} in {workdir}; draw samples with: '
+    f'python sample.py --workdir={workdir}; to go on, give a larger --config.train.steps'
   )
 
 
