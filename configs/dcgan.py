@@ -3,7 +3,8 @@
   python train.py --config=configs/dcgan.py
   python train.py --config=configs/dcgan.py:cifar10
 
-Batch normalisation in training, running statistics in sampling.
+Batch normalisation in training, running statistics in sampling. About 6 steps/s on 2 CPU cores;
+2,000 steps reach eval/fd_pixels14 1.58 on mnist5k (docs/results.md).
 """
 
 from ml_collections import ConfigDict
@@ -21,5 +22,5 @@ def get_config(data: str = 'mnist5k') -> ConfigDict:
   )
   config.optimizer.generator = optimizer('adam', 2e-4, b1=0.5, b2=0.999)
   config.optimizer.discriminator = optimizer('adam', 2e-4, b1=0.5, b2=0.999)
-  config.train.steps = 3000
+  config.train.steps = 2000
   return config

@@ -4,7 +4,8 @@
   python train.py --config=configs/gan.py:fashion_mnist    # any image data set by its name
 
 All ten classes from R1 with γ = 1, Adam(β₁ = 0.5), a leaky discriminator and averaged weights:
-without a penalty this pair collapses (see gan_plain.py).
+without a penalty this pair collapses (see gan_plain.py). 5,000 steps take 3 to 4 minutes on 2 CPU
+cores and reach eval/fd_pixels14 0.41 on mnist5k (docs/results.md).
 """
 
 from ml_collections import ConfigDict

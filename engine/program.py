@@ -47,6 +47,7 @@ def make_program(session: Session, feed: Feed) -> Program:
   )
   names: list[str] = []
 
+  @jax.jit  # Traced once, though it is used twice below.
   def one(state: State, taken: Any, i: jax.Array):
     batch = prepare(feed.batch(taken, i), stream_key(state.key, 'data'), augment)
     return step(state, batch)
@@ -58,7 +59,7 @@ def make_program(session: Session, feed: Feed) -> Program:
       row = jnp.stack([jnp.float32(metrics[name]) for name in names])
       return i + 1, state, rows.at[i].set(row), jnp.isfinite(row).all()
 
-    names[:] = sorted(jax.eval_shape(lambda: one(state, taken, jnp.int32(0))[1]))
+    names[:] = sorted(jax.eval_shape(one, state, taken, jnp.int32(0))[1])
     rows = jnp.zeros((capacity, len(names)), jnp.float32)
     carry = (jnp.int32(0), state, rows, ok)
     _, state, rows, ok = jax.lax.while_loop(lambda c: (c[0] < steps) & c[3], body, carry)

@@ -148,7 +148,9 @@ class Session(NamedTuple):
 
   def init(self) -> State:
     """The state at step 0, made where it lives."""
-    return jax.jit(self.make_state, out_shardings=self.places)()
+    # It runs once: compiling it well would cost more than it saves.
+    hurried = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else {}
+    return jax.jit(self.make_state, out_shardings=self.places, compiler_options=hurried)()
 
 
 def open_session(config: ConfigDict, spec: Spec | None = None) -> Session:
