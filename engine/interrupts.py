@@ -14,7 +14,7 @@ class Interrupts:
   """
 
   def __enter__(self):
-    self._received = 0
+    self._received = self._asked = 0
     self._before = {}
     self._several = jax.process_count() > 1
     if not self._several:
@@ -25,13 +25,15 @@ class Interrupts:
   def __exit__(self, *exception):
     self._restore()
 
-  def received(self, step: int) -> int:
-    """The number of the signal to leave for after `step`, or 0. Same on every process."""
+  def received(self) -> int:
+    """The number of the signal to leave for now, or 0; to be asked as often by every process."""
     if not self._several:
       return self._received
     from jax.experimental import multihost_utils
 
-    return signal.SIGTERM if multihost_utils.reached_preemption_sync_point(step) else 0
+    # The processes agree on the number of a later question, so the numbers must have no gaps.
+    self._asked += 1
+    return signal.SIGTERM if multihost_utils.reached_preemption_sync_point(self._asked) else 0
 
   def _note(self, number, frame):
     self._received = number

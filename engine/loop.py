@@ -140,7 +140,7 @@ class _Trainer:
         if waiting is not None:
           self._read(*waiting)
         waiting = (step, number, rows, started)
-        signalled = interrupts.received(step)
+        signalled = interrupts.received()
         if self._is_event(step) or signalled or profile.active or not self._speed:
           # The state itself is wanted, or the length of the next dispatch: no use running ahead.
           self._read(*waiting)

@@ -29,6 +29,19 @@ SMALL_DCGAN = (
 )
 
 
+def train(*arguments, devices: int = 1) -> subprocess.CompletedProcess:
+  """Runs train.py, which must succeed."""
+  done = subprocess.run(
+    [sys.executable, 'train.py', *map(str, arguments)],
+    cwd=ROOT,
+    env=environment(devices),
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  return done
+
+
 def every(log: int, checkpoint: int, other: int) -> tuple[str, ...]:
   return (
     f'--config.train.log_every={log}',

@@ -1,6 +1,7 @@
 """What a person meets at the terminal: mistakes are one sentence, and files are where told."""
 
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -58,18 +59,11 @@ def test_mistakes_are_one_sentence(mistake, script, tmp_path):
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
   """A short run, and what training it printed."""
-  import subprocess
-  import sys
-
-  from tests.conftest import ROOT, environment
-
   workdir = tmp_path_factory.mktemp('cli') / 'run'
-  done = subprocess.run(
-    [sys.executable, 'train.py', *runs.SMALL_GAN, *runs.every(5, 10, 10), f'--workdir={workdir}',
-     '--config.train.steps=20', '--config.profile', '--config.train.dispatch=2'],
-    cwd=ROOT, env=environment(), capture_output=True, text=True,
+  done = runs.train(
+    *runs.SMALL_GAN, *runs.every(5, 10, 10), f'--workdir={workdir}', '--config.train.steps=20',
+    '--config.profile', '--config.train.dispatch=2',
   )  # fmt: skip
-  assert done.returncode == 0, done.stderr
   return workdir, done.stdout
 
 
@@ -167,8 +161,6 @@ def test_not_finite_names_player_step_and_module(script, tmp_path, exploding, na
 
 
 def test_two_trainings_in_one_folder_are_refused(tmp_path, script):
-  import signal
-
   arguments = (*runs.SMALL_GAN, *runs.every(5, 1000, 1000), f'--workdir={tmp_path}')
   refused = []
 

@@ -1,8 +1,10 @@
 """The same training on one device and on several, and checkpoints that move between them."""
 
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -31,11 +33,7 @@ MESHES = {
 @pytest.fixture(scope='module')
 def one(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('one') / 'run'
-  done = subprocess.run(
-    [sys.executable, 'train.py', *arguments(workdir, '--config.train.steps=20')],
-    cwd=ROOT, env=environment(), capture_output=True, text=True,
-  )  # fmt: skip
-  assert done.returncode == 0, done.stderr
+  runs.train(*arguments(workdir, '--config.train.steps=20'))
   return workdir
 
 
@@ -69,20 +67,14 @@ def test_a_mesh_that_does_not_fit(tmp_path, script):
   assert done.returncode == 2 and 'there are 4 devices' in done.stderr
 
 
-def test_two_processes_equal_one(one, tmp_path):
-  """`jax.distributed` over two processes of two devices each, on this machine."""
-  workdir = tmp_path / 'run'
+def start_two(workdir, *more):
+  """Two processes of one job on this machine, of two devices each."""
   with socket.socket() as probe:
     probe.bind(('127.0.0.1', 0))
     address = f'127.0.0.1:{probe.getsockname()[1]}'
-  processes = [
+  return [
     subprocess.Popen(
-      [
-        sys.executable,
-        'train.py',
-        '--distributed',
-        *arguments(workdir, '--config.train.steps=20'),
-      ],
+      [sys.executable, 'train.py', '--distributed', *arguments(workdir, *more)],
       cwd=ROOT,
       env=environment(
         2, JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES='2', JAX_PROCESS_ID=str(i)
@@ -93,8 +85,29 @@ def test_two_processes_equal_one(one, tmp_path):
     )
     for i in range(2)
   ]
+
+
+def test_two_processes_equal_one(one, tmp_path):
+  processes = start_two(tmp_path / 'run', '--config.train.steps=20')
   outputs = [process.communicate(timeout=240)[0] for process in processes]
   assert [process.returncode for process in processes] == [0, 0], outputs
   assert '4 × cpu' in outputs[0]
   assert 'step' not in outputs[1], 'only the first process speaks'
-  assert_close(one, workdir)
+  assert_close(one, tmp_path / 'run')
+
+
+def test_a_signal_to_one_process_stops_and_saves_the_job(tmp_path):
+  log = tmp_path / 'run' / 'metrics.jsonl'
+  # The second process gets the signal; nothing is due to be saved before.
+  more = ('--config.train.steps=100000', '--config.checkpoint.every=50000')
+  longer = ('--config.train.evaluate_every=50000', '--config.train.sample_every=50000')
+  processes = start_two(tmp_path / 'run', *more, *longer)
+  deadline = time.time() + 120
+  while not (log.exists() and log.read_text().count('\n') >= 2):
+    assert time.time() < deadline and processes[0].poll() is None
+    time.sleep(0.05)
+  processes[1].send_signal(signal.SIGTERM)
+  outputs = [process.communicate(timeout=120)[0] for process in processes]
+  assert [process.returncode for process in processes] == [143, 143], outputs
+  assert 'stopped  by SIGTERM' in outputs[0]
+  assert len(runs.leaves(tmp_path / 'run')) > 0

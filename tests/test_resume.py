@@ -30,21 +30,9 @@ def checkpoint_begun(workdir, step):
 @pytest.fixture(scope='module', params=['gan', 'dcgan'])
 def family(request, tmp_path_factory):
   """(arguments, folder of an uninterrupted run)."""
-  from tests.conftest import ROOT, environment
-
   small = {'gan': runs.SMALL_GAN, 'dcgan': runs.SMALL_DCGAN}[request.param]
   workdir = tmp_path_factory.mktemp(request.param) / 'whole'
-  import subprocess
-  import sys
-
-  done = subprocess.run(
-    [sys.executable, 'train.py', *arguments(small, workdir)],
-    cwd=ROOT,
-    env=environment(),
-    capture_output=True,
-    text=True,
-  )
-  assert done.returncode == 0, done.stderr
+  runs.train(*arguments(small, workdir))
   return small, workdir
 
 
