@@ -161,7 +161,9 @@ def test_not_finite_names_player_step_and_module(script, tmp_path, exploding, na
 
 
 def test_two_trainings_in_one_folder_are_refused(tmp_path, script):
-  arguments = (*runs.SMALL_GAN, *runs.every(5, 1000, 1000), f'--workdir={tmp_path}')
+  # Long enough not to be over before the second one comes.
+  length = ('--config.train.steps=1000000', *runs.every(5, 500000, 500000))
+  arguments = (*runs.SMALL_GAN, *length, f'--workdir={tmp_path}')
   refused = []
 
   def second_is_refused():
