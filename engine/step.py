@@ -54,6 +54,7 @@ def make_step(
       params, mutable, opt_state = carry
       rows = jax.tree.map(lambda x: x[:, repeat], slices)
       rows['position'] = jnp.arange(batch_size)
+      rows['step'] = jnp.full(batch_size, state.step)
       return _update(
         player,
         optimizer,

@@ -1,4 +1,4 @@
-"""Dense networks: a generator and a discriminator made of fully connected layers."""
+"""Dense networks: generator, discriminator, encoder and decoder of fully connected layers."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -68,3 +68,61 @@ class Discriminator(nn.Module):
       x = activation(self.activation)(nn.Dense(width, dtype=self.dtype, name=f'hidden_{i}')(x))
       x = nn.Dropout(self.dropout, deterministic=not train)(x)
     return nn.Dense(1, dtype=self.dtype, name='output')(x)[:, 0].astype(jnp.float32)
+
+
+class Encoder(nn.Module):
+  """Images `[B, H, W, C]` in [0, 1] to the mean and log-variance `[B, Z]` of a Gaussian, float32.
+
+  Attributes:
+    widths: units of the hidden layers, from the image to the latents.
+    activation: of the hidden layers, a name in `jax.nn`; `glu` gates one half of the units with
+      the other, so it takes twice the width.
+    latent_size: Z.
+    dtype: of the computation; parameters are float32.
+  """
+
+  widths: Sequence[int]
+  activation: str
+  latent_size: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, images: jax.Array, condition: jax.Array, train: bool
+  ) -> tuple[jax.Array, jax.Array]:
+    """`condition` [B, D] stands beside the pixels; D is 0 where there is none."""
+    del train
+    x = jnp.concatenate([images.reshape(images.shape[0], -1), condition], axis=-1)
+    x = x.astype(self.dtype)
+    for i, width in enumerate(self.widths):
+      x = activation(self.activation)(nn.Dense(width, dtype=self.dtype, name=f'hidden_{i}')(x))
+    x = nn.Dense(2 * self.latent_size, dtype=self.dtype, name='output')(x).astype(jnp.float32)
+    return x[:, : self.latent_size], x[:, self.latent_size :]
+
+
+class Decoder(nn.Module):
+  """Latents `[B, Z]` to `[B, H, W, C, outputs]` float32, the numbers a likelihood reads.
+
+  Attributes:
+    widths: units of the hidden layers, from the latents to the image.
+    activation: as of `Encoder`.
+    image_shape: (H, W, C), given by the data.
+    outputs: numbers per pixel and colour, given by the objective.
+    dtype: of the computation; parameters are float32.
+  """
+
+  widths: Sequence[int]
+  activation: str
+  image_shape: Sequence[int]
+  outputs: int = 1
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, latents: jax.Array, condition: jax.Array, train: bool) -> jax.Array:
+    """`condition` [B, D] stands beside the latents; D is 0 where there is none."""
+    del train
+    x = jnp.concatenate([latents, condition], axis=-1).astype(self.dtype)
+    for i, width in enumerate(self.widths):
+      x = activation(self.activation)(nn.Dense(width, dtype=self.dtype, name=f'hidden_{i}')(x))
+    x = nn.Dense(math.prod(self.image_shape) * self.outputs, dtype=self.dtype, name='output')(x)
+    return x.astype(jnp.float32).reshape(-1, *self.image_shape, self.outputs)

@@ -37,7 +37,8 @@ class Player(NamedTuple):
     name: key of its optimizer in `config.optimizer` and in `state.opt_state`.
     moves: the modules whose parameters it may change.
     loss: `(params, mutable, batch, key) -> (scalar, Aux)`. The batch holds `position` int32 [B],
-      each example's place in the update's batch, from which `example_keys` draws.
+      each example's place in the update's batch, from which `example_keys` draws, and `step`
+      int32 [B], the steps taken before this one, the same for all.
     repeats: updates per step; each sees its own slice of the batch.
   """
 
@@ -47,17 +48,35 @@ class Player(NamedTuple):
   repeats: int = 1
 
 
+class Drawing(NamedTuple):
+  """One kind of picture that `sample.py --kind=…` draws.
+
+  Attributes:
+    draw: (variables, batch of test examples, key, num) -> images [rows, columns, H, W, C].
+    num: how many of whatever `count` says, if the user does not say.
+    count: what is counted, e.g. 'pairs of test images'.
+  """
+
+  draw: Callable[[Variables, Batch, jax.Array, int], jax.Array]
+  num: int
+  count: str
+
+
 class Objective(Protocol):
   """A run's aim. Images are float32 in [0, 1] on every side of these methods."""
 
   modules: Mapping[str, nn.Module]
   players: tuple[Player, ...]
+  drawings: Mapping[str, Drawing]  # by kind, beside `sample`'s
 
   def init(self, key: jax.Array, batch: Batch) -> Variables:
     """Returns fresh variables of every module for batches shaped like `batch`."""
 
   def evaluate(self, variables: Variables, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
     """Returns per-example arrays [B]; the engine masks the padding and averages."""
+
+  def measure(self, variables: Variables, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
+    """Returns further per-example arrays [B], too costly for training: evaluate.py alone asks."""
 
   def sample(self, variables: Variables, key: jax.Array, num: int, **conditions) -> jax.Array:
     """Returns images float32 [num, H, W, C] in [0, 1], or tokens int32 [num, T]."""

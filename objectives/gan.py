@@ -9,7 +9,17 @@ import jax.numpy as jnp
 
 from errors import UserError
 from losses import adversarial, penalties
-from objectives.base import Aux, Batch, Player, Variables, apply_training, example_keys, pick
+from objectives.base import (
+  Aux,
+  Batch,
+  Drawing,
+  Player,
+  Variables,
+  apply_training,
+  example_keys,
+  pick,
+)
+from sampling import latent_walks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,9 +82,28 @@ class GAN:
       'fake_logit': fake_logits,
     }
 
+  def measure(self, variables: Variables, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
+    """Nothing: a GAN has no likelihood to estimate."""
+    del variables, batch, key
+    return {}
+
+  @property
+  def drawings(self) -> Mapping[str, Drawing]:
+    return {'interpolate': Drawing(self._interpolations, 8, 'pairs of latents')}
+
   def sample(self, variables: Variables, key: jax.Array, num: int) -> jax.Array:
     """Images float32 [num, H, W, C] in [0, 1]; the first k of them do not depend on `num`."""
     return self._generate(variables, example_keys(key, {'position': jnp.arange(num)}))
+
+  def _interpolations(self, variables: Variables, batch: Batch, key: jax.Array, num: int):
+    """The way between two random latents, in every row another."""
+    del batch
+    ends = self._latents(example_keys(key, {'position': jnp.arange(2 * num)}))
+
+    def generate(latents: jax.Array) -> jax.Array:
+      return self.modules['generator'].apply(variables['generator'], latents, train=False)
+
+    return latent_walks.interpolate(generate, ends[::2], ends[1::2], steps=11)
 
   def _generate(self, variables: Variables, keys: jax.Array) -> jax.Array:
     return self.modules['generator'].apply(variables['generator'], self._latents(keys), train=False)

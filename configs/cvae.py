@@ -1,0 +1,15 @@
+"""`vae.py` told the label: python sample.py --workdir=runs/cvae --label=3 draws threes.
+
+python train.py --config=configs/cvae.py
+python train.py --config=configs/cvae.py:fashion_mnist
+"""
+
+from ml_collections import ConfigDict
+
+from configs import vae
+
+
+def get_config(data: str = 'mnist5k') -> ConfigDict:
+  config = vae.get_config(data)
+  config.objective.name = 'cvae'
+  return config

