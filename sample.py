@@ -8,22 +8,41 @@ from engine import cli
 from errors import UserError
 
 flags.DEFINE_string('workdir', None, "The run's folder, as train.py left it.")
-flags.DEFINE_integer('num', 64, 'How many samples to draw.')
 flags.DEFINE_string(
-  'out', None, 'A .png (a grid) or an .npz (arrays); WORKDIR/samples.png if not given.'
+  'kind',
+  'prior',
+  'What to draw: "prior" for samples, or a picture of the model: interpolate, and for an '
+  'autoencoder reconstruct, traverse, manifold.',
 )
-flags.DEFINE_integer('seed', 0, 'Other samples for another seed.')
+flags.DEFINE_integer('num', None, 'How many samples, pairs, rows: what the kind counts.')
+flags.DEFINE_integer('label', None, 'The class to draw, where the model was trained with labels.')
+flags.DEFINE_string(
+  'out', None, 'A .png (a grid) or an .npz (arrays); WORKDIR/KIND.png if not given.'
+)
+flags.DEFINE_string('split', '', "Where test images come from; the config's test_split by default.")
+flags.DEFINE_integer('seed', 0, 'Other samples, and other test images, for another seed.')
 flags.DEFINE_string('checkpoint', 'latest', '"latest", "best", or a step.')
 
 
 def main() -> None:
-  if not flags.FLAGS.workdir:
+  values = flags.FLAGS
+  if not values.workdir:
     raise UserError('give --workdir, e.g. python sample.py --workdir=runs/gan')
   from engine import draw
 
-  values = flags.FLAGS
-  out = values.out or f'{values.workdir}/samples.png'
-  draw.draw(values.workdir, values.checkpoint, values.num, values.seed, out)
+  name = 'samples' if values.kind == draw.PRIOR else values.kind
+  conditions = {} if values.label is None else {'label': values.label}
+  out = values.out or f'{values.workdir}/{name}.png'
+  draw.draw(
+    values.workdir,
+    values.checkpoint,
+    values.kind,
+    values.num,
+    conditions,
+    values.split,
+    values.seed,
+    out,
+  )
 
 
 if __name__ == '__main__':

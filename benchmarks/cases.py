@@ -43,4 +43,19 @@ CASES = {
     ('torch_gan.py', 'dcgan', '--batch-size', '128'),
     1.0,
   ),
+  'dense_vae_128': Case(
+    ('--config=configs/vae.py', '--config.data.batch_size=128'),
+    ('torch_vae.py', 'dense', '--batch-size', '128'),
+    1.4,
+  ),
+  'dense_vae_16': Case(
+    ('--config=configs/vae.py', '--config.data.batch_size=16'),
+    ('torch_vae.py', 'dense', '--batch-size', '16'),
+    3.0,
+  ),
+  'conv_vae_128': Case(
+    ('--config=configs/conv_vae.py', '--config.data.batch_size=128'),
+    ('torch_vae.py', 'conv', '--batch-size', '128'),
+    1.3,
+  ),
 }

@@ -16,4 +16,8 @@ def get_config(data: str = 'fashion_mnist') -> ConfigDict:
   config.objective.name = 'vampprior'
   config.modules.pseudo_inputs = dict(name='pseudo_inputs.PseudoInputs', count=500)
   config.ema = dict(encoder=0.999, decoder=0.999, pseudo_inputs=0.999)
+  # The encoder reads 500 pseudo-inputs beside every batch, so the batch is larger.
+  config.data.batch_size = 200
+  config.objective.kl_warmup = 10_000
+  config.train.steps = 70_000
   return config

@@ -1,96 +1,134 @@
-"""Drawing samples from a finished or running run."""
+"""Drawing pictures from a finished or running run."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
-from data.source import Spec
-from engine import pictures, run
-from engine.build import to_plain
-from engine.checkpoint import Checkpoints
-from engine.session import open_session
+from data.transforms import prepare
+from engine import pictures
+from engine.build import parameters
+from engine.evaluation import augment_off
+from engine.restore import check_seed, make_folder, open_split, restore_run
+from engine.session import Session
 from engine.state import State, stream_key, variables_for_sampling
-from errors import UserError
-from objectives.base import Objective
+from errors import UserError, nearest
+from objectives.base import Drawing, Objective
 
 # Drawn per device call: bounds the memory whatever --num is.
 CHUNK = 256
+# Draws from the model alone; every objective has it.
+PRIOR = 'prior'
+# Test examples that a drawing sees at least, to judge a code by more than one image.
+EXAMPLES = 500
 
 
-def draw(workdir: str, checkpoint: str, num: int, seed: int, out: str) -> None:
-  """Restores a run and writes `num` samples to `out`, whose ending picks the form.
-
-  Raises:
-    UserError: no run, no such checkpoint, an ending other than .png and .npz, a bad number.
-  """
-  ending = Path(out).suffix
-  if ending not in ('.png', '.npz'):
-    raise UserError(f'--out={out} must end in .png (a grid) or .npz (arrays)')
-  if num < 1:
-    raise UserError(f'--num={num} must be at least 1')
-  if not 0 <= seed < 2**32:
-    raise UserError(f'--seed={seed} must be from 0 to {2**32 - 1}')
-  objective, state, step = restore_run(workdir, checkpoint)
-  images = sample_images(objective, state, num, seed)
-  try:
-    Path(out).parent.mkdir(parents=True, exist_ok=True)
-    if ending == '.png':
-      pictures.write_png(Path(out), pictures.enlarge(pictures.grid(images)))
-    else:
-      _write_npz(Path(out), image=images, step=np.int64(step), seed=np.int64(seed))
-  except OSError as error:
-    raise UserError(f'cannot write {out} ({error.strerror}); choose another --out') from error
-  print(f'{num} samples of step {step} of {workdir}: {out}')
-
-
-def restore_run(workdir: str, checkpoint: str) -> tuple[Objective, State, int]:
-  """Returns (objective, state, step) of a run; needs nothing but its folder.
+def draw(
+  workdir: str,
+  checkpoint: str,
+  kind: str,
+  num: int | None,
+  conditions: Mapping[str, Any],
+  split: str,
+  seed: int,
+  out: str,
+) -> None:
+  """Restores a run and writes pictures to `out`, whose ending picks the form.
 
   Args:
     workdir: the run's folder.
     checkpoint: 'latest', 'best', or a step.
+    kind: 'prior', or one of the objective's drawings.
+    num: how many of what the kind counts; None for its own default.
+    conditions: what the samples are to be, e.g. `label`; for 'prior' only.
+    split: where test images come from; '' for the one that training evaluated on.
+    seed: of the draws, and of which test images are taken.
+    out: a .png, or an .npz with the arrays.
+
+  Raises:
+    UserError: no run, no such checkpoint or kind, an ending other than .png and .npz, a bad number.
   """
-  config = ConfigDict(run.read_config(workdir))
-  spec = Spec.from_json(run.read_description(workdir)['data'])
-  # Wherever it was trained, it is drawn on what is here.
-  config.mesh, config.sharding = {'data': 1, 'fsdp': 1, 'tensor': -1}, ()
-  session = open_session(config, spec)
-  checkpoints = Checkpoints(workdir, **to_plain(config.checkpoint), read_only=True)
-  if not checkpoints.steps():
-    raise UserError(f'{workdir} has no checkpoint yet; train until the first one is saved')
-  found = checkpoints.restore(session.abstract, _chosen(checkpoints, checkpoint))
-  if found is None:
-    raise UserError(f'every checkpoint of {workdir} is damaged; train again in another --workdir')
-  state, meta = found
-  return session.objective, state, int(meta['step'])
+  ending = Path(out).suffix
+  if ending not in ('.png', '.npz'):
+    raise UserError(f'--out={out} must end in .png (a grid) or .npz (arrays)')
+  if num is not None and num < 1:
+    raise UserError(f'--num={num} must be at least 1')
+  check_seed(seed)
+  restored = restore_run(workdir, checkpoint)
+  objective, state, step = restored.session.objective, restored.state, restored.step
+  kinds = [PRIOR, *objective.drawings]
+  if kind not in kinds:
+    raise UserError(
+      f'this run draws no --kind={kind}{nearest(kind, kinds)}; it draws: {", ".join(kinds)}'
+    )
+  if kind in objective.drawings:
+    if conditions:
+      raise UserError(f'--{next(iter(conditions))} goes with --kind={PRIOR}, not with {kind}')
+    drawing = objective.drawings[kind]
+    num = num or drawing.num
+    images = draw_kind(restored.session, state, drawing, num, split, seed)
+    columns, what = images.shape[1], drawing.count
+    flat = images.reshape(-1, *images.shape[2:])
+  else:
+    num = num or 64
+    images = flat = sample_images(objective, state, num, seed, conditions)
+    columns, what = 0, 'samples'
+  path = Path(out)
+  make_folder(path)
+  try:
+    if ending == '.png':
+      pictures.write_png(path, pictures.enlarge(pictures.grid(flat, columns)))
+    else:
+      _write_npz(path, image=images, step=np.int64(step), seed=np.int64(seed))
+  except OSError as error:
+    raise UserError(f'cannot write {out} ({error.strerror}); choose another --out') from error
+  print(f'{kind}: {num} {what}, step {step} of {workdir}: {out}')
 
 
-def _chosen(checkpoints: Checkpoints, which: str) -> int | None:
-  if which == 'latest':
-    return None
-  if which == 'best':
-    step = checkpoints.best_step()
-    if step is None:
-      raise UserError('no checkpoint of this run was ranked; use --checkpoint=latest')
-    return step
-  if not which.isdigit():
-    raise UserError(f'--checkpoint={which} must be latest, best or one of {checkpoints.steps()}')
-  return int(which)
+def sample_images(
+  objective: Objective, state: State, num: int, seed: int, conditions: Mapping[str, Any]
+) -> np.ndarray:
+  """Images float32 [num, H, W, C] in [0, 1]; the same for a seed whatever `num` is.
 
-
-def sample_images(objective: Objective, state: State, num: int, seed: int) -> np.ndarray:
-  """Images float32 [num, H, W, C] in [0, 1]; the same for a seed whatever `num` is."""
+  Raises:
+    UserError: the objective knows no such condition, or not its value.
+  """
+  for name in conditions:
+    if name not in parameters(objective.sample):
+      raise UserError(
+        f'this model was trained without a {name}, so there is none to ask for; leave out --{name}'
+      )
   variables = variables_for_sampling(state)
   size = min(num, CHUNK)
-  sample = jax.jit(lambda variables, key: objective.sample(variables, key, size))
+  sample = jax.jit(lambda variables, key: objective.sample(variables, key, size, **conditions))
   key = stream_key(jax.random.key(seed), 'sample')
   chunks = [
     np.asarray(sample(variables, jax.random.fold_in(key, i))) for i in range(-(-num // size))
   ]
   return np.concatenate(chunks)[:num]
+
+
+def draw_kind(
+  session: Session, state: State, drawing: Drawing, num: int, split: str, seed: int
+) -> np.ndarray:
+  """Images float32 [rows, columns, H, W, C] of one kind, from test examples that `seed` picks."""
+  source = open_split(session, split)
+  number = min(len(source), max(EXAMPLES, 2 * num))
+  index = np.random.default_rng(seed).choice(len(source), number, replace=False)
+  batch = {name: jnp.asarray(rows) for name, rows in source.read(index).items()}
+  key = stream_key(jax.random.key(seed), 'draw')
+
+  @jax.jit
+  def drawn(variables, batch):
+    ready = prepare(batch, key, augment_off(session.data))
+    ready['position'] = jnp.arange(number)
+    return drawing.draw(variables, ready, key, num)
+
+  return np.asarray(drawn(variables_for_sampling(state), batch))
 
 
 def _write_npz(path: Path, **arrays: np.ndarray) -> None:

@@ -1,6 +1,7 @@
 """The evaluators: per-example figures of the objective, and metrics that compare samples."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -12,8 +13,9 @@ from data import arrays
 from data.in_order import in_order
 from data.source import Source, open_source
 from data.transforms import prepare
+from engine import runtime
 from engine.build import build, call, to_plain
-from engine.session import Session
+from engine.session import Data, Session
 from engine.sharding import batch_sharding
 from engine.state import stream_key
 from errors import UserError
@@ -32,6 +34,17 @@ class Evaluate(NamedTuple):
   batch_size: int
   samples: int
   metrics: Mapping[str, Any]
+
+
+class Figure(NamedTuple):
+  """A mean over examples and its standard error; None where the figure is no such mean."""
+
+  mean: float
+  standard_error: float | None
+
+
+# Called with the examples done and the figures so far.
+Progress = Callable[[int, Mapping[str, float]], None]
 
 
 class Evaluator:
@@ -69,23 +82,34 @@ class Evaluator:
     self._examples: Any = None
     self._reference: dict[str, Any] = {}
 
-    def sums(variables, key, i, batch):
-      key = jax.random.fold_in(stream_key(key, 'evaluate'), i)
-      mask = batch.pop('mask')
-      batch = prepare(batch, key, augment_off)
-      batch['position'] = jnp.arange(mask.shape[0])
-      values = objective.evaluate(variables, batch, key)
-      return {name: jnp.sum(jnp.where(mask, x, 0)) for name, x in values.items()}, mask.sum()
-
-    size = self._batch_size
     everywhere = NamedSharding(mesh, PartitionSpec())
-    self._sums = jax.jit(sums, out_shardings=everywhere)
+
+    def on_examples(function: Callable) -> Callable:
+      """One of the objective's per-example functions, jitted, on a batch as it was read."""
+
+      def values(variables, key, i, batch):
+        key = jax.random.fold_in(stream_key(key, 'evaluate'), i)
+        batch = prepare(batch, key, augment_off)
+        batch['position'] = jnp.arange(batch['mask'].shape[0])
+        return function(variables, batch, key), batch['mask']
+
+      options = dict(runtime.compiler_options())
+      return jax.jit(values, out_shardings=everywhere, compiler_options=options)
+
+    self._evaluate = on_examples(objective.evaluate)
+    self._measure = on_examples(objective.measure)
+    size = self._batch_size
 
     def sample(variables, key, i):
       key = jax.random.fold_in(stream_key(key, 'evaluate/samples'), i)
       return objective.sample(variables, key, size)
 
     self._sample = jax.jit(sample, out_shardings=everywhere)
+
+  @property
+  def number(self) -> int:
+    """Examples in the split."""
+    return len(self._source)
 
   def __call__(self, variables: Variables, key: jax.Array) -> dict[str, float]:
     """Returns `{'eval/NAME': value}`: means over the split, and the sample metrics.
@@ -94,20 +118,43 @@ class Evaluator:
       variables: `{module: variables}`.
       key: the state's. The same noise is drawn at every evaluation, so that figures compare.
     """
-    totals: dict[str, float] = {}
-    count = 0.0
-    for i, batch in enumerate(self._batches(jax.process_index(), jax.process_count())):
-      sums, number = jax.device_get(self._sums(variables, key, i, self._put(batch)))
-      count += float(number)
-      for name, value in sums.items():
-        totals[name] = totals.get(name, 0.0) + float(value)
-    values = {name: total / count for name, total in totals.items()}
-    if self._metrics:
-      values.update(self._compare_samples(variables, key))
+    values = {name: figure.mean for name, figure in self.evaluate(variables, key).items()}
+    values.update(self.compare_samples(variables, key))
     return {f'eval/{name}': value for name, value in values.items()}
 
-  def _compare_samples(self, variables: Variables, key: jax.Array) -> dict[str, float]:
-    """On the host, by every process alike: all real images, and all samples."""
+  def evaluate(
+    self, variables: Variables, key: jax.Array, progress: Progress | None = None
+  ) -> dict[str, Figure]:
+    """The objective's figures over the split, every example once."""
+    return self._over_the_split(self._evaluate, variables, key, progress)
+
+  def measure(
+    self, variables: Variables, key: jax.Array, progress: Progress | None = None
+  ) -> dict[str, Figure]:
+    """The costly ones likewise, under the same noise of the data; empty where there are none."""
+    first = next(self._batches(0, 1))
+    if not jax.eval_shape(self._measure, variables, key, 0, first)[0]:
+      return {}
+    return self._over_the_split(self._measure, variables, key, progress)
+
+  def _over_the_split(
+    self, function: Callable, variables: Variables, key: jax.Array, progress: Progress | None
+  ) -> dict[str, Figure]:
+    columns: dict[str, list[np.ndarray]] = {}
+    done = 0
+    for i, batch in enumerate(self._batches(jax.process_index(), jax.process_count())):
+      values, mask = jax.device_get(function(variables, key, i, self._put(batch)))
+      for name, value in values.items():
+        columns.setdefault(name, []).append(np.asarray(value, np.float64)[mask])
+      done += int(mask.sum())
+      if progress is not None:
+        progress(done, {name: np.concatenate(parts).mean() for name, parts in columns.items()})
+    return {name: _figure(np.concatenate(parts)) for name, parts in columns.items()}
+
+  def compare_samples(self, variables: Variables, key: jax.Array) -> dict[str, float]:
+    """The metrics of `config.evaluate.metrics`; on the host, by every process alike."""
+    if not self._metrics:
+      return {}
     if not self._reference:
       images = (b['image'][b['mask']].astype(np.float32) / 255 for b in self._batches(0, 1))
       self._reference = self._collected(images)
@@ -141,14 +188,30 @@ class Evaluator:
     }
 
 
-def make_evaluator(session: Session) -> Evaluator:
-  """The evaluator of a session on its test split; nothing is read before it is called."""
+def _figure(values: np.ndarray) -> Figure:
+  several = len(values) > 1
+  error = float(values.std(ddof=1)) / math.sqrt(len(values)) if several else None
+  return Figure(float(values.mean()), error)
+
+
+def augment_off(data: Data) -> dict[str, Any]:
+  """Every augmentation, switched off."""
+  return {name: type(value)(0) for name, value in data.augment.items()}
+
+
+def make_evaluator(session: Session, source: Source | None = None) -> Evaluator:
+  """The evaluator of a session on its test split; nothing is read before it is called.
+
+  Args:
+    session: whose objective and options it takes.
+    source: another split.
+  """
   data = session.data
   return Evaluator(
     session.objective,
     session.config.evaluate,
-    open_source(data.name, data.test_split, data.data_dir),
+    source or open_source(data.name, data.test_split, data.data_dir),
     data.resident_mb,
-    {name: type(value)(0) for name, value in data.augment.items()},
+    augment_off(data),
     session.mesh,
   )

@@ -88,6 +88,52 @@ class Report:
     return self._events
 
 
+class Counting:
+  """Progress over the examples of a split, with the time left; call it with how many are done."""
+
+  # Seconds between lines where there is no terminal.
+  PAUSE = 10.0
+
+  def __init__(self, what: str, total: int):
+    self._what, self._total = what, total
+    self._bar = None
+    self._started = self._said = time.monotonic()
+
+  def __enter__(self) -> 'Counting':
+    return self
+
+  def __call__(self, done: int, figures: Mapping[str, float]) -> None:
+    shown = '  '.join(f'{name} {value:.4g}' for name, value in figures.items())
+    if sys.stdout.isatty():
+      if self._bar is None:
+        self._bar = _counting_bar(self._what)
+        self._task = self._bar.add_task('', total=self._total, figures='')
+        self._bar.start()
+      self._bar.update(self._task, completed=done, figures=shown)
+      return
+    now = time.monotonic()
+    if now - self._said >= self.PAUSE:
+      self._said = now
+      left = (now - self._started) / done * (self._total - done)
+      print(f'{self._what} {done:,}/{self._total:,}  {_clock(left)} left  {shown}', flush=True)
+
+  def __exit__(self, *_) -> None:
+    if self._bar is not None:
+      self._bar.stop()
+
+
+def _counting_bar(what: str):
+  from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+  return Progress(
+    TextColumn(what),
+    BarColumn(),
+    MofNCompleteColumn(),
+    TimeRemainingColumn(elapsed_when_finished=True),
+    TextColumn('{task.fields[figures]}', style='dim'),
+  )
+
+
 def _drop_lines_after(path: Path, step: int) -> None:
   """Keeps the whole lines up to `step`: a killed run may have logged past its checkpoint."""
   if not path.exists():

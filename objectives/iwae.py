@@ -42,7 +42,9 @@ class IWAE(VAE):
     images, condition = self._observe(batch, data_key), self._condition(batch)
     posterior = self._encode(variables, images, condition)
     latents = self._draws(posterior, jax.random.fold_in(key, 1), batch)
-    weights = self._log_weights(variables, images, condition, posterior, latents)
+    outputs = self._decode(variables, *flat(latents, condition))
+    prior = self._log_prior(variables)
+    weights = self._log_weights(images, outputs, prior, posterior, latents)
     return {**values, 'iwae_bound': elbo.log_mean_exp(weights)}
 
   def _loss(self, params, mutable, batch: Batch, key: jax.Array):
@@ -52,7 +54,8 @@ class IWAE(VAE):
     outputs, decoder_state = self._train_decoder(
       params, mutable, *flat(latents, condition), batch, decoder_key
     )
-    weights = self._weigh(together(params, mutable), images, outputs, posterior, latents)
+    prior = self._log_prior(together(params, mutable))
+    weights = self._log_weights(images, outputs, prior, posterior, latents)
     loss = -elbo.log_mean_exp(weights).mean()
     changed = {'encoder': encoder_state, 'decoder': decoder_state}
     return loss, Aux({'elbo': weights.mean()}, changed)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -121,10 +121,13 @@ class VAE:
     number = images.shape[0]
     chunk = max(1, min(self.likelihood_samples, _ROWS // number))
 
+    log_prior = self._log_prior(variables)
+
     def log_weights(keys: jax.Array) -> jax.Array:
       noise = jax.vmap(lambda k: jax.random.normal(k, posterior.mean.shape))(keys)
       latents = posterior.mean + jnp.exp(0.5 * posterior.log_variance) * noise
-      return self._log_weights(variables, images, condition, posterior, latents)
+      outputs = self._decode(variables, *flat(latents, condition))
+      return self._log_weights(images, outputs, log_prior, posterior, latents)
 
     log_likelihood, effective = elbo.importance_sampled(
       log_weights, draw_key, self.likelihood_samples, chunk
@@ -141,14 +144,12 @@ class VAE:
 
   @property
   def drawings(self) -> Mapping[str, Drawing]:
-    kinds = {
+    return {
       'reconstruct': Drawing(self._reconstructions, 32, 'test images'),
       'interpolate': Drawing(self._interpolations, 8, 'pairs of test images'),
       'traverse': Drawing(self._traversals, 10, 'latent dimensions, the most used first'),
+      'manifold': Drawing(self._manifold, 20, 'points along a side'),
     }
-    if self.latent_size == 2:
-      kinds['manifold'] = Drawing(self._manifold, 20, 'points along a side')
-    return kinds
 
   # --- what a variant changes
 
@@ -161,10 +162,10 @@ class VAE:
     del variables, latents
     return gaussian.kl_to_standard_normal(posterior)
 
-  def _log_prior(self, variables: Variables, latents: jax.Array) -> jax.Array:
-    """Log density [...] of latents [..., Z]."""
+  def _log_prior(self, variables: Variables) -> Callable[[jax.Array], jax.Array]:
+    """The log density, latents [..., Z] -> [...]; what it is made of is computed once, here."""
     del variables
-    return gaussian.standard_log_prob(latents)
+    return gaussian.standard_log_prob
 
   def _prior_latents(self, variables: Variables, key: jax.Array, num: int) -> jax.Array:
     """Draws [num, Z] of the prior."""
@@ -215,17 +216,15 @@ class VAE:
       key=jax.random.fold_in(key, batch['position'][0]),
     )
 
-  def _log_weights(self, variables, images, condition, posterior, latents) -> jax.Array:
-    """log p(x, z) − log q(z | x) for latents [S, B, Z] of images [B, H, W, C]: [S, B]."""
-    outputs = self._decode(variables, *flat(latents, condition))
-    return self._weigh(variables, images, outputs, posterior, latents)
+  def _log_weights(self, images, outputs, log_prior, posterior, latents) -> jax.Array:
+    """log p(x, z) − log q(z | x) for latents [S, B, Z] of images [B, H, W, C]: [S, B].
 
-  def _weigh(self, variables, images, outputs, posterior, latents) -> jax.Array:
-    """Likewise, from the decoder's outputs [S·B, …]."""
+    `outputs` [S·B, …] are the decoder's.
+    """
     outputs = outputs.reshape(*latents.shape[:2], *outputs.shape[1:])
     return (
       self._likelihood.log_prob(images[None], outputs)
-      + self._log_prior(variables, latents)
+      + log_prior(latents)
       - gaussian.log_prob(posterior, latents)
     )
 
@@ -306,6 +305,11 @@ class VAE:
 
   def _manifold(self, variables: Variables, batch: Batch, key: jax.Array, num: int):
     del key
+    if self.latent_size != 2:
+      raise UserError(
+        f'--kind=manifold needs 2 latent dimensions and this model has {self.latent_size}; train '
+        'one with --config.modules.encoder.latent_size=2'
+      )
     beside = jnp.repeat(self._condition(_first(batch, 1)), num * num, axis=0)
     return latent_walks.manifold(lambda z: self._images(variables, z, beside), num)
 

@@ -1,6 +1,7 @@
 """VAE whose prior is a mixture of its own posteriors (Tomczak and Welling 2018)."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +21,12 @@ class VampPrior(VAE):
   """
 
   def _divergence(self, variables: Variables, posterior: Gaussian, latents: jax.Array) -> jax.Array:
-    log_ratio = gaussian.log_prob(posterior, latents) - self._log_prior(variables, latents)
+    log_ratio = gaussian.log_prob(posterior, latents) - self._log_prior(variables)(latents)
     return log_ratio[:, None]
 
-  def _log_prior(self, variables: Variables, latents: jax.Array) -> jax.Array:
-    return gaussian.mixture_log_prob(self._components(variables), latents)
+  def _log_prior(self, variables: Variables) -> Callable[[jax.Array], jax.Array]:
+    components = self._components(variables)
+    return lambda latents: gaussian.mixture_log_prob(components, latents)
 
   def _prior_latents(self, variables: Variables, key: jax.Array, num: int) -> jax.Array:
     components = self._components(variables)

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from engine import draw
+from engine.restore import restore_run
 from tests.conftest import ROOT, environment
 
 # A GAN small enough that a step takes a millisecond.
@@ -53,7 +53,7 @@ def every(log: int, checkpoint: int, other: int) -> tuple[str, ...]:
 
 def leaves(workdir: Path) -> dict[str, np.ndarray]:
   """Every leaf of the newest checkpoint's state, by path."""
-  _, state, _ = draw.restore_run(str(workdir), 'latest')
+  state = restore_run(str(workdir), 'latest').state
   flat = jax.tree_util.tree_leaves_with_path(state)
   return {
     jax.tree_util.keystr(path): np.asarray(

@@ -1,0 +1,157 @@
+"""The VAEs of this project in PyTorch, as fast as eager PyTorch makes them on a CPU.
+
+The same maths as `objectives/vae.py` with configs/vae.py (`dense`) and configs/conv_vae.py
+(`conv`), so that a ratio of step times compares frameworks and nothing else; only RMSprop differs,
+in where ε stands (PyTorch √v + ε, optax √(v + ε)), which costs the same. Driven over stdin, see
+`protocol.py`; start it with `protocol.environment(threads)`.
+
+    python benchmarks/peers/torch_vae.py dense --batch-size 128
+    python benchmarks/peers/torch_vae.py conv --batch-size 128
+
+What makes it fast: data resident as uint8; foreach RMSprop; activations in place; channels-last
+feature maps that are flattened without a copy; denormals flushed; the host reads a loss once per
+command, never per step.
+"""
+
+import argparse
+import itertools
+from collections.abc import Sequence
+
+import protocol
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+LATENT = 20
+EXAMPLES = 4000
+
+
+class Flatten(nn.Module):
+  """Feature maps [B, C, H, W] → [B, C·H·W], in the order they have in memory."""
+
+  def __init__(self, channels_last: bool):
+    super().__init__()
+    self.channels_last = channels_last
+
+  def forward(self, x: Tensor) -> Tensor:
+    return (x.permute(0, 2, 3, 1) if self.channels_last else x).flatten(1)
+
+
+class Unflatten(nn.Module):
+  """[B, 64·7·7] → feature maps [B, 64, 7, 7], the inverse of `Flatten`."""
+
+  def __init__(self, channels_last: bool):
+    super().__init__()
+    self.channels_last = channels_last
+
+  def forward(self, x: Tensor) -> Tensor:
+    if self.channels_last:
+      return x.view(-1, 7, 7, 64).permute(0, 3, 1, 2)
+    return x.view(-1, 64, 7, 7)
+
+
+def dense(*widths: int) -> nn.Sequential:
+  """Fully connected layers with a ReLU between each two."""
+  layers: list[nn.Module] = []
+  for fan_in, fan_out in itertools.pairwise(widths[:-1]):
+    layers += [nn.Linear(fan_in, fan_out), nn.ReLU(inplace=True)]
+  return nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1]))
+
+
+def conv_encoder(channels_last: bool) -> nn.Sequential:
+  """images [B, 1, 28, 28] → means and log-variances [B, 40]."""
+  return nn.Sequential(
+    nn.Conv2d(1, 32, 4, 2, padding=1),
+    nn.ReLU(inplace=True),
+    nn.Conv2d(32, 64, 4, 2, padding=1),
+    nn.ReLU(inplace=True),
+    Flatten(channels_last),
+    *dense(7 * 7 * 64, 256, 2 * LATENT),
+  )
+
+
+def conv_decoder(channels_last: bool) -> nn.Sequential:
+  """z [B, 20] → logits [B, 1, 28, 28]."""
+  return nn.Sequential(
+    *dense(LATENT, 256, 7 * 7 * 64),
+    nn.ReLU(inplace=True),
+    Unflatten(channels_last),
+    nn.ConvTranspose2d(64, 32, 4, 2, padding=1),
+    nn.ReLU(inplace=True),
+    nn.ConvTranspose2d(32, 1, 4, 2, padding=1),
+  )
+
+
+class VAE(nn.Module):
+  """Encoder and decoder; calling it gives the loss."""
+
+  def __init__(self, model: str, channels_last: bool):
+    super().__init__()
+    if model == 'dense':
+      self.encoder = dense(784, 1024, 512, 256, 2 * LATENT)
+      self.decoder = dense(LATENT, 256, 512, 1024, 784)
+    else:
+      self.encoder, self.decoder = conv_encoder(channels_last), conv_decoder(channels_last)
+      if channels_last:
+        self.to(memory_format=torch.channels_last)
+
+  def forward(self, images: Tensor, noise: Tensor) -> Tensor:
+    """The negative ELBO in nats, mean over the batch, with z = μ + σ·noise, noise [B, 20]."""
+    mean, log_variance = self.encoder(images).chunk(2, dim=1)
+    deviation = torch.exp(0.5 * log_variance)
+    logits = self.decoder(torch.addcmul(mean, deviation, noise))
+    reconstruction = F.binary_cross_entropy_with_logits(logits, images, reduction='sum')
+    kl = -0.5 * (1 + log_variance - mean.square() - deviation.square()).sum()
+    return (reconstruction + kl) / images.shape[0]
+
+
+class Trainer:
+  """The model, its optimizer and the resident data."""
+
+  def __init__(self, args: argparse.Namespace):
+    self.batch_size = args.batch_size
+    self.model = VAE(args.model, args.channels_last)
+    shape = (EXAMPLES, 784) if args.model == 'dense' else (EXAMPLES, 1, 28, 28)
+    self.data = torch.randint(0, 256, shape, dtype=torch.uint8)
+    self.optimizer = torch.optim.RMSprop(
+      self.model.parameters(), lr=1e-3, alpha=0.9, eps=1e-8, foreach=True
+    )
+
+  def images(self) -> Tensor:
+    """Returns a random batch in [0, 1], gathered from the resident uint8 array."""
+    indices = torch.randint(EXAMPLES, (self.batch_size,))
+    return self.data[indices].float().div_(255)
+
+  def step(self) -> Tensor:
+    loss = self.model(self.images(), torch.randn(self.batch_size, LATENT))
+    self.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    self.optimizer.step()
+    return loss.detach()
+
+  def run(self, steps: int) -> dict[str, float]:
+    for _ in range(steps):
+      loss = self.step()
+    return {'loss': loss.item()}
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+  """Reads the command line; the defaults are the fastest setting measured."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('model', choices=('dense', 'conv'))
+  parser.add_argument('--batch-size', type=int, default=128)
+  parser.add_argument('--channels-last', action=argparse.BooleanOptionalAction, default=True)
+  parser.add_argument('--threads', type=int, default=2)
+  return parser.parse_args(argv)
+
+
+def main() -> None:
+  args = parse()
+  torch.set_num_threads(args.threads)
+  torch.set_flush_denormal(True)
+  torch.manual_seed(0)
+  protocol.serve(Trainer(args).run)
+
+
+if __name__ == '__main__':
+  main()
