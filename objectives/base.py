@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from errors import UserError, nearest
 
@@ -128,3 +129,16 @@ def apply_training(
     mutable=list(mutable),
     rngs={'dropout': key},
   )
+
+
+def over_each_other(above: jax.Array, below: jax.Array, columns: int) -> jax.Array:
+  """Images [N, H, W, C] twice to [rows, columns, H, W, C]: each row of the first over its partner.
+
+  Fewer images make fewer columns; places left over are white.
+  """
+  number, *shape = above.shape
+  columns = min(columns, number)
+  pair = jnp.stack([above, below])
+  missing = [(0, 0), (0, -number % columns), *3 * [(0, 0)]]
+  rows = jnp.pad(pair, missing, constant_values=1).reshape(2, -1, columns, *shape)
+  return rows.swapaxes(0, 1).reshape(-1, columns, *shape)

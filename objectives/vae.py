@@ -20,6 +20,7 @@ from objectives.base import (
   Variables,
   apply_training,
   example_keys,
+  over_each_other,
   pick,
 )
 from sampling import latent_walks
@@ -267,12 +268,7 @@ class VAE:
     images, condition = self._observe(batch, key), self._condition(batch)
     posterior = self._encode(variables, images, condition)
     rebuilt = self._images(variables, posterior.mean, condition)
-    columns = min(8, images.shape[0])
-    missing = -images.shape[0] % columns
-    pair = jnp.stack([jnp.pad(x, ((0, missing), *3 * [(0, 0)]), constant_values=1)
-                      for x in (images, rebuilt)])  # fmt: skip
-    rows = pair.reshape(2, -1, columns, *images.shape[1:])
-    return rows.swapaxes(0, 1).reshape(-1, columns, *images.shape[1:])
+    return over_each_other(images, rebuilt, columns=8)
 
   def _interpolations(self, variables: Variables, batch: Batch, key: jax.Array, num: int):
     """For each pair of test images: the first, the way between their codes, the second."""

@@ -27,6 +27,15 @@ SMALL_DCGAN = (
   '--config.data.batch_size=16',
   '--config.evaluate.samples=32',
 )
+SMALL_VAE = (
+  '--config=configs/vae.py',
+  '--config.modules.encoder.widths=32,16',
+  '--config.modules.encoder.latent_size=2',
+  '--config.modules.decoder.widths=16,32',
+  '--config.objective.binarise=True',
+  '--config.objective.kl_warmup=40',
+  '--config.data.batch_size=16',
+)
 
 
 def train(*arguments, devices: int = 1) -> subprocess.CompletedProcess:

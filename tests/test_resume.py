@@ -107,3 +107,15 @@ def test_complete_and_another_config(family, script):
   other = script('train.py', *arguments(small, whole, '--config.train.seed=5'))
   assert other.returncode == 2
   assert 'train.seed: 0 → 5' in other.stderr and 'Traceback' not in other.stderr
+
+
+@pytest.mark.parametrize('name', ['vae', 'vqvae'])
+def test_one_player_resumes_as_exactly(name, tmp_path, script):
+  """A warm-up that reads the step, binarised pixels; a codebook that no optimizer moves."""
+  small = {'vae': runs.SMALL_VAE, 'vqvae': runs.SMALL_VQVAE}[name]
+  runs.train(*arguments(small, tmp_path / 'whole'))
+  killed = arguments(small, tmp_path / 'killed')
+  runs.kill_when(killed, signal.SIGKILL, lambda: checkpoint_begun(tmp_path / 'killed', 30))
+  done = script('train.py', *killed)
+  assert done.returncode == 0 and 'resumed' in done.stdout, done.stderr
+  runs.assert_same_bits(tmp_path / 'whole', tmp_path / 'killed')

@@ -1,0 +1,75 @@
+"""Every example of the split counts once, whatever the batch size; figures carry their error."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from data.source import open_source
+from engine.evaluation import Evaluator
+from engine.sharding import make_mesh
+
+OFF = dict(crop=0, flip=False, rotate=0.0, scale=0.0)
+
+
+class Seen:
+  """An objective whose figures are what it was shown."""
+
+  def evaluate(self, variables, batch, key):
+    return {'index': batch['index'], 'pixel': batch['image'].mean((1, 2, 3))}
+
+  def measure(self, variables, batch, key):
+    return {
+      'squared_index': batch['index'] ** 2,
+      'noise': jax.random.normal(key, batch['index'].shape),
+    }
+
+  def sample(self, variables, key, num):
+    return jnp.zeros((num, 28, 28, 1))
+
+
+class Silent(Seen):
+  def measure(self, variables, batch, key):
+    return {}
+
+
+@pytest.fixture(scope='module')
+def source():
+  return open_source('mnist5k', 'test[:50]', '')
+
+
+def evaluator(source, batch_size, objective=None):
+  section = dict(batch_size=batch_size, samples=4, metrics={})
+  return Evaluator(objective or Seen(), section, source, 100, OFF, make_mesh(1, 1, 1))
+
+
+@pytest.mark.parametrize('batch_size', [7, 50, 64])
+def test_every_example_counts_once(source, batch_size):
+  key = jax.random.key(0)
+  figures = evaluator(source, batch_size).evaluate({}, key)
+  assert figures['index'].mean == np.arange(50).mean()
+  np.testing.assert_allclose(figures['index'].standard_error, np.arange(50).std(ddof=1) / 50**0.5)
+  pixels = source.read(range(50))['image'].astype(np.float64) / 255
+  np.testing.assert_allclose(figures['pixel'].mean, pixels.mean(), rtol=1e-6)
+  measured = evaluator(source, batch_size).measure({}, key)
+  assert measured['squared_index'].mean == (np.arange(50) ** 2).mean()
+
+
+def test_progress_counts_up_to_the_split(source):
+  seen = []
+  evaluator(source, 20).evaluate({}, jax.random.key(0), lambda done, figures: seen.append(
+    (done, figures['index'])
+  ))  # fmt: skip
+  assert seen == [(20, 9.5), (40, 19.5), (50, 24.5)]
+
+
+def test_the_noise_is_the_key_s(source):
+  noise = [evaluator(source, 20).measure({}, jax.random.key(k))['noise'].mean for k in (0, 0, 1)]
+  assert noise[0] == noise[1] != noise[2]
+
+
+def test_nothing_costly_runs_where_there_is_nothing_to_measure(source):
+  seen = []
+  progress = lambda *args: seen.append(args)  # noqa: E731
+  assert evaluator(source, 20, Silent()).measure({}, jax.random.key(0), progress) == {}
+  assert not seen
