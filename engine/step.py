@@ -98,13 +98,30 @@ def _update(player, optimizer, accumulate: int, params, mutable, opt_state, batc
 
   gradient = jax.grad(loss, has_aux=True)
   gradients, aux = _accumulated(gradient, moved, mutable, batch, accumulate)
+  gradients, norms = _with_norms(gradients)
   updates, opt_state = optimizer.update(gradients, opt_state, moved)
-  norms = {
-    f'gradient_norm/{module}' if len(moved) > 1 else 'gradient_norm': optax.global_norm(tree)
-    for module, tree in gradients.items()
-  }
   moved = optax.apply_updates(moved, updates)
   return ({**params, **moved}, aux.mutable, opt_state), {**aux.metrics, **norms}
+
+
+def _with_norms(gradients: Mapping[str, Any]) -> tuple[Mapping[str, Any], Metrics]:
+  """The gradients, and the norm of each module's."""
+  leaves, structure = jax.tree.flatten(gradients)
+  # Held together, each gradient is squared while it is in the cache, before the next one is made:
+  # up to a tenth of a step on a CPU.
+  held = [
+    jax.lax.optimization_barrier((leaf, jnp.sum(jnp.square(leaf.astype(jnp.float32)))))
+    for leaf in leaves
+  ]
+  gradients = jax.tree.unflatten(structure, [leaf for leaf, _ in held])
+  squares = jax.tree.unflatten(structure, [square for _, square in held])
+  norms = {
+    f'gradient_norm/{module}' if len(squares) > 1 else 'gradient_norm': jnp.sqrt(
+      sum(jax.tree.leaves(tree))
+    )
+    for module, tree in squares.items()
+  }
+  return gradients, norms
 
 
 def _accumulated(gradient: Callable, moved, mutable, batch: Batch, pieces: int) -> tuple[Any, Aux]:

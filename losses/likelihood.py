@@ -11,7 +11,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-_PIXELS = (-3, -2, -1)
 # Keeps a learned variance from running away where an image is fitted exactly: σ ≥ 1/510, half of
 # one grey level.
 _LOWEST_LOG_VARIANCE = 2 * math.log(1 / 510)
@@ -32,22 +31,28 @@ class Likelihood(NamedTuple):
 
 
 @jax.custom_vjp
-def _bernoulli_log_prob(images: jax.Array, logits: jax.Array) -> jax.Array:
-  """x·l − log(1 + eˡ), which neither overflows nor takes the logarithm of 0."""
-  return images * logits - jax.nn.softplus(logits)
+def _cross_entropy(pixels: jax.Array, logits: jax.Array) -> jax.Array:
+  """−Σ (x·l − log(1 + eˡ)) of [..., P], which neither overflows nor takes the logarithm of 0."""
+  softplus = jnp.maximum(logits, 0) + jnp.log1p(jnp.exp(-jnp.abs(logits)))
+  return (softplus - pixels * logits).sum(axis=-1)
 
 
-def _bernoulli_forward(images: jax.Array, logits: jax.Array):
-  return _bernoulli_log_prob(images, logits), (images, logits)
+def _cross_entropy_forward(pixels: jax.Array, logits: jax.Array):
+  return _cross_entropy(pixels, logits), (pixels, logits)
 
 
-def _bernoulli_backward(saved: tuple[jax.Array, jax.Array], g: jax.Array):
-  """The derivative x − sigmoid(l), cheaper than what differentiating softplus makes of it."""
-  images, logits = saved
-  return g * logits, g * (images - jax.nn.sigmoid(logits))
+def _cross_entropy_backward(saved: tuple[jax.Array, jax.Array], g: jax.Array):
+  """The derivative sigmoid(l) − x, cheaper than what differentiating softplus makes of it."""
+  pixels, logits = saved
+  return -g[..., None] * logits, g[..., None] * (jax.nn.sigmoid(logits) - pixels)
 
 
-_bernoulli_log_prob.defvjp(_bernoulli_forward, _bernoulli_backward)
+_cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)
+
+
+def _flat(images: jax.Array) -> jax.Array:
+  """[..., H, W, C] to [..., P]: on a CPU a sum over one axis is twice as fast as over three."""
+  return images.reshape(*images.shape[:-3], -1)
 
 
 def bernoulli(variance: float) -> Likelihood:
@@ -58,9 +63,9 @@ def bernoulli(variance: float) -> Likelihood:
   del variance
 
   def log_prob(images: jax.Array, outputs: jax.Array) -> jax.Array:
-    logits = outputs[..., 0]
+    logits = _flat(outputs[..., 0])
     # Broadcast out here: a rule written by hand has to return gradients of its inputs' shapes.
-    return _bernoulli_log_prob(jnp.broadcast_to(images, logits.shape), logits).sum(_PIXELS)
+    return -_cross_entropy(jnp.broadcast_to(_flat(images), logits.shape), logits)
 
   return Likelihood(1, log_prob, lambda outputs: jax.nn.sigmoid(outputs[..., 0]))
 
@@ -79,11 +84,11 @@ def gaussian(variance: float) -> Likelihood:
     raise ValueError(f'variance={variance} must be 0 (learned) or more')
 
   def log_prob(images: jax.Array, outputs: jax.Array) -> jax.Array:
-    errors = jnp.square(images - jax.nn.sigmoid(outputs[..., 0])).sum(_PIXELS)
+    errors = jnp.square(_flat(images - jax.nn.sigmoid(outputs[..., 0]))).sum(axis=-1)
     if variance:
       log_variance = jnp.float32(math.log(variance))
     else:
-      log_variance = outputs[..., 1].mean(_PIXELS)
+      log_variance = _flat(outputs[..., 1]).mean(axis=-1)
       log_variance = _LOWEST_LOG_VARIANCE + jax.nn.softplus(log_variance - _LOWEST_LOG_VARIANCE)
     pixels = math.prod(outputs.shape[-4:-1])
     scaled = errors * jnp.exp(-log_variance)
@@ -99,7 +104,7 @@ def categorical(variance: float) -> Likelihood:
   def log_prob(images: jax.Array, outputs: jax.Array) -> jax.Array:
     levels = jnp.round(images * 255).astype(jnp.int32)
     chosen = jnp.take_along_axis(outputs, levels[..., None], axis=-1)[..., 0]
-    return (chosen - jax.nn.logsumexp(outputs, axis=-1)).sum(_PIXELS)
+    return _flat(chosen - jax.nn.logsumexp(outputs, axis=-1)).sum(axis=-1)
 
   def mean(outputs: jax.Array) -> jax.Array:
     return jax.nn.softmax(outputs) @ jnp.linspace(0, 1, 256)

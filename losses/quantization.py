@@ -1,0 +1,134 @@
+"""Vector quantization: the nearest code, its gradient, and a codebook that follows by averages.
+
+Features are float32 [B, h, w, D], the codes chosen for them int32 [B, h, w] of a codebook [K, D].
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+# Of the Laplace smoothing of the counts: no more than keeps a quotient finite.
+_EPSILON = 1e-5
+# Share of the even distribution in a marginal: a code never seen at a place costs log(K / share)
+# nats there, not infinitely many.
+_EVEN_SHARE = 1e-3
+
+
+class Codebook(NamedTuple):
+  """K codes and the exponential moving averages that they follow.
+
+  All averages start at 0, so they weigh the updates seen so far alone, and the quotient of two of
+  them needs no correction for the start.
+
+  Attributes:
+    embedding: the codes, [K, D].
+    counts: N, features per update that chose each code, [K].
+    sums: m, the sum of these features, [K, D].
+    positions: examples per update that chose each code at each place of the map, [h, w, K].
+  """
+
+  embedding: jax.Array
+  counts: jax.Array
+  sums: jax.Array
+  positions: jax.Array
+
+
+def squared_distances(features: jax.Array, embedding: jax.Array) -> jax.Array:
+  """‖z − e‖² of features [..., D] and codes [K, D] by one product: [..., K]."""
+  # In full precision: rounded products would choose another code where two are about as near.
+  products = jnp.matmul(features, embedding.T, precision=jax.lax.Precision.HIGHEST)
+  lengths = jnp.square(features).sum(axis=-1, keepdims=True)
+  return lengths - 2 * products + jnp.square(embedding).sum(axis=-1)
+
+
+def nearest(features: jax.Array, embedding: jax.Array) -> jax.Array:
+  """The code nearest to each feature (van den Oord et al. 2017, eq. 1), int32 [...]."""
+  return squared_distances(features, embedding).argmin(axis=-1).astype(jnp.int32)
+
+
+def straight_through(features: jax.Array, quantized: jax.Array) -> jax.Array:
+  """`quantized`, whose gradient goes to `features` unchanged (ibid., section 3.2)."""
+  return features + jax.lax.stop_gradient(quantized - features)
+
+
+def commitment(features: jax.Array, quantized: jax.Array) -> jax.Array:
+  """‖z − sg[e]‖² summed over the map, [B] (ibid., eq. 3, third term).
+
+  The paper averages over the map; a sum has the scale of a reconstruction summed over pixels.
+  """
+  return jnp.square(features - jax.lax.stop_gradient(quantized)).sum(axis=(-3, -2, -1))
+
+
+def followed(book: Codebook, features: jax.Array, chosen: jax.Array, decay: float) -> Codebook:
+  """The codebook after an update, γ = `decay` (ibid., appendix A.1, eqs. 6–8).
+
+  N ← γN + (1 − γ)n, m ← γm + (1 − γ)Σz, e = m / N with Laplace-smoothed N. A code never chosen
+  stays where it is.
+  """
+  codes = book.counts.shape[0]
+  one_hot = jax.nn.one_hot(chosen, codes)
+  flat, vectors = one_hot.reshape(-1, codes), features.reshape(-1, features.shape[-1])
+
+  def average(old: jax.Array, new: jax.Array) -> jax.Array:
+    return decay * old + (1 - decay) * new
+
+  counts = average(book.counts, flat.sum(axis=0))
+  sums = average(book.sums, jnp.matmul(flat.T, vectors, precision=jax.lax.Precision.HIGHEST))
+  positions = average(book.positions, one_hot.sum(axis=0))
+  return _placed(Codebook(book.embedding, counts, sums, positions))
+
+
+def restarted(
+  book: Codebook, features: jax.Array, threshold: float, key: jax.Array
+) -> tuple[Codebook, jax.Array]:
+  """Replaces codes that are hardly used by features drawn at random (Dhariwal et al. 2020, 3.1).
+
+  Args:
+    book: a codebook after an update.
+    features: that update's, [B, h, w, D].
+    threshold: a code is dead whose count is below this share of the mean count; so the batch's
+      size does not matter. 0 never restarts.
+    key: draws the features.
+
+  Returns:
+    (the codebook, which codes were dead, bool [K]). A new code begins with the mean count.
+  """
+  mean = book.counts.mean()
+  dead = book.counts < threshold * mean
+  vectors = features.reshape(-1, features.shape[-1])
+  drawn = vectors[jax.random.randint(key, dead.shape, 0, vectors.shape[0])]
+  counts = jnp.where(dead, mean, book.counts)
+  sums = jnp.where(dead[:, None], mean * drawn, book.sums)
+  return _placed(book._replace(counts=counts, sums=sums)), dead
+
+
+def _placed(book: Codebook) -> Codebook:
+  """The codes where their averages say."""
+  total, codes = book.counts.sum(), book.counts.shape[0]
+  smoothed = (book.counts + _EPSILON) / (total + codes * _EPSILON) * total
+  used = (book.counts > 0)[:, None]
+  means = book.sums / jnp.where(used, smoothed[:, None], 1)
+  return book._replace(embedding=jnp.where(used, means, book.embedding))
+
+
+def perplexity(counts: jax.Array) -> jax.Array:
+  """exp of the entropy of counts [..., K]: from 1, a single code, to K, all alike."""
+  return jnp.exp(jax.scipy.special.entr(_shares(counts)).sum(axis=-1))
+
+
+def marginals(positions: jax.Array) -> jax.Array:
+  """log probability of each code at each place, smoothed, [h, w, K], from counts [h, w, K]."""
+  return jnp.log((1 - _EVEN_SHARE) * _shares(positions) + _EVEN_SHARE / positions.shape[-1])
+
+
+def rate(log_marginals: jax.Array, chosen: jax.Array) -> jax.Array:
+  """−log probability in nats, [B], of codes [B, h, w] if places were independent."""
+  picked = jnp.take_along_axis(log_marginals[None], chosen[..., None], axis=-1)
+  return -picked.sum(axis=(-3, -2, -1))
+
+
+def _shares(counts: jax.Array) -> jax.Array:
+  """Counts [..., K] over their sum; even where there are none yet."""
+  total = counts.sum(axis=-1, keepdims=True)
+  return jnp.where(total > 0, counts / jnp.where(total > 0, total, 1), 1 / counts.shape[-1])
