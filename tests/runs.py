@@ -36,6 +36,18 @@ SMALL_VAE = (
   '--config.objective.kl_warmup=40',
   '--config.data.batch_size=16',
 )
+SMALL_VQVAE = (
+  '--config=configs/vqvae.py',
+  '--config.modules.encoder.widths=4,4',
+  '--config.modules.encoder.blocks=1',
+  '--config.modules.encoder.hidden=4',
+  '--config.modules.encoder.code_size=4',
+  '--config.modules.codebook.codes=8',
+  '--config.modules.decoder.widths=4,4',
+  '--config.modules.decoder.blocks=1',
+  '--config.modules.decoder.hidden=4',
+  '--config.data.batch_size=16',
+)
 
 
 def train(*arguments, devices: int = 1) -> subprocess.CompletedProcess:

@@ -1,4 +1,4 @@
-"""evaluate.py and the pictures of sample.py on finished runs, as a person calls them."""
+"""evaluate.py and the pictures of sample.py on finished runs."""
 
 import json
 
@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from engine import draw, judge
+from errors import UserError
 from tests import runs
 
 SHORT = ('--config.train.steps=4', *runs.every(2, 4, 4))
@@ -17,6 +19,15 @@ def vae(tmp_path_factory):
   runs.train(*runs.SMALL_VAE, *SHORT, '--config.objective.likelihood_samples=20',
              f'--workdir={workdir}')  # fmt: skip
   return workdir
+
+
+def pictures_of(workdir, out, kind='prior', num=None, split='', seed=0, **conditions):
+  draw.draw(str(workdir), 'latest', kind, num, conditions, split, seed, str(out))
+
+
+def figures_of(workdir, out, checkpoint='latest', split='', seed=None):
+  judge.judge(str(workdir), checkpoint, split, seed, str(out), ['evaluate.py'])
+  return json.loads(out.read_text())
 
 
 def test_the_figures_of_a_vae(vae, script):
@@ -41,30 +52,28 @@ def test_the_figures_of_a_vae(vae, script):
   assert written['standard_errors']['nll'] > 0
 
 
-def test_another_split_and_another_file(vae, script, tmp_path):
-  out = tmp_path / 'deep' / 'figures.json'
-  done = script('evaluate.py', f'--workdir={vae}', '--split=test[:30]', '--seed=3', f'--out={out}')
-  assert done.returncode == 0, done.stderr
-  made_by = json.loads(out.read_text())['made_by']
+def test_another_split_another_seed_and_another_file(vae, tmp_path):
+  written = figures_of(vae, tmp_path / 'deep' / 'a.json', split='test[:30]', seed=3)
+  made_by = written['made_by']
   assert (made_by['data']['n'], made_by['data']['split'], made_by['seed']) == (30, 'test[:30]', 3)
+  again = figures_of(vae, tmp_path / 'b.json', split='test[:30]', seed=3)
+  assert again['metrics'] == written['metrics']
+  other = figures_of(vae, tmp_path / 'c.json', split='test[:30]', seed=4)
+  assert other['metrics']['elbo'] != written['metrics']['elbo']
 
 
-def test_the_figures_of_a_gan(tmp_path, script):
+def test_the_figures_of_a_gan(tmp_path):
   runs.train(*runs.SMALL_GAN, *SHORT, f'--workdir={tmp_path}/gan')
-  done = script('evaluate.py', f'--workdir={tmp_path}/gan', '--split=test[:200]')
-  assert done.returncode == 0, done.stderr
-  written = json.loads((tmp_path / 'gan' / 'metrics.json').read_text())
+  written = figures_of(tmp_path / 'gan', tmp_path / 'gan.json', split='test[:200]')
   assert {'fd_pixels14', 'discriminator_loss'} <= written['metrics'].keys()
   assert 'fd_pixels14' not in written['standard_errors']
 
 
-def test_every_kind_of_picture(vae, script, tmp_path):
+def test_every_kind_of_picture(vae, tmp_path):
   sizes = {}
   for kind, num in [('prior', 4), ('reconstruct', 8), ('interpolate', 2), ('traverse', 2),
                     ('manifold', 3)]:  # fmt: skip
-    done = script('sample.py', f'--workdir={vae}', f'--kind={kind}', f'--num={num}',
-                  f'--out={tmp_path}/{kind}.npz')  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    pictures_of(vae, tmp_path / f'{kind}.npz', kind, num)
     sizes[kind] = np.load(tmp_path / f'{kind}.npz')['image'].shape[:-3]
   assert sizes == {'prior': (4,), 'reconstruct': (2, 8), 'interpolate': (2, 13),
                    'traverse': (2, 11), 'manifold': (3, 3)}  # fmt: skip
@@ -73,27 +82,50 @@ def test_every_kind_of_picture(vae, script, tmp_path):
 def test_a_picture_goes_where_its_kind_says(vae, script):
   done = script('sample.py', f'--workdir={vae}', '--kind=interpolate')
   assert done.returncode == 0 and 'interpolate.png' in done.stdout, done.stderr
-  assert Image.open(vae / 'interpolate.png').width > Image.open(vae / 'interpolate.png').height
+  picture = Image.open(vae / 'interpolate.png')
+  assert picture.width > picture.height
 
 
-MISTAKES = {
-  'no such kind': (['sample.py', '--kind=traverze'], 'did you mean "traverse"'),
-  'a label without labels': (['sample.py', '--label=3'], 'was trained without a label'),
-  'a label for another kind': (
-    ['sample.py', '--kind=reconstruct', '--label=3'],
-    'goes with --kind',
-  ),
-  'no such split': (['evaluate.py', '--split=tset'], 'tset'),
-  'no such step': (['evaluate.py', '--checkpoint=3'], '3'),
-  'another ending': (['evaluate.py', '--out=figures.txt'], '.json'),
-  'a negative seed': (['evaluate.py', '--seed=-1'], '--seed=-1 must be from 0'),
-}
+@pytest.mark.parametrize(
+  'options, part',
+  [
+    ({'kind': 'traverze'}, 'did you mean "traverse"'),
+    ({'label': 3}, 'was trained without a label'),
+    ({'kind': 'reconstruct', 'label': 3}, 'goes with --kind=prior'),
+    ({'kind': 'reconstruct', 'split': 'tset'}, 'tset'),
+    ({'num': 0}, '--num=0 must be at least 1'),
+  ],
+)
+def test_pictures_that_cannot_be(vae, tmp_path, options, part):
+  with pytest.raises(UserError, match=part):
+    pictures_of(vae, tmp_path / 'x.png', **options)
 
 
-@pytest.mark.parametrize('mistake', MISTAKES)
-def test_mistakes_are_one_sentence(mistake, vae, script):
-  (name, *flags), part = MISTAKES[mistake]
-  done = script(name, f'--workdir={vae}', *flags)
-  assert done.returncode == 2, (done.stdout, done.stderr)
-  assert done.stderr.startswith('error: ') and done.stderr.count('\n') == 1, done.stderr
-  assert part in done.stderr
+@pytest.mark.parametrize(
+  'options, part',
+  [
+    ({'split': 'tset'}, 'tset'),
+    ({'checkpoint': '3'}, '3'),
+    ({'seed': -1}, '--seed=-1 must be from 0'),
+  ],
+)
+def test_figures_that_cannot_be(vae, tmp_path, options, part):
+  with pytest.raises(UserError, match=part):
+    figures_of(vae, tmp_path / 'x.json', **options)
+  with pytest.raises(UserError, match=r'must end in \.json'):
+    figures_of(vae, tmp_path / 'x.txt')
+
+
+def test_images_of_another_size_than_the_run_s(vae, tmp_path, monkeypatch):
+  """A data set of the same name that was prepared anew with larger images."""
+  from data.source import Source
+
+  plain = Source._features
+
+  def larger(self, name):
+    features, classes = plain(self, name)
+    return {**features, 'image': ((32, 32, 1), 'uint8')}, classes
+
+  monkeypatch.setattr(Source, '_features', larger)
+  with pytest.raises(UserError, match='was trained on'):
+    figures_of(vae, tmp_path / 'x.json')

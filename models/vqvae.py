@@ -1,0 +1,128 @@
+"""Encoder, decoder and codebook of a VQ-VAE (van den Oord et al. 2017, section 4.1).
+
+4 × 4 kernels with stride 2, then residual blocks. Every width halves or doubles the side, so an
+image's sides must be multiples of 2 to the number of widths.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from models.conv_vae import smallest_map
+from models.layers import Conv, ConvTranspose
+
+
+class Encoder(nn.Module):
+  """Images `[B, H, W, C]` in [0, 1] to features `[B, h, w, D]` float32.
+
+  Attributes:
+    widths: channels of the feature maps, largest map first.
+    blocks: residual blocks on the smallest map.
+    hidden: channels inside a block.
+    code_size: D.
+    dtype: of the computation; parameters are float32.
+  """
+
+  widths: Sequence[int]
+  blocks: int
+  hidden: int
+  code_size: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+    del train
+    smallest_map(images.shape[1:], len(self.widths))
+    x = images.astype(self.dtype)
+    for i, channels in enumerate(self.widths):
+      x = nn.relu(Conv(channels, (4, 4), strides=2, dtype=self.dtype, name=f'down_{i}')(x))
+    for i in range(self.blocks):
+      x = Residual(self.hidden, self.dtype, name=f'block_{i}')(x)
+    x = Conv(self.code_size, (1, 1), dtype=self.dtype, name='output')(nn.relu(x))
+    return x.astype(jnp.float32)
+
+
+class Decoder(nn.Module):
+  """Codes `[B, h, w, D]` to `[B, H, W, C, outputs]` float32, the numbers a likelihood reads.
+
+  Attributes:
+    widths: channels of the feature maps, smallest map first.
+    blocks: residual blocks on the smallest map.
+    hidden: channels inside a block.
+    image_shape: (H, W, C), given by the data.
+    outputs: numbers per pixel and colour, given by the objective.
+    dtype: of the computation; parameters are float32.
+  """
+
+  widths: Sequence[int]
+  blocks: int
+  hidden: int
+  image_shape: Sequence[int]
+  outputs: int = 1
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, codes: jax.Array, train: bool) -> jax.Array:
+    del train
+    x = codes.astype(self.dtype)
+    x = Conv(self.widths[0], (3, 3), dtype=self.dtype, name='input')(x)
+    for i in range(self.blocks):
+      x = Residual(self.hidden, self.dtype, name=f'block_{i}')(x)
+    last = self.image_shape[-1] * self.outputs
+    for i, channels in enumerate((*self.widths[1:], last)):
+      x = ConvTranspose(channels, (4, 4), strides=2, dtype=self.dtype, name=f'up_{i}')(nn.relu(x))
+    return x.astype(jnp.float32).reshape(-1, *self.image_shape, self.outputs)
+
+
+class Residual(nn.Module):
+  """x + conv 1 × 1 (relu (conv 3 × 3 (relu x))), on maps `[B, h, w, C]`.
+
+  Attributes:
+    hidden: channels in between.
+    dtype: of the computation.
+  """
+
+  hidden: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    y = Conv(self.hidden, (3, 3), dtype=self.dtype, name='inside')(nn.relu(x))
+    return x + Conv(x.shape[-1], (1, 1), dtype=self.dtype, name='output')(nn.relu(y))
+
+
+class Codebook(nn.Module):
+  """K codes without parameters: what they are follows from averages, which the objective keeps.
+
+  The collection `codebook` holds `embedding` [K, D], the codes, and the averages `counts` [K],
+  `sums` [K, D], `positions` [h, w, K], all 0 at first.
+
+  Attributes:
+    codes: K.
+  """
+
+  codes: int
+
+  @nn.compact
+  def __call__(self, features: jax.Array, train: bool) -> dict[str, jax.Array]:
+    """The collection, for features [B, h, w, D], of which the shape alone is read."""
+    del train
+    *place, size = features.shape[1:]
+    shapes = {
+      'counts': (self.codes,),
+      'sums': (self.codes, size),
+      'positions': (*place, self.codes),
+    }
+    averages = {
+      name: self.variable('codebook', name, jnp.zeros, shape).value
+      for name, shape in shapes.items()
+    }
+    embedding = self.variable(
+      'codebook',
+      'embedding',
+      lambda: jax.random.normal(self.make_rng('params'), (self.codes, size)),
+    )
+    return {'embedding': embedding.value, **averages}
