@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from errors import UserError
 from models.layers import Conv, ConvTranspose, Dense
 
 
@@ -83,12 +84,12 @@ def smallest_map(image_shape: Sequence[int], halvings: int) -> tuple[int, int]:
   """Height and width after so many halvings.
 
   Raises:
-    ValueError: a side is no multiple of 2 to that number.
+    UserError: a side is no multiple of 2 to that number.
   """
   height, width = image_shape[:2]
   factor = 2**halvings
   if height % factor or width % factor:
-    raise ValueError(
+    raise UserError(
       f"{halvings} widths halve the side as often, so the image's {height} × {width} must be a "
       f'multiple of {factor}'
     )

@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from errors import UserError
 from models.layers import Conv, ConvTranspose, Dense
 
 # Radford et al. 2016, section 4: weights from N(0, 0.02²).
@@ -36,7 +37,7 @@ class Generator(nn.Module):
     height, width, channels = self.image_shape
     factor = 2 ** len(self.widths)
     if height % factor or width % factor:
-      raise ValueError(
+      raise UserError(
         f"{len(self.widths)} widths double the side as often, so the image's {height} × {width} "
         f'must be a multiple of {factor}'
       )

@@ -8,16 +8,21 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from errors import UserError, nearest
+
 
 def activation(name: str) -> Callable[[jax.Array], jax.Array]:
   """Returns the activation `name` of `jax.nn`, e.g. `relu`, `leaky_relu`, `silu`.
 
   Raises:
-    ValueError: jax.nn has no such function.
+    UserError: jax.nn has no such function.
   """
   function = getattr(jax.nn, name, None)
   if not callable(function):
-    raise ValueError(f'jax.nn has no activation "{name}"; try relu, leaky_relu, gelu, silu or tanh')
+    raise UserError(
+      f'jax.nn has no activation "{name}"{nearest(name, dir(jax.nn))}; try relu, leaky_relu, gelu, '
+      'silu or tanh'
+    )
   return function
 
 

@@ -64,6 +64,8 @@ class VAE:
     for name in ('kl_weight', 'kl_warmup', 'free_bits', 'variance', 'likelihood_samples'):
       if getattr(self, name) < 0:
         raise UserError(f'{where}.{name}={getattr(self, name)} must be 0 or more')
+    if self.latent_size < 1:
+      raise UserError(f'config.modules.encoder.latent_size={self.latent_size} must be at least 1')
     if self.binarise and pick(likelihood, self.reconstruction, 'reconstruction') is not (
       likelihood.bernoulli
     ):

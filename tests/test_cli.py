@@ -34,6 +34,14 @@ MISTAKES = {
     ['train.py', GAN, '--config.optimizer.generator.name=adamm'],
     'is no optimizer (did you mean "adam',
   ),
+  'a negative weight': (
+    ['train.py', '--config=configs/vae.py', '--config.objective.kl_weight=-1'],
+    'config.objective.kl_weight=-1.0 must be 0 or more',
+  ),
+  'images of another size': (
+    ['train.py', '--config=configs/conv_vae.py', '--config.modules.encoder.widths=8,8,8'],
+    "the image's 28 × 28 must be a multiple of 8",
+  ),
   'unknown data set': (['train.py', '--config=configs/gan.py:mnist5'], 'mnist5k'),
   'bad sampling': (['sample.py', '--workdir=nowhere', '--out=x.jpg'], '.png'),
   'no run': (['sample.py', '--workdir=nowhere'], 'nowhere is no run'),

@@ -40,7 +40,9 @@ def source():
 
 def evaluator(source, batch_size, objective=None):
   section = dict(batch_size=batch_size, samples=4, metrics={})
-  return Evaluator(objective or Seen(), section, source, 100, OFF, make_mesh(1, 1, 1))
+  return Evaluator(
+    objective or Seen(), section, source, 100, OFF, make_mesh(data=1, fsdp=1, tensor=1)
+  )
 
 
 @pytest.mark.parametrize('batch_size', [7, 50, 64])

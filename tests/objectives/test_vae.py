@@ -351,5 +351,5 @@ def test_images_that_do_not_halve_are_refused():
     'encoder': conv_vae.Encoder(widths=(2, 4), hidden=8, latent_size=3),
     'decoder': conv_vae.Decoder(widths=(4, 2), hidden=8, image_shape=(30, 30, 1)),
   }
-  with pytest.raises(ValueError, match='30 × 30 must be a multiple of 4'):
+  with pytest.raises(UserError, match='30 × 30 must be a multiple of 4'):
     build(modules=modules).init(jax.random.key(0), {'image': jnp.zeros((1, 30, 30, 1))})
