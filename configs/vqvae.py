@@ -30,7 +30,7 @@ def get_config(data: str = 'mnist5k') -> ConfigDict:
   )
   config.optimizer.vqvae = optimizer('adam', 1e-3)
   config.data.name = data
-  config.train.steps = 2000
+  config.train.steps = 1000
   # What is trained for: the rate, which the bound has as well, is a stopgap prior's.
   config.checkpoint.best = 'eval/reconstruction'
   return config

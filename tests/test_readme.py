@@ -10,6 +10,7 @@ import pytest
 from tests import runs
 from tests.conftest import ROOT, environment
 
+SMALL = {'gan': runs.SMALL_GAN, 'dcgan': runs.SMALL_DCGAN, 'vae': runs.SMALL_VAE}
 README = (ROOT / 'README.md').read_text()
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
 
@@ -22,7 +23,8 @@ def commands(word: str) -> list[str]:
 
 
 def test_there_are_commands_to_test():
-  assert len(commands('python train.py')) >= 4 and len(commands('python sample.py')) >= 2
+  assert len(commands('python train.py')) >= 5 and len(commands('python sample.py')) >= 3
+  assert commands('python evaluate.py')
   assert commands('make demo') and commands('make test')
 
 
@@ -30,9 +32,8 @@ def test_there_are_commands_to_test():
 def test_train_commands_run(command, tmp_path):
   """As written, but small and short; a data set that is not at hand ends with its one sentence."""
   _, script, *arguments = command.split()
-  small = [*runs.SMALL_GAN[1:], '--config.train.steps=2', f'--workdir={tmp_path}']
-  if 'dcgan' in command:
-    small = [*runs.SMALL_DCGAN[1:], '--config.train.steps=2', f'--workdir={tmp_path}']
+  name = re.search(r'configs/(\w+)\.py', command)[1]
+  small = [*SMALL[name][1:], '--config.train.steps=2', f'--workdir={tmp_path}']
   done = subprocess.run(
     [sys.executable, script, *arguments, *small],
     cwd=ROOT,
@@ -45,15 +46,12 @@ def test_train_commands_run(command, tmp_path):
   assert 'Traceback' not in done.stderr
 
 
-def test_sample_commands_run(tmp_path, script):
-  trained = script(
-    'train.py', *runs.SMALL_GAN, '--config.train.steps=2', f'--workdir={tmp_path}/gan'
-  )
-  assert trained.returncode == 0, trained.stderr
-  for command in commands('python sample.py'):
-    arguments = command.replace('runs/gan', f'{tmp_path}/gan').replace(
-      '--out=', f'--out={tmp_path}/'
-    )
+def test_sample_and_evaluate_commands_run(tmp_path, script):
+  for name in ('gan', 'vae'):
+    runs.train(*SMALL[name], '--config.train.steps=2', f'--workdir={tmp_path}/{name}',
+               *(['--config.objective.likelihood_samples=5'] if name == 'vae' else []))  # fmt: skip
+  for command in [*commands('python sample.py'), *commands('python evaluate.py')]:
+    arguments = command.replace('runs/', f'{tmp_path}/').replace('--out=', f'--out={tmp_path}/')
     done = script(*arguments.split()[1:])
     assert done.returncode == 0, done.stderr
 
