@@ -181,7 +181,7 @@ def test_iwae_bounds_grow_with_k_and_one_sample_is_the_elbo():
   for samples in (1, 20):
     objective = build(IWAE, importance_samples=samples)
     bounds[samples] = -mean_loss(objective, variables)
-  assert bounds[1] + 0.1 < bounds[20]
+  assert bounds[1] + 5 < bounds[20]
   elbo = -mean_loss(build(), variables)
   # The same expectation by one draw each and with the KL in closed form.
   np.testing.assert_allclose(bounds[1], elbo, rtol=0.01)
