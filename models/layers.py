@@ -35,6 +35,8 @@ Initializer = Callable[..., Array]
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 # Below this many input channels a patch is too short for the convolution kernel; a product wins.
 _FEW_CHANNELS = 4
+# Up to this many rows a product is bound by reading the kernel.
+_FEW_ROWS = 64
 
 
 class Geometry(NamedTuple):
@@ -363,6 +365,28 @@ def gelu(x: Array) -> Array:
   return 0.5 * x * (1 + lax.erf(x * math.sqrt(0.5)))
 
 
+@jax.custom_vjp
+def product(x: Array, kernel: Array) -> Array:
+  """x [N, C] times kernel [C, O], whose gradient of x does not transpose the kernel for few rows.
+
+  g·kᵀ would be packed from k anew at every step; (k·gᵀ)ᵀ reads k as it lies and turns the small
+  side round: 10 to 20 % of a dense step of 16 rows on a CPU, nothing from 128 rows on.
+  """
+  return x @ kernel
+
+
+def _product_backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+  x, kernel = saved
+  if x.shape[0] > _FEW_ROWS:
+    return g @ kernel.T, x.T @ g
+  turned = lax.dot_general(kernel, g, (((1,), (1,)), ((), ())))
+  # Or XLA turns the whole product round again.
+  return lax.optimization_barrier(turned).T, x.T @ g
+
+
+product.defvjp(lambda x, kernel: (product(x, kernel), (x, kernel)), _product_backward)
+
+
 # --- modules --------------------------------------------------------------------------------------
 
 
@@ -386,7 +410,7 @@ class Dense(nn.Module):
     kernel = self.param('kernel', self.kernel_init, (x.shape[-1], self.features), self.param_dtype)
     bias = _bias(self)
     x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-    y = (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], self.features)
+    y = product(x.reshape(-1, x.shape[-1]), kernel).reshape(*x.shape[:-1], self.features)
     return y if bias is None else y + bias
 
 

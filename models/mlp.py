@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from errors import UserError, nearest
+from models.layers import Dense
 
 
 def activation(name: str) -> Callable[[jax.Array], jax.Array]:
@@ -100,8 +101,8 @@ class Encoder(nn.Module):
     x = jnp.concatenate([images.reshape(images.shape[0], -1), condition], axis=-1)
     x = x.astype(self.dtype)
     for i, width in enumerate(self.widths):
-      x = activation(self.activation)(nn.Dense(width, dtype=self.dtype, name=f'hidden_{i}')(x))
-    x = nn.Dense(2 * self.latent_size, dtype=self.dtype, name='output')(x).astype(jnp.float32)
+      x = activation(self.activation)(Dense(width, dtype=self.dtype, name=f'hidden_{i}')(x))
+    x = Dense(2 * self.latent_size, dtype=self.dtype, name='output')(x).astype(jnp.float32)
     return x[:, : self.latent_size], x[:, self.latent_size :]
 
 
@@ -128,6 +129,6 @@ class Decoder(nn.Module):
     del train
     x = jnp.concatenate([latents, condition], axis=-1).astype(self.dtype)
     for i, width in enumerate(self.widths):
-      x = activation(self.activation)(nn.Dense(width, dtype=self.dtype, name=f'hidden_{i}')(x))
-    x = nn.Dense(math.prod(self.image_shape) * self.outputs, dtype=self.dtype, name='output')(x)
+      x = activation(self.activation)(Dense(width, dtype=self.dtype, name=f'hidden_{i}')(x))
+    x = Dense(math.prod(self.image_shape) * self.outputs, dtype=self.dtype, name='output')(x)
     return x.astype(jnp.float32).reshape(-1, *self.image_shape, self.outputs)

@@ -34,14 +34,6 @@ MISTAKES = {
     ['train.py', GAN, '--config.optimizer.generator.name=adamm'],
     'is no optimizer (did you mean "adam',
   ),
-  'a negative weight': (
-    ['train.py', '--config=configs/vae.py', '--config.objective.kl_weight=-1'],
-    'config.objective.kl_weight=-1.0 must be 0 or more',
-  ),
-  'images of another size': (
-    ['train.py', '--config=configs/conv_vae.py', '--config.modules.encoder.widths=8,8,8'],
-    "the image's 28 × 28 must be a multiple of 8",
-  ),
   'unknown data set': (['train.py', '--config=configs/gan.py:mnist5'], 'mnist5k'),
   'bad sampling': (['sample.py', '--workdir=nowhere', '--out=x.jpg'], '.png'),
   'no run': (['sample.py', '--workdir=nowhere'], 'nowhere is no run'),
@@ -62,6 +54,27 @@ def test_mistakes_are_one_sentence(mistake, script, tmp_path):
   assert not (tmp_path / 'run').exists(), (
     'nothing may be made before the config is known to be good'
   )
+
+
+@pytest.mark.parametrize(
+  'flags, part',
+  [
+    (
+      ['--config=configs/vae.py', '--config.objective.kl_weight=-1'],
+      'config.objective.kl_weight=-1.0 must be 0 or more',
+    ),
+    (
+      ['--config=configs/conv_vae.py', '--config.modules.encoder.widths=8,8,8'],
+      "the image's 28 × 28 must be a multiple of 8",
+    ),
+  ],
+)
+def test_values_that_the_data_refuses_are_one_sentence(flags, part, script, tmp_path):
+  """Found once the data is known, which may have to be prepared first."""
+  done = script('train.py', *flags, f'--workdir={tmp_path}/run')
+  assert done.returncode == 2 and 'Traceback' not in done.stderr, done.stderr
+  assert part in done.stderr.splitlines()[-1]
+  assert not (tmp_path / 'run').exists()
 
 
 @pytest.fixture(scope='module')

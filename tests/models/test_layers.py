@@ -196,6 +196,25 @@ def test_dense_is_linens(shape: tuple[int, ...]):
   close(run(a), run(b))
 
 
+@pytest.mark.parametrize('rows', [3, 100])
+def test_a_product_s_gradients_of_both_orders_are_those_of_matmul(rows):
+  """Few rows and many take different forms."""
+  x, k = (
+    jax.random.normal(jax.random.key(0), (rows, 4)),
+    jax.random.normal(jax.random.key(1), (4, 5)),
+  )
+
+  def first(multiply):
+    return jax.grad(lambda x, k: jnp.sum(jnp.sin(multiply(x, k))), (0, 1))
+
+  def second(multiply):
+    return jax.grad(lambda x, k: sum(jnp.sum(g**2) for g in first(multiply)(x, k)), (0, 1))
+
+  close(layers.product(x, k), x @ k)
+  close(first(layers.product)(x, k), first(jnp.matmul)(x, k))
+  close(second(layers.product)(x, k), second(jnp.matmul)(x, k))
+
+
 @pytest.mark.parametrize(
   'make',
   [
