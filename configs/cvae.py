@@ -1,7 +1,7 @@
 """`vae.py` told the label: python sample.py --workdir=runs/cvae --label=3 draws threes.
 
-python train.py --config=configs/cvae.py
-python train.py --config=configs/cvae.py:fashion_mnist
+  python train.py --config=configs/cvae.py
+  python train.py --config=configs/cvae.py:fashion_mnist
 
 2,000 steps take less than a minute on 2 CPU cores; eval/elbo −116.2 on mnist5k after 1,500.
 """
