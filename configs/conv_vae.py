@@ -1,7 +1,7 @@
 """Convolutional VAE for 28×28 grey and 32×32 colour images: 32 and 64 channels, 256 units.
 
-python train.py --config=configs/conv_vae.py
-python train.py --config=configs/conv_vae.py:cifar10
+  python train.py --config=configs/conv_vae.py
+  python train.py --config=configs/conv_vae.py:cifar10
 
 2,000 steps take less than 2 minutes on 2 CPU cores and reach eval/elbo −109.5 on mnist5k, where the
 dense VAE has −120.1.
