@@ -7,7 +7,8 @@ The loss is reconstruction + β·commitment in nats per image, β = commitment_w
 vqvae/codebook_used, the share of codes that a batch chooses, and eval/codebook_perplexity. Samples
 draw every place of the map by itself: a prior over whole maps is to come.
 
-1,000 steps take 3 to 4 minutes on 2 CPU cores: on mnist5k eval/reconstruction 57.9 nats (the dense VAE: 103.9) and a perplexity of 98 of 128 codes.
+1,000 steps take 3 to 4 minutes on 2 CPU cores: on mnist5k eval/reconstruction
+57.9 nats (the dense VAE: 103.9) and a perplexity of 98 of 128 codes.
 """
 
 from ml_collections import ConfigDict
