@@ -30,4 +30,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  cli.launch(main, sys.argv)
+  cli.launch(main, sys.argv, 'nothing was saved since the last checkpoint')

@@ -13,8 +13,12 @@ from engine import runtime
 from errors import UserError, nearest
 
 
-def launch(main: Callable[[], None], argv: Sequence[str]) -> None:
+def launch(
+  main: Callable[[], None], argv: Sequence[str], lost: str = 'nothing was written'
+) -> None:
   """Parses flags, prepares the process, runs `main`, and leaves with its exit code.
+
+  `lost` is what a person who stops it with Ctrl-C is told.
 
   UserError and bad flags end in one sentence and code 2; anything else keeps its traceback.
   """
@@ -32,7 +36,7 @@ def launch(main: Callable[[], None], argv: Sequence[str]) -> None:
     print(f'error: {error}', file=sys.stderr)
     sys.exit(2)
   except KeyboardInterrupt:
-    print('\nstopped; nothing was saved since the last checkpoint', file=sys.stderr)
+    print(f'\nstopped; {lost}', file=sys.stderr)
     sys.exit(130)
 
 
