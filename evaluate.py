@@ -8,7 +8,12 @@ from engine import cli
 from errors import UserError
 
 flags.DEFINE_string('workdir', None, "The run's folder, as train.py left it.")
-flags.DEFINE_string('checkpoint', 'latest', '"latest", "best", or a step.')
+flags.DEFINE_string(
+  'checkpoint',
+  '',
+  '"latest", "best", or a step; by default the best one where config.train.patience waited for it, '
+  'else the latest.',
+)
 flags.DEFINE_string('split', '', "What to measure on; the config's test_split by default.")
 flags.DEFINE_integer('seed', None, "Of the noise in the figures; the run's own by default.")
 flags.DEFINE_string('out', None, 'Where the figures go; WORKDIR/metrics.json if not given.')

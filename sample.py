@@ -21,7 +21,12 @@ flags.DEFINE_string(
 )
 flags.DEFINE_string('split', '', "Where test images come from; the config's test_split by default.")
 flags.DEFINE_integer('seed', 0, 'Other samples, and other test images, for another seed.')
-flags.DEFINE_string('checkpoint', 'latest', '"latest", "best", or a step.')
+flags.DEFINE_string(
+  'checkpoint',
+  '',
+  '"latest", "best", or a step; by default the best one where config.train.patience waited for it, '
+  'else the latest.',
+)
 
 
 def main() -> None:

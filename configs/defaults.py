@@ -2,7 +2,7 @@
 
 `defaults()` is where a config starts; the options are explained where they are read:
 `engine/session.py` (data, train), `engine/checkpoint.py`, `engine/evaluation.py`,
-`engine/optimizers.py`, `engine/sharding.py`.
+`engine/optimizers.py`, `engine/sharding.py`, `engine/transfer.py` (init_from, init_rules).
 """
 
 from typing import Any
@@ -19,15 +19,19 @@ def defaults() -> ConfigDict:
   config.data = dict(
     name='mnist5k',
     split='train',
+    test_name='',
     test_split='test',
+    classes=(),
+    columns=(),
     batch_size=128,
     data_dir='',
     resident_mb=2048,
     workers=0,
-    augment=dict(crop=0, flip=False, rotate=0.0, scale=0.0),
+    augment=dict(crop=0, flip=False, rotate=0.0, scale=0.0, cutout=0, mixup=0.0),
   )
   config.train = dict(
     steps=10_000,
+    epochs=0.0,
     seed=0,
     log_every=100,
     sample_every=1000,
@@ -36,11 +40,15 @@ def defaults() -> ConfigDict:
     dispatch=100,
     precision='float32',
     accumulate=1,
+    patience=0,
+    minimum_gain=0.0,
   )
   config.checkpoint = dict(every=500, keep=2, best='', best_mode='min')
-  config.evaluate = dict(batch_size=500, samples=1000, metrics={})
+  config.evaluate = dict(batch_size=500, samples=1000, metrics={}, timed_calls=0)
   config.mesh = dict(data=-1, fsdp=1, tensor=1)
   config.sharding = ()
+  config.init_from = ''
+  config.init_rules = ('.*=load',)
   config.profile = False
   return config
 

@@ -11,7 +11,7 @@ import zlib
 import numpy as np
 
 from data.folders import cache_dir
-from data.source import Source
+from data.source import Examples
 from data.spec import Spec
 
 _VERSION = 1  # of the layout below; a higher one makes old files unused
@@ -19,7 +19,7 @@ _BLOCK = 1024  # examples decoded at a time: bounds what is held beside the resu
 _STALE_S = 3600.0
 
 
-def load_arrays(source: Source) -> dict[str, np.ndarray]:
+def load_arrays(source: Examples) -> dict[str, np.ndarray]:
   """Returns every example of `source` in its own order.
 
   Returns:
@@ -48,7 +48,7 @@ def size_bytes(spec: Spec) -> int:
   )
 
 
-def _decode(source: Source) -> dict[str, np.ndarray]:
+def _decode(source: Examples) -> dict[str, np.ndarray]:
   spec = source.spec
   arrays = {
     name: np.empty((spec.n, *shape), dtype) for name, (shape, dtype) in spec.features.items()

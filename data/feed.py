@@ -1,5 +1,6 @@
 """What the loop takes its batches from, and the choice between the two kinds of it."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import jax
@@ -47,11 +48,13 @@ def open_feed(
   workers: int,
   mesh: Mesh,
   used: int = 0,
+  classes: Sequence[int] = (),
+  columns: Sequence[str] = (),
 ) -> Feed:
   """Returns a feed: on the devices where the decoded split fits `resident_mb`, else streamed.
 
   Args:
-    name, split, data_dir: see `open_source`.
+    name, split, data_dir, classes, columns: see `open_source`.
     batch_size: examples in a global batch; may exceed the split, a batch may cross epochs.
     seed: of the order of examples, 0 <= seed < 2**32.
     resident_mb: MiB that each device may hold of decoded data; 0 always streams.
@@ -63,7 +66,7 @@ def open_feed(
     UserError: the data set cannot be had, or a number above is out of range.
   """
   _check(batch_size, seed, workers, mesh)
-  source = open_source(name, split, data_dir)
+  source = open_source(name, split, data_dir, classes, columns)
   if arrays.size_bytes(source.spec) <= resident_mb * _MIB:
     return Resident(arrays.load_arrays(source), source.spec, batch_size, seed, mesh)
   return Stream(source, batch_size, seed, mesh, workers, used)

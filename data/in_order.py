@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 import errors
-from data.source import Source
+from data.source import Examples
 
 
 def in_order(
-  examples: Source | Mapping[str, np.ndarray], batch_size: int, process: int, processes: int
+  examples: Examples | Mapping[str, np.ndarray], batch_size: int, process: int, processes: int
 ) -> Iterator[dict[str, np.ndarray]]:
   """Yields this process's share of each batch, every example once over all processes.
 
@@ -35,16 +35,19 @@ def in_order(
 
 
 def _batches(
-  examples: Source | Mapping[str, np.ndarray], share: int, process: int, processes: int
+  examples: Examples | Mapping[str, np.ndarray], share: int, process: int, processes: int
 ) -> Iterator[dict[str, np.ndarray]]:
-  n = len(examples) if isinstance(examples, Source) else len(next(iter(examples.values())))
+  arrays = isinstance(examples, Mapping)
+  n = len(next(iter(examples.values()))) if arrays else len(examples)
   for start in range(process * share, n + process * share, share * processes):
     places = np.arange(start, start + share)
     index = np.minimum(places, n - 1).astype(np.int32)
     yield {**_read(examples, index), 'index': index, 'mask': places < n}
 
 
-def _read(examples: Source | Mapping[str, np.ndarray], index: np.ndarray) -> dict[str, np.ndarray]:
-  if isinstance(examples, Source):
-    return examples.read(index)
-  return {name: array[index] for name, array in examples.items()}
+def _read(
+  examples: Examples | Mapping[str, np.ndarray], index: np.ndarray
+) -> dict[str, np.ndarray]:
+  if isinstance(examples, Mapping):
+    return {name: array[index] for name, array in examples.items()}
+  return examples.read(index)

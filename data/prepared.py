@@ -72,6 +72,13 @@ class Prepared(NamedTuple):
     shape = tuple(int(size) for size in plain.get('shape', {}).get('dimensions', ()))
     return (shape, plain.get('dtype', 'uint8')), 0
 
+  def class_names(self) -> tuple[str, ...]:
+    """Returns the names of the labels in order, empty where the data set has none."""
+    try:
+      return tuple((self.folder / 'label.labels.txt').read_text().splitlines())
+    except OSError:
+      return ()
+
   def feature_names(self) -> list[str]:
     """Returns the names of the top-level features."""
     return sorted(self.features.get('featuresDict', {}).get('features', {}))

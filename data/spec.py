@@ -12,9 +12,11 @@ class Spec(NamedTuple):
     name: the name it was asked for, e.g. 'mnist5k' or 'dataset/config'.
     split: a TFDS split, e.g. 'train' or 'train[90%:]'.
     n: how many examples it has.
-    features: name -> (shape, dtype) of ONE example: 'image' is uint8 HWC, 'label' an int32 scalar.
+    features: name -> (shape, dtype) of ONE example: 'image' is uint8 HWC, 'inputs' float32 [D],
+      'label' an int32 scalar, 'target' a float32 scalar, further columns int32 scalars.
     num_classes: how many labels there are, 0 if the labels are not classes or not there.
     identity: a hexadecimal key that differs where the examples differ.
+    class_names: of the labels, in order; numbers where the data set names none.
   """
 
   name: str
@@ -23,6 +25,7 @@ class Spec(NamedTuple):
   features: dict[str, Feature]
   num_classes: int
   identity: str
+  class_names: tuple[str, ...] = ()
 
   def to_json(self) -> dict[str, Any]:
     """Returns a dict of what JSON can hold."""
@@ -33,4 +36,5 @@ class Spec(NamedTuple):
   def from_json(cls, stored: dict[str, Any]) -> 'Spec':
     """Returns the Spec that `to_json` gave."""
     features = {name: (tuple(shape), dtype) for name, (shape, dtype) in stored['features'].items()}
-    return cls(**{**stored, 'features': features})
+    names = tuple(stored.get('class_names', ()))  # runs of older versions have none
+    return cls(**{**stored, 'features': features, 'class_names': names})

@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from data import order, placement
-from data.source import Source
+from data.source import Examples
 
 _THREADS = 2  # decoding holds Python's lock most of the time, so more of them gain nothing
 _AHEAD = 4  # batches; Grain's own default would hold 500
@@ -32,7 +32,7 @@ class Stream:
   """
 
   def __init__(
-    self, source: Source, batch_size: int, seed: int, mesh: Mesh, workers: int, used: int
+    self, source: Examples, batch_size: int, seed: int, mesh: Mesh, workers: int, used: int
   ):
     placement.check_batch(batch_size, mesh)
     self.spec = source.spec
@@ -78,7 +78,7 @@ class Stream:
 class _Reader(NamedTuple):
   """Reads batch k, counted from `used`: a plain tuple, so that it can go to worker processes."""
 
-  source: Source
+  source: Examples
   seed: int
   used: int
   batch_size: int

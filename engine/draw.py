@@ -60,10 +60,11 @@ def draw(
   check_seed(seed)
   restored = restore_run(workdir, checkpoint)
   objective, state, step = restored.session.objective, restored.state, restored.step
-  kinds = [PRIOR, *objective.drawings]
+  kinds = [*([PRIOR] if objective.sample is not None else []), *objective.drawings]
   if kind not in kinds:
     raise UserError(
-      f'this run draws no --kind={kind}{nearest(kind, kinds)}; it draws: {", ".join(kinds)}'
+      f'this run draws no --kind={kind}{nearest(kind, kinds)}; it draws: '
+      f'{", ".join(kinds) or "nothing; use evaluate.py"}'
     )
   if kind in objective.drawings:
     if conditions:

@@ -1,6 +1,7 @@
 """The evaluators: per-example figures of the objective, and metrics that compare samples."""
 
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -11,11 +12,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from data import arrays
 from data.in_order import in_order
-from data.source import Source, open_source
+from data.source import Examples
 from data.transforms import prepare
 from engine import runtime
 from engine.build import build, call, to_plain
-from engine.session import Data, Session
+from engine.session import Data, Session, open_testing
 from engine.sharding import batch_sharding
 from engine.state import stream_key
 from errors import UserError
@@ -29,19 +30,39 @@ class Evaluate(NamedTuple):
     batch_size: examples per batch.
     samples: images drawn for the metrics that compare samples with the test split.
     metrics: `{name: dict(name='FILE.Class', …)}` of `metrics/`, logged as `eval/NAME`.
+    timed_calls: calls of the model that evaluate.py times; 0 times none.
   """
 
   batch_size: int
   samples: int
   metrics: Mapping[str, Any]
+  timed_calls: int
 
 
 class Figure(NamedTuple):
-  """A mean over examples and its standard error; None where the figure is no such mean."""
+  """A figure, and how sure it is.
+
+  Attributes:
+    mean: of the examples, or the figure itself.
+    standard_error: of a mean over examples; None where the figure is no such mean.
+    interval: (low, high) with 95 % confidence, where the metric gives one.
+  """
 
   mean: float
   standard_error: float | None
+  interval: tuple[float, float] | None = None
 
+
+class Evaluation(NamedTuple):
+  """What a split comes to: figures by name, tables for JSON, pictures uint8 [H, W, 3]."""
+
+  figures: dict[str, Figure]
+  tables: dict[str, Any]
+  pictures: dict[str, np.ndarray]
+
+
+# Features that a model sees; the others are said of an example.
+_INPUTS = ('image', 'inputs')
 
 # Called with the examples done and the figures so far.
 Progress = Callable[[int, Mapping[str, float]], None]
@@ -63,7 +84,7 @@ class Evaluator:
     self,
     objective: Objective,
     section: Mapping[str, Any],
-    source: Source,
+    source: Examples,
     resident_mb: int,
     augment_off: Mapping[str, Any],
     mesh: Mesh,
@@ -73,10 +94,13 @@ class Evaluator:
       raise UserError('config.evaluate.batch_size and config.evaluate.samples must be at least 1')
     ways = mesh.shape['data'] * mesh.shape['fsdp']
     self._batch_size = -(-self._options.batch_size // ways) * ways
-    self._metrics = {
+    metrics = {
       name: build(spec, 'metrics', f'config.evaluate.metrics.{name}')
       for name, spec in self._options.metrics.items()
     }
+    self._of_predictions = {n: m for n, m in metrics.items() if hasattr(m, 'summarise')}
+    self._of_samples = {n: m for n, m in metrics.items() if n not in self._of_predictions}
+    self._ways = ways
     self._source, self._resident_mb = source, resident_mb
     self._mesh = mesh
     self._examples: Any = None
@@ -91,7 +115,8 @@ class Evaluator:
         key = jax.random.fold_in(stream_key(key, 'evaluate'), i)
         batch = prepare(batch, key, augment_off)
         batch['position'] = jnp.arange(batch['mask'].shape[0])
-        return function(variables, batch, key), batch['mask']
+        columns = {name: batch[name] for name in source.spec.features if name not in _INPUTS}
+        return function(variables, batch, key), columns, batch['mask']
 
       options = dict(runtime.compiler_options())
       return jax.jit(values, out_shardings=everywhere, compiler_options=options)
@@ -105,6 +130,11 @@ class Evaluator:
       return objective.sample(variables, key, size)
 
     self._sample = jax.jit(sample, out_shardings=everywhere)
+    if objective.sample is None and self._of_samples:
+      raise UserError(
+        f'config.evaluate.metrics.{next(iter(self._of_samples))} compares samples, and this '
+        'objective draws none; remove it'
+      )
 
   @property
   def number(self) -> int:
@@ -118,15 +148,33 @@ class Evaluator:
       variables: `{module: variables}`.
       key: the state's. The same noise is drawn at every evaluation, so that figures compare.
     """
-    values = {name: figure.mean for name, figure in self.evaluate(variables, key).items()}
+    figures = self.evaluate(variables, key, details=False).figures
+    values = {name: figure.mean for name, figure in figures.items()}
     values.update(self.compare_samples(variables, key))
     return {f'eval/{name}': value for name, value in values.items()}
 
   def evaluate(
-    self, variables: Variables, key: jax.Array, progress: Progress | None = None
-  ) -> dict[str, Figure]:
-    """The objective's figures over the split, every example once."""
-    return self._over_the_split(self._evaluate, variables, key, progress)
+    self, variables: Variables, key: jax.Array, details: bool, progress: Progress | None = None
+  ) -> Evaluation:
+    """The objective's figures over the split, every example once, and the metrics of predictions.
+
+    Args:
+      variables: `{module: variables}`.
+      key: the state's.
+      details: whether tables, pictures and figures per class are wanted too.
+      progress: called after every batch.
+    """
+    columns = self._over_the_split(self._evaluate, variables, key, progress)
+    figures = {name: _figure(column) for name, column in columns.items() if _is_figure(column)}
+    said = {name: column for name, column in columns.items() if not _is_figure(column)}
+    tables: dict[str, Any] = {}
+    pictures: dict[str, np.ndarray] = {}
+    for metric in self._of_predictions.values():
+      summary = metric.summarise(said, self._source.spec.class_names, details)
+      figures.update({n: Figure(v.value, None, v.interval) for n, v in summary.figures.items()})
+      tables.update(summary.tables)
+      pictures.update(summary.pictures)
+    return Evaluation(figures, tables, pictures)
 
   def measure(
     self, variables: Variables, key: jax.Array, progress: Progress | None = None
@@ -135,25 +183,55 @@ class Evaluator:
     first = next(self._batches(0, 1))
     if not jax.eval_shape(self._measure, variables, key, 0, first)[0]:
       return {}
-    return self._over_the_split(self._measure, variables, key, progress)
+    columns = self._over_the_split(self._measure, variables, key, progress)
+    return {name: _figure(column) for name, column in columns.items() if _is_figure(column)}
+
+  def time(self, variables: Variables, key: jax.Array) -> dict[str, Figure]:
+    """Latency of one example (on a mesh, of one per device), and examples/s of whole batches.
+
+    Wall time of `evaluate` with its batch already on the devices, after a call that compiles.
+    """
+    if not self._options.timed_calls:
+      return {}
+    calls = self._options.timed_calls
+    one = np.sort(self._seconds(variables, key, self._ways, calls)) * 1000
+    many = self._seconds(variables, key, self._batch_size, max(3, calls // 10))
+    figures = {f'latency_ms/p{p}': float(np.percentile(one, p)) for p in (50, 95, 99)}
+    figures['examples_per_second'] = self._batch_size / float(np.median(many))
+    return {name: Figure(value, None) for name, value in figures.items()}
+
+  def _seconds(self, variables: Variables, key: jax.Array, rows: int, calls: int) -> np.ndarray:
+    share = rows // jax.process_count()
+    first = next(in_order(self._loaded(), rows, jax.process_index(), jax.process_count()))
+    batch = self._put({name: values[:share] for name, values in first.items()})
+    taken = []
+    for _ in range(calls + 1):
+      started = time.perf_counter()
+      jax.block_until_ready(self._evaluate(variables, key, 0, batch))
+      taken.append(time.perf_counter() - started)
+    return np.array(taken[1:])
 
   def _over_the_split(
     self, function: Callable, variables: Variables, key: jax.Array, progress: Progress | None
-  ) -> dict[str, Figure]:
+  ) -> dict[str, np.ndarray]:
+    """What the function and the data say of each example once: integers, or float64."""
     columns: dict[str, list[np.ndarray]] = {}
     done = 0
     for i, batch in enumerate(self._batches(jax.process_index(), jax.process_count())):
-      values, mask = jax.device_get(function(variables, key, i, self._put(batch)))
-      for name, value in values.items():
-        columns.setdefault(name, []).append(np.asarray(value, np.float64)[mask])
+      values, given, mask = jax.device_get(function(variables, key, i, self._put(batch)))
+      for name, value in {**_as_columns(given), **values}.items():
+        whole = np.issubdtype(value.dtype, np.integer)
+        value = np.asarray(value, np.int64 if whole else np.float64)
+        columns.setdefault(name, []).append(value[mask])
       done += int(mask.sum())
       if progress is not None:
-        progress(done, {name: np.concatenate(parts).mean() for name, parts in columns.items()})
-    return {name: _figure(np.concatenate(parts)) for name, parts in columns.items()}
+        so_far = {name: np.concatenate(parts) for name, parts in columns.items()}
+        progress(done, {n: float(c.mean()) for n, c in so_far.items() if _is_figure(c)})
+    return {name: np.concatenate(parts) for name, parts in columns.items()}
 
   def compare_samples(self, variables: Variables, key: jax.Array) -> dict[str, float]:
     """The metrics of `config.evaluate.metrics`; on the host, by every process alike."""
-    if not self._metrics:
+    if not self._of_samples:
       return {}
     if not self._reference:
       images = (b['image'][b['mask']].astype(np.float32) / 255 for b in self._batches(0, 1))
@@ -161,7 +239,7 @@ class Evaluator:
     drawn = self._collected(self._samples(variables, key))
     return {
       name: metric.compare(self._reference[name], drawn[name])
-      for name, metric in self._metrics.items()
+      for name, metric in self._of_samples.items()
     }
 
   def _samples(self, variables: Variables, key: jax.Array) -> Iterator[np.ndarray]:
@@ -170,22 +248,34 @@ class Evaluator:
       yield images[: self._options.samples - start]
 
   def _collected(self, batches: Iterable[np.ndarray]) -> dict[str, Any]:
-    states = {name: metric.empty() for name, metric in self._metrics.items()}
+    states = {name: metric.empty() for name, metric in self._of_samples.items()}
     for images in batches:
-      states = {n: metric.update(states[n], images) for n, metric in self._metrics.items()}
+      states = {n: metric.update(states[n], images) for n, metric in self._of_samples.items()}
     return states
 
   def _batches(self, process: int, processes: int) -> Iterator[dict[str, np.ndarray]]:
+    return in_order(self._loaded(), self._batch_size, process, processes)
+
+  def _loaded(self) -> Any:
     if self._examples is None:
       fits = arrays.size_bytes(self._source.spec) <= self._resident_mb * 2**20
       self._examples = arrays.load_arrays(self._source) if fits else self._source
-    return in_order(self._examples, self._batch_size, process, processes)
+    return self._examples
 
   def _put(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
     place = batch_sharding(self._mesh)
     return {
       name: jax.make_array_from_process_local_data(place, rows) for name, rows in batch.items()
     }
+
+
+def _as_columns(given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """The data's own scalars; floats [B] as [B, 1], for they are no figures."""
+  return {n: v[:, None] if np.issubdtype(v.dtype, np.floating) else v for n, v in given.items()}
+
+
+def _is_figure(column: np.ndarray) -> bool:
+  return column.ndim == 1 and np.issubdtype(column.dtype, np.floating)
 
 
 def _figure(values: np.ndarray) -> Figure:
@@ -199,7 +289,7 @@ def augment_off(data: Data) -> dict[str, Any]:
   return {name: type(value)(0) for name, value in data.augment.items()}
 
 
-def make_evaluator(session: Session, source: Source | None = None) -> Evaluator:
+def make_evaluator(session: Session, source: Examples | None = None) -> Evaluator:
   """The evaluator of a session on its test split; nothing is read before it is called.
 
   Args:
@@ -210,7 +300,7 @@ def make_evaluator(session: Session, source: Source | None = None) -> Evaluator:
   return Evaluator(
     session.objective,
     session.config.evaluate,
-    source or open_source(data.name, data.test_split, data.data_dir),
+    source or open_testing(data),
     data.resident_mb,
     augment_off(data),
     session.mesh,

@@ -11,7 +11,8 @@ from typing import Any
 import jax
 
 from engine import describe, run, runtime
-from engine.evaluation import Evaluator, Figure, make_evaluator
+from engine.evaluation import Evaluation, Evaluator, Figure, make_evaluator
+from engine.pictures import write_png
 from engine.report import Counting
 from engine.restore import check_seed, make_folder, open_split, restore_run
 from engine.state import variables_for_sampling
@@ -48,7 +49,7 @@ def judge(
   print(f'data     {spec.name} {spec.split}: {spec.n:,} examples', flush=True)
   key = restored.state.key if seed is None else jax.random.key(seed)
   started = time.time()
-  figures = _figures(evaluator, variables_for_sampling(restored.state), key)
+  figures, tables, pictures = _evaluate(evaluator, variables_for_sampling(restored.state), key)
   seconds = time.time() - started
   made_by = {
     'command': shlex.join(['python', *argv]),
@@ -71,30 +72,52 @@ def judge(
       for name, figure in figures.items()
       if figure.standard_error is not None
     },
+    'intervals': {
+      name: [_finite(end) for end in figure.interval]
+      for name, figure in figures.items()
+      if figure.interval is not None
+    },
+    'tables': tables,
     'made_by': made_by,
   }
   try:
     run.write_json(Path(out), written)
+    for name, picture in pictures.items():
+      write_png(Path(out).with_name(f'{name}.png'), picture)
   except OSError as error:
     raise UserError(f'cannot write {out} ({error.strerror}); choose another --out') from error
-  print(f'written  {out} ({seconds:.0f} s)')
+  drawn = [str(Path(out).with_name(f'{name}.png')) for name in pictures]
+  print(f'written  {", ".join([out, *drawn])} ({seconds:.0f} s)')
 
 
-def _figures(evaluator: Evaluator, variables: Any, key: jax.Array) -> dict[str, Figure]:
-  figures = {}
-  for what, method in (('evaluate', evaluator.evaluate), ('measure', evaluator.measure)):
-    with Counting(what, evaluator.number) as progress:
-      figures.update(method(variables, key, progress))
+def _evaluate(evaluator: Evaluator, variables: Any, key: jax.Array) -> Evaluation:
+  with Counting('evaluate', evaluator.number) as progress:
+    evaluation = evaluator.evaluate(variables, key, True, progress)
+  with Counting('measure', evaluator.number) as progress:
+    measured = evaluator.measure(variables, key, progress)
   compared = evaluator.compare_samples(variables, key)
-  return {**figures, **{name: Figure(value, None) for name, value in compared.items()}}
+  figures = {
+    **evaluation.figures,
+    **measured,
+    **{name: Figure(value, None) for name, value in compared.items()},
+    **evaluator.time(variables, key),
+  }
+  return evaluation._replace(figures=figures)
 
 
 def _print(figures: Mapping[str, Figure]) -> None:
   width = max(map(len, figures))
-  print(f'\n{"figure":{width}}  {"value":>12}  standard error')
-  for name, (mean, error) in figures.items():
-    print(f'{name:{width}}  {mean:12.6g}  {"" if error is None else f"{error:.2g}"}')
+  print(f'\n{"figure":{width}}  {"value":>12}  standard error, or 95 % interval')
+  for name, figure in figures.items():
+    print(f'{name:{width}}  {figure.mean:12.6g}  {_how_sure(figure)}')
   print()
+
+
+def _how_sure(figure: Figure) -> str:
+  if figure.interval is not None:
+    low, high = figure.interval
+    return f'{low:.4g} to {high:.4g}'
+  return '' if figure.standard_error is None else f'{figure.standard_error:.2g}'
 
 
 def _finite(value: float) -> float | None:

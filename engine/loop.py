@@ -3,7 +3,7 @@
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any, NoReturn
 
@@ -17,12 +17,14 @@ from engine import describe, evaluation, run, runtime
 from engine.build import call, to_plain
 from engine.checkpoint import Checkpoints
 from engine.interrupts import Interrupts
+from engine.patience import Patience
 from engine.profile import Profile
 from engine.program import make_program
 from engine.report import Report
-from engine.session import Session, open_feed, open_session
+from engine.session import Session, Train, open_feed, open_session
 from engine.state import State, stream_key, variables_for_sampling
-from errors import UserError
+from engine.transfer import transfer
+from errors import UserError, nearest
 
 # A dispatch aims at this many seconds: long enough that the host costs nothing, short enough that
 # the bar moves and Ctrl-C is heard.
@@ -53,9 +55,11 @@ def train(config: ConfigDict, workdir: str) -> None:
       for line in run.claim(workdir, config, session.spec.to_json()):
         say('changed', line)
     stack.callback(checkpoints.close)
-    state, start = _restore_or_init(checkpoints, session)
-    if start >= steps:
-      say('complete', _what_next(workdir, start, steps))
+    state, start, meta = _restore_or_init(checkpoints, session, say)
+    patience = Patience(*meta['patience'])
+    if start >= steps or _exhausted(patience, session.train):
+      early = ' (stopped early)' if start < steps else ''
+      say('complete', _what_next(workdir, start, session, early))
       return
     feed = open_feed(session, start)
     stack.callback(feed.close)
@@ -65,16 +69,37 @@ def train(config: ConfigDict, workdir: str) -> None:
       say('resumed', f'from step {start} of {steps} in {workdir}')
     report = Report(workdir, start, steps, visible=first)
     stack.callback(report.close)
+    trainer = _Trainer(session, workdir, feed, evaluator, checkpoints, report, meta, patience)
     with checkpoints.disk_errors():
-      _Trainer(session, workdir, feed, evaluator, checkpoints, report).run(state, start)
-    report.say(f'finished {_what_next(workdir, steps, steps)}')
+      stopped = trainer.run(state, start)
+    early = ''
+    if stopped < steps:
+      early = (
+        f' early: no gain in {session.config.checkpoint.best} for {session.train.patience} '
+        f'evaluations, the best {trainer.patience.best:.5g} is kept as step '
+        f'{checkpoints.best_step()};'
+      )
+    report.say(f'finished{early} {_what_next(workdir, stopped, session)}')
 
 
-def _restore_or_init(checkpoints: Checkpoints, session: Session) -> tuple[State, int]:
-  """The newest whole checkpoint and its step, or the state at step 0."""
+def _exhausted(patience: Patience, options: Train) -> bool:
+  return bool(options.patience) and patience.waited >= options.patience
+
+
+def _restore_or_init(
+  checkpoints: Checkpoints, session: Session, say: Callable[[str, str], None]
+) -> tuple[State, int, dict[str, Any]]:
+  """The newest whole checkpoint, its step and description; or the state at step 0."""
   found = checkpoints.restore(session.abstract)
   if found is None:
-    return session.init(), 0
+    state, source = session.init(), ''
+    if session.config.init_from:
+      rules = to_plain(session.config.init_rules)
+      state, report = transfer(state, session.config.init_from, rules)
+      source = report.source
+      for line in report.lines():
+        say('transfer', line)
+    return state, 0, {'patience': list(Patience()), 'transferred_from': source}
   state, meta = found
   spec = session.spec
   if (meta['data'], meta['n']) != (spec.identity, spec.n):
@@ -82,13 +107,20 @@ def _restore_or_init(checkpoints: Checkpoints, session: Session) -> tuple[State,
       f'the run was made on other data ({meta["n"]} examples) than {spec.name} here ({spec.n}); '
       'point --config.data.data_dir at the data it was made on, or use another --workdir'
     )
-  return state, int(meta['step'])
+  # Checkpoints of older versions lack these.
+  since = {'patience': list(Patience()), 'transferred_from': ''}
+  return state, int(meta['step']), {**since, **meta}
 
 
-def _what_next(workdir: str, step: int, steps: int) -> str:
+def _what_next(workdir: str, step: int, session: Session, how: str = '') -> str:
+  script = 'sample.py' if session.objective.sample is not None else 'evaluate.py'
+  by_epochs = session.train.steps < session.config.train.steps
+  larger = 'epochs' if by_epochs else 'steps'
+  if step < session.train.steps:
+    larger = 'patience'
   return (
-    f'step {step} of {steps} in {workdir}; draw samples with: '
-    f'python sample.py --workdir={workdir}; to go on, give a larger --config.train.steps'
+    f'step {step} of {session.train.steps}{how} in {workdir}; see what it learned with: '
+    f'python {script} --workdir={workdir}; to go on, give a larger --config.train.{larger}'
   )
 
 
@@ -103,17 +135,15 @@ class _Trainer:
     evaluator: evaluation.Evaluator,
     checkpoints: Checkpoints,
     report: Report,
+    meta: Mapping[str, Any],
+    patience: Patience,
   ):
     self.session, self.workdir, self.options = session, workdir, session.train
     self.feed, self.evaluator, self.checkpoints = feed, evaluator, checkpoints
-    self.report = report
+    self.report, self.patience = report, patience
+    self._transferred_from = meta['transferred_from']
     self.program = make_program(session, feed)
-    self._sample = jax.jit(
-      lambda state: session.objective.sample(
-        variables_for_sampling(state), stream_key(state.key, 'sample'), session.train.samples
-      ),
-      out_shardings=session.everywhere,
-    )
+    self._sample = self._make_sample()
     self._intervals = (
       self.options.log_every,
       self.options.sample_every,
@@ -125,8 +155,24 @@ class _Trainer:
     self._last_read = 0.0
     self._speed = 0.0
 
-  def run(self, state: State, start: int) -> None:
-    """Dispatch by dispatch to the last step; metrics are read while the next one computes."""
+  def _make_sample(self) -> Callable[[State], jax.Array] | None:
+    """The grid of a state, jitted; None where the objective draws nothing."""
+    session = self.session
+    if session.objective.sample is None:
+      return None
+    return jax.jit(
+      lambda state: session.objective.sample(
+        variables_for_sampling(state), stream_key(state.key, 'sample'), session.train.samples
+      ),
+      out_shardings=session.everywhere,
+    )
+
+  def run(self, state: State, start: int) -> int:
+    """Dispatch by dispatch to the last step; metrics are read while the next one computes.
+
+    Returns:
+      The step it ended at: the last one, or an earlier one where patience ran out.
+    """
     step, waiting = start, None
     ok = self._put(np.bool_(True))
     profile = Profile(self.session.config.profile, f'{self.workdir}/profile')
@@ -148,7 +194,10 @@ class _Trainer:
           self._events(step, state)
         if signalled:
           self._leave(step, state, signalled)
+        if _exhausted(self.patience, self.options):
+          break
       self.checkpoints.wait()
+    return step
 
   def _next_length(self, step: int) -> int:
     """Steps of the next dispatch: up to the next event, and for about DISPATCH_SECONDS.
@@ -200,14 +249,29 @@ class _Trainer:
       with jax.transfer_guard('allow'):
         evaluated = self.evaluator(variables_for_sampling(state), state.key)
       figures.update(evaluated)
+      self._wait_for_a_gain(evaluated)
+      last = last or _exhausted(self.patience, self.options)
     if figures:
       self.report.scalars(step, speed, figures)
-    if step % self.options.sample_every == 0 or last:
+    if self._sample is not None and (step % self.options.sample_every == 0 or last):
       self.report.samples(step, np.asarray(jax.device_get(self._sample(state))))
     # Whatever was just evaluated may be the best so far.
     best = bool(self.session.config.checkpoint.best) and bool(evaluated)
     if step % self.checkpoints.every == 0 or last or best:
       self._save(step, state, evaluated)
+
+  def _wait_for_a_gain(self, evaluated: Mapping[str, float]) -> None:
+    """Counts an evaluation towards an early stop."""
+    best = self.session.config.checkpoint
+    if not best.best:
+      return
+    if best.best not in evaluated:
+      raise UserError(
+        f'config.checkpoint.best={best.best} is no figure of an evaluation'
+        f'{nearest(best.best, evaluated)}; there are: {", ".join(evaluated)}'
+      )
+    value = evaluated[best.best]
+    self.patience = self.patience.after(value, best.best_mode, self.options.minimum_gain)
 
   def _save(self, step: int, state: State, evaluated: Mapping[str, float]) -> None:
     meta: dict[str, Any] = {
@@ -217,6 +281,8 @@ class _Trainer:
       'n': self.feed.spec.n,
       'config': to_plain(self.session.config),
       'versions': runtime.versions(),
+      'patience': [*self.patience],
+      'transferred_from': self._transferred_from,
     }
     with jax.transfer_guard('allow'):
       self.checkpoints.save(step, state, meta, evaluated)

@@ -44,6 +44,7 @@ def make_program(session: Session, feed: Feed) -> Program:
     to_plain(session.config.ema),
     session.train.accumulate,
     session.data.batch_size,
+    session.frozen,
   )
   names: list[str] = []
 

@@ -6,11 +6,11 @@ from typing import NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from data.source import Source, Spec, open_source
+from data.source import Examples, Spec
 from engine import run
 from engine.build import to_plain
 from engine.checkpoint import Checkpoints
-from engine.session import Session, open_session
+from engine.session import Session, open_session, open_testing
 from engine.state import State
 from errors import UserError
 
@@ -34,7 +34,8 @@ def restore_run(workdir: str, checkpoint: str) -> Restored:
 
   Args:
     workdir: the run's folder.
-    checkpoint: 'latest', 'best', or a step.
+    checkpoint: 'latest', 'best', a step, or '' for the best one where `config.train.patience`
+      waited for it, else the latest.
 
   Raises:
     UserError: no run, no such checkpoint, or it is damaged.
@@ -48,11 +49,16 @@ def restore_run(workdir: str, checkpoint: str) -> Restored:
   checkpoints = Checkpoints(workdir, **to_plain(config.checkpoint), read_only=True)
   if not checkpoints.steps():
     raise UserError(f'{workdir} has no checkpoint yet; train until the first one is saved')
+  checkpoint = checkpoint or _usual(checkpoints, session.train.patience)
   found = checkpoints.restore(session.abstract, _chosen(checkpoints, checkpoint))
   if found is None:
     raise UserError(f'every checkpoint of {workdir} is damaged; train again in another --workdir')
   state, meta = found
   return Restored(session, state, int(meta['step']))
+
+
+def _usual(checkpoints: Checkpoints, patience: int) -> str:
+  return 'best' if patience and checkpoints.best_step() is not None else 'latest'
 
 
 def _chosen(checkpoints: Checkpoints, which: str) -> int | None:
@@ -68,14 +74,13 @@ def _chosen(checkpoints: Checkpoints, which: str) -> int | None:
   return int(which)
 
 
-def open_split(session: Session, split: str) -> Source:
+def open_split(session: Session, split: str) -> Examples:
   """A split of the run's data set, by default (`''`) the one that training evaluated on.
 
   Raises:
     UserError: it is not to be had, or its examples look otherwise than those trained on.
   """
-  data = session.data
-  source = open_source(data.name, split or data.test_split, data.data_dir)
+  source = open_testing(session.data, split)
   if source.spec.features != session.spec.features:
     raise UserError(
       f'{source.spec.name} {source.spec.split} holds {source.spec.features}, but the run was '

@@ -12,11 +12,15 @@ from ml_collections import ConfigDict
 
 from engine.build import to_plain
 from engine.runtime import versions
+from engine.upgrade import upgraded
 from errors import UserError
 
 # Options that say how long a run goes, what it shows or where it computes, not what it computes.
 FREE = (
   'train.steps',
+  'train.epochs',
+  'train.patience',
+  'train.minimum_gain',
   'train.log_every',
   'train.sample_every',
   'train.evaluate_every',
@@ -76,7 +80,7 @@ def read_config(workdir: str) -> dict[str, Any]:
   Raises:
     UserError: the folder is no run, or its config is unreadable.
   """
-  return _read(workdir, 'config.json')
+  return upgraded(_read(workdir, 'config.json'))
 
 
 def read_description(workdir: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Builds what a config names: the objective with its modules, the optimizers, the state's shape."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,9 +10,10 @@ from ml_collections import ConfigDict
 
 from data import feed
 from data.feed import Feed
-from data.source import Spec, open_source
+from data.source import Examples, Spec, open_source
 from engine import optimizers, sharding
 from engine.build import build, call, to_plain
+from engine.init_rules import IsFrozen, is_frozen
 from engine.state import State, init_state
 from engine.step import examples_per_step
 from errors import UserError, nearest
@@ -22,7 +23,7 @@ PRECISIONS = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
 SECTIONS = (
   'objective', 'modules', 'optimizer', 'ema', 'data', 'train', 'checkpoint', 'evaluate', 'mesh',
-  'sharding', 'profile',
+  'sharding', 'init_from', 'init_rules', 'profile',
 )  # fmt: skip
 
 
@@ -30,7 +31,8 @@ class Train(NamedTuple):
   """The section `config.train`.
 
   Attributes:
-    steps: length of the run.
+    steps: length of the run, unless `epochs` ends it sooner.
+    epochs: passes over the training split; 0 leaves the length to `steps`.
     seed: of everything random.
     log_every: steps between lines of metrics.jsonl.
     sample_every: steps between sample grids.
@@ -39,9 +41,13 @@ class Train(NamedTuple):
     dispatch: most steps handed to the device at once.
     precision: of the computation, `float32` or `bfloat16`; parameters stay float32.
     accumulate: microbatches an update's batch is cut into, to need less memory.
+    patience: evaluations without a gain in `config.checkpoint.best` after which the run ends; 0
+      never ends it early.
+    minimum_gain: what counts as a gain.
   """
 
   steps: int
+  epochs: float
   seed: int
   log_every: int
   sample_every: int
@@ -50,15 +56,20 @@ class Train(NamedTuple):
   dispatch: int
   precision: str
   accumulate: int
+  patience: int
+  minimum_gain: float
 
 
 class Data(NamedTuple):
   """The section `config.data`.
 
   Attributes:
-    name: a data set: ours, or any that TFDS has prepared.
+    name: a data set: ours, or any that TFDS has prepared; several joined by '+'.
     split: trained on; TFDS's slices (`train[:90%]`) work.
-    test_split: evaluated on.
+    test_name: the data set evaluated on; '' means `name`, or the first of several.
+    test_split: its split.
+    classes: only the examples of these labels, which become 0, 1, …; empty for all.
+    columns: further columns of whole numbers to read, for metrics by group.
     batch_size: examples per update.
     data_dir: where prepared data sets lie; '' means $TFDS_DATA_DIR or ~/tensorflow_datasets.
     resident_mb: MiB up to which a decoded split lives on the devices; larger ones are streamed.
@@ -68,7 +79,10 @@ class Data(NamedTuple):
 
   name: str
   split: str
+  test_name: str
   test_split: str
+  classes: Sequence[int]
+  columns: Sequence[str]
   batch_size: int
   data_dir: str
   resident_mb: int
@@ -95,6 +109,13 @@ def train_options(config: ConfigDict) -> Train:
                'accumulate'):  # fmt: skip
     if getattr(options, name) < 1:
       raise UserError(f'config.train.{name}={getattr(options, name)} must be at least 1')
+  if options.epochs < 0 or options.patience < 0 or options.minimum_gain < 0:
+    raise UserError('config.train.epochs, patience and minimum_gain must be 0 or more')
+  if options.patience and not config.checkpoint.best:
+    raise UserError(
+      f'config.train.patience={options.patience} waits for a gain in config.checkpoint.best, which '
+      'is empty; name a figure there, e.g. eval/loss'
+    )
   if not 0 <= options.seed < 2**32:
     raise UserError(f'config.train.seed={options.seed} must be from 0 to {2**32 - 1}')
   if options.precision not in PRECISIONS:
@@ -106,7 +127,27 @@ def train_options(config: ConfigDict) -> Train:
 
 
 def data_options(config: ConfigDict) -> Data:
-  return call(Data, to_plain(config.data), 'config.data')
+  options = call(Data, to_plain(config.data), 'config.data')
+  as_tuple = lambda value: value if isinstance(value, tuple) else (value,)  # noqa: E731
+  return options._replace(classes=as_tuple(options.classes), columns=as_tuple(options.columns))
+
+
+def open_training(data: Data) -> Examples:
+  """The split that is trained on."""
+  return open_source(data.name, data.split, data.data_dir, data.classes, data.columns)
+
+
+def open_testing(data: Data, split: str = '') -> Examples:
+  """The split that is evaluated on, or another one of that data set."""
+  name = data.test_name or data.name.split('+')[0]
+  return open_source(name, split or data.test_split, data.data_dir, data.classes, data.columns)
+
+
+def length(train: Train, examples: int, per_step: int) -> int:
+  """Steps of a run over `examples` examples."""
+  if not train.epochs:
+    return train.steps
+  return min(train.steps, max(1, round(train.epochs * examples / per_step)))
 
 
 class Session(NamedTuple):
@@ -120,6 +161,7 @@ class Session(NamedTuple):
     spec: of the training split.
     objective: with its modules.
     optimizers: by player.
+    frozen: whether the parameter at a path stays as it was loaded.
     make_state: makes the state at step 0.
     abstract: that state as `jax.ShapeDtypeStruct`s with their shardings.
     per_step: examples that a step consumes.
@@ -132,6 +174,7 @@ class Session(NamedTuple):
   spec: Spec
   objective: Objective
   optimizers: Mapping[str, optimizers.Optimizer]
+  frozen: IsFrozen
   make_state: Callable[[], State]
   abstract: State
   per_step: int
@@ -167,21 +210,25 @@ def open_session(config: ConfigDict, spec: Spec | None = None) -> Session:
   train, data = train_options(config), data_options(config)
   mesh = call(sharding.make_mesh, to_plain(config.mesh), 'config.mesh')
   sharding.check_batch(data.batch_size, train.accumulate, mesh)
-  spec = spec or open_source(data.name, data.split, data.data_dir).spec
+  spec = spec or open_training(data).spec
   objective = build_objective(config, spec)
-  chains = build_optimizers(config, objective)
+  per_step = examples_per_step(objective, data.batch_size)
+  train = train._replace(steps=length(train, spec.n, per_step))
+  chains = build_optimizers(config, objective, train.steps)
   ema = to_plain(config.ema)
+  frozen = is_frozen(config.init_from, to_plain(config.init_rules))
 
   def make_state() -> State:
-    return init_state(objective, chains, ema, train.seed, example_batch(spec))
+    return init_state(objective, chains, ema, train.seed, example_batch(spec), frozen)
 
   shapes = jax.eval_shape(make_state)
   places = sharding.state_shardings(shapes, to_plain(config.sharding), mesh)
   abstract = jax.tree.map(
     lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, places
   )
-  per_step = examples_per_step(objective, data.batch_size)
-  return Session(config, train, data, mesh, spec, objective, chains, make_state, abstract, per_step)
+  return Session(
+    config, train, data, mesh, spec, objective, chains, frozen, make_state, abstract, per_step
+  )
 
 
 def open_feed(session: Session, step: int) -> Feed:
@@ -197,6 +244,8 @@ def open_feed(session: Session, step: int) -> Feed:
     workers=data.workers,
     mesh=session.mesh,
     used=step * session.per_step,
+    classes=data.classes,
+    columns=data.columns,
   )
 
 
@@ -220,8 +269,10 @@ def build_objective(config: ConfigDict, spec: Spec) -> Objective:
   )
 
 
-def build_optimizers(config: ConfigDict, objective: Objective) -> dict[str, optimizers.Optimizer]:
-  """One optimizer for every player; names must agree."""
+def build_optimizers(
+  config: ConfigDict, objective: Objective, steps: int
+) -> dict[str, optimizers.Optimizer]:
+  """One optimizer for every player of a run of `steps`; names must agree."""
   sections = to_plain(config.optimizer)
   names = [player.name for player in objective.players]
   _same_names('config.optimizer', sections, names, 'player')
@@ -229,7 +280,6 @@ def build_optimizers(config: ConfigDict, objective: Objective) -> dict[str, opti
   for module, decay in config.ema.items():
     if not 0 <= decay < 1:
       raise UserError(f'config.ema.{module}={decay} must be from 0 to below 1')
-  steps = train_options(config).steps
   return {
     player.name: call(
       optimizers.make_optimizer,

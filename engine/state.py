@@ -8,7 +8,9 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from engine.init_rules import IsFrozen, nothing, trainable
 from engine.optimizers import Optimizer
+from errors import UserError
 from objectives.base import Batch, Objective, Variables
 
 
@@ -20,7 +22,7 @@ class State:
     step: int32 scalar, steps taken.
     params: `{module: parameters}` float32.
     mutable: `{module: {collection: values}}`, e.g. batch statistics.
-    opt_state: `{player: optax state}`.
+    opt_state: `{player: optax state}`, nothing in it for a frozen parameter.
     ema: `{module: parameters}`, averages of the modules named in `config.ema`.
     key: typed PRNG key; never changes, every use folds in the step and a stream's name.
   """
@@ -44,8 +46,13 @@ def init_state(
   ema: Mapping[str, float],
   seed: int,
   batch: Batch,
+  frozen: IsFrozen = nothing,
 ) -> State:
-  """Returns the state at step 0, a pure function of the seed."""
+  """Returns the state at step 0, a pure function of the seed.
+
+  Raises:
+    UserError: every parameter of a player is `frozen`.
+  """
   key = jax.random.key(seed)
   variables = objective.init(stream_key(key, 'init'), batch)
   params = {module: tree['params'] for module, tree in variables.items()}
@@ -53,7 +60,13 @@ def init_state(
     module: {name: values for name, values in tree.items() if name != 'params'}
     for module, tree in variables.items()
   }
-  moved = {player.name: {m: params[m] for m in player.moves} for player in objective.players}
+  moved = {
+    player.name: trainable({m: params[m] for m in player.moves}, frozen)
+    for player in objective.players
+  }
+  for name, tree in moved.items():
+    if not jax.tree.leaves(tree):
+      raise UserError(f'config.init_rules freezes all that player "{name}" could train')
   return State(
     step=jnp.int32(0),
     params=params,

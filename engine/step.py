@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from engine.init_rules import IsFrozen, completed, nothing, trainable
 from engine.optimizers import Optimizer
 from engine.state import State, stream_key
 from objectives.base import Aux, Batch, Objective, Player
@@ -26,12 +27,13 @@ def make_step(
   ema: Mapping[str, float],
   accumulate: int,
   batch_size: int,
+  frozen: IsFrozen = nothing,
 ) -> Step:
   """Returns the pure function `(state, batch) -> (state, metrics)`.
 
   The batch has `examples_per_step` rows. Metrics are float32 scalars `PLAYER/NAME`, averaged over
   a player's repeats: `loss`, `gradient_norm` of each module it moves, `learning_rate`, and what its
-  loss reports.
+  loss reports. Parameters that are `frozen` stay as they are and have no gradient.
   """
 
   def step(state: State, batch: Batch) -> tuple[State, Metrics]:
@@ -59,6 +61,7 @@ def make_step(
         player,
         optimizer,
         accumulate,
+        frozen,
         params,
         mutable,
         opt_state,
@@ -88,12 +91,15 @@ def _cut(batch: Batch, pieces: int) -> dict[str, jax.Array]:
   return {name: x.reshape(-1, pieces, *x.shape[1:]) for name, x in batch.items()}
 
 
-def _update(player, optimizer, accumulate: int, params, mutable, opt_state, batch, key):
+def _update(
+  player, optimizer, accumulate: int, frozen: IsFrozen, params, mutable, opt_state, batch, key
+):
   """One update of one player: `((params, mutable, opt_state), metrics)`."""
-  moved = {module: params[module] for module in player.moves}
+  own = {module: params[module] for module in player.moves}
+  moved = trainable(own, frozen)
 
   def loss(moved, mutable, batch):
-    value, aux = player.loss({**params, **moved}, mutable, batch, key)
+    value, aux = player.loss({**params, **completed(moved, own)}, mutable, batch, key)
     return value, Aux({'loss': value, **aux.metrics}, {**mutable, **aux.mutable})
 
   gradient = jax.grad(loss, has_aux=True)
@@ -101,7 +107,8 @@ def _update(player, optimizer, accumulate: int, params, mutable, opt_state, batc
   gradients, norms = _with_norms(gradients)
   updates, opt_state = optimizer.update(gradients, opt_state, moved)
   moved = optax.apply_updates(moved, updates)
-  return ({**params, **moved}, aux.mutable, opt_state), {**aux.metrics, **norms}
+  params = {**params, **completed(moved, own)}
+  return (params, aux.mutable, opt_state), {**aux.metrics, **norms}
 
 
 def _with_norms(gradients: Mapping[str, Any]) -> tuple[Mapping[str, Any], Metrics]:
@@ -117,7 +124,7 @@ def _with_norms(gradients: Mapping[str, Any]) -> tuple[Mapping[str, Any], Metric
   squares = jax.tree.unflatten(structure, [square for _, square in held])
   norms = {
     f'gradient_norm/{module}' if len(squares) > 1 else 'gradient_norm': jnp.sqrt(
-      sum(jax.tree.leaves(tree))
+      sum(jax.tree.leaves(tree), jnp.float32(0))
     )
     for module, tree in squares.items()
   }

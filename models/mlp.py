@@ -34,18 +34,23 @@ class Generator(nn.Module):
     widths: units of the hidden layers, from the latents to the image.
     activation: of the hidden layers, a name in `jax.nn`.
     image_shape: (H, W, C), given by the data.
+    num_classes: how many labels there are, given by the data.
+    embedding_size: length of a label's embedding, where labels are told.
     dtype: of the computation; parameters are float32.
   """
 
   widths: Sequence[int]
   activation: str
   image_shape: Sequence[int]
+  num_classes: int = 0
+  embedding_size: int = 0
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, latents: jax.Array, train: bool) -> jax.Array:
+  def __call__(self, latents: jax.Array, labels: jax.Array | None, train: bool) -> jax.Array:
+    """The embedding of `labels`, int32 [B] or None, stands beside the latents."""
     del train
-    x = latents.astype(self.dtype)
+    x = _beside(latents, labels, self)
     for i, width in enumerate(self.widths):
       x = activation(self.activation)(nn.Dense(width, dtype=self.dtype, name=f'hidden_{i}')(x))
     x = nn.Dense(math.prod(self.image_shape), dtype=self.dtype, name='output')(x)
@@ -59,21 +64,55 @@ class Discriminator(nn.Module):
     widths: units of the hidden layers, from the image to the logit.
     activation: of the hidden layers, a name in `jax.nn`.
     dropout: share of the hidden units dropped in training, 0 to 1.
+    num_classes: how many labels there are, given by the data.
+    embedding_size: length of a label's embedding, where labels are told.
     dtype: of the computation; parameters are float32.
   """
 
   widths: Sequence[int]
   activation: str
   dropout: float = 0.0
+  num_classes: int = 0
+  embedding_size: int = 0
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-    x = images.reshape(images.shape[0], -1).astype(self.dtype)
+  def __call__(self, images: jax.Array, labels: jax.Array | None, train: bool) -> jax.Array:
+    """The embedding of `labels`, int32 [B] or None, stands beside the pixels."""
+    x = _beside(images.reshape(images.shape[0], -1), labels, self)
     for i, width in enumerate(self.widths):
       x = activation(self.activation)(nn.Dense(width, dtype=self.dtype, name=f'hidden_{i}')(x))
       x = nn.Dropout(self.dropout, deterministic=not train)(x)
     return nn.Dense(1, dtype=self.dtype, name='output')(x)[:, 0].astype(jnp.float32)
+
+
+def _beside(
+  inputs: jax.Array, labels: jax.Array | None, network: Generator | Discriminator
+) -> jax.Array:
+  """`inputs` [B, D] with an embedding of `labels` behind them (Mirza and Osindero 2014, section 3).
+
+  An embedding is N(0, 1) at first, like the latents. No labels make no parameters.
+
+  Raises:
+    UserError: the network has no classes or no size of embedding, and there are labels.
+  """
+  inputs = inputs.astype(network.dtype)
+  if labels is None:
+    return inputs
+  for field in ('num_classes', 'embedding_size'):
+    if getattr(network, field) < 1:
+      raise UserError(
+        f'mlp.{type(network).__name__} is told labels, so its {field}={getattr(network, field)} '
+        'must be at least 1'
+      )
+  embed = nn.Embed(
+    network.num_classes,
+    network.embedding_size,
+    embedding_init=nn.initializers.normal(1.0),
+    dtype=network.dtype,
+    name='label',
+  )
+  return jnp.concatenate([inputs, embed(labels)], axis=-1)
 
 
 class Encoder(nn.Module):
@@ -132,3 +171,35 @@ class Decoder(nn.Module):
       x = activation(self.activation)(Dense(width, dtype=self.dtype, name=f'hidden_{i}')(x))
     x = Dense(math.prod(self.image_shape) * self.outputs, dtype=self.dtype, name='output')(x)
     return x.astype(jnp.float32).reshape(-1, *self.image_shape, self.outputs)
+
+
+class MLP(nn.Module):
+  """Inputs `[B, …]` to `[B, outputs]` float32: logits of a classifier, values of a regression.
+
+  Attributes:
+    widths: units of the hidden layers; none makes a linear model.
+    activation: of the hidden layers, a name in `jax.nn`.
+    dropout: share of the hidden units dropped in training, 0 to below 1.
+    normalise: whether each input is first brought to mean 0 and variance 1, by the batch in
+      training and by running averages otherwise: for tables, whose columns have units.
+    outputs: given by the objective.
+    dtype: of the computation; parameters are float32.
+  """
+
+  widths: Sequence[int]
+  activation: str
+  dropout: float = 0.0
+  normalise: bool = False
+  outputs: int = 1
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, inputs: jax.Array, train: bool) -> jax.Array:
+    x = inputs.reshape(inputs.shape[0], -1)
+    if self.normalise:
+      x = nn.BatchNorm(not train, 0.99, use_bias=False, use_scale=False, name='normalise')(x)
+    x = x.astype(self.dtype)
+    for i, width in enumerate(self.widths):
+      x = activation(self.activation)(Dense(width, dtype=self.dtype, name=f'hidden_{i}')(x))
+      x = nn.Dropout(self.dropout, deterministic=not train)(x)
+    return Dense(self.outputs, dtype=self.dtype, name='output')(x).astype(jnp.float32)

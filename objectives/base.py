@@ -74,13 +74,20 @@ class Objective(Protocol):
     """Returns fresh variables of every module for batches shaped like `batch`."""
 
   def evaluate(self, variables: Variables, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
-    """Returns per-example arrays [B]; the engine masks the padding and averages."""
+    """Returns per-example arrays; the engine masks the padding.
+
+    Floats [B] are figures and averaged. Integers, and arrays with further axes, are what the model
+    says of each example (`prediction`, `probability` [B, K]): they go to the metrics that read it.
+    """
 
   def measure(self, variables: Variables, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
     """Returns further per-example arrays [B], too costly for training: evaluate.py alone asks."""
 
   def sample(self, variables: Variables, key: jax.Array, num: int, **conditions) -> jax.Array:
-    """Returns images float32 [num, H, W, C] in [0, 1], or tokens int32 [num, T]."""
+    """Returns images float32 [num, H, W, C] in [0, 1], or tokens int32 [num, T].
+
+    `sample` is None where there is nothing to draw from, as for a classifier.
+    """
 
 
 def pick(module: ModuleType, name: str, kind: str) -> Any:

@@ -54,7 +54,7 @@ def test_one_step_moves_every_player(name, data):
   objective = session.build_objective(config, description)
   state = session.open_session(config, description).make_state()
   step = make_step(
-    objective, session.build_optimizers(config, objective), to_plain(config.ema), 1, 4
+    objective, session.build_optimizers(config, objective, 10), to_plain(config.ema), 1, 4
   )
   rows = examples_per_step(objective, 4)
   batch = prepare(batch_of(description, rows), state.key, to_plain(config.data.augment))
@@ -102,7 +102,7 @@ def test_an_unknown_key_fails_wherever_it_is(path, tmp_path):
   with pytest.raises(UserError, match=key):
     session.train_options(config), session.data_options(config)
     objective = session.build_objective(config, spec('mnist5k'))
-    session.build_optimizers(config, objective)
+    session.build_optimizers(config, objective, 10)
     from engine.build import call
 
     call(Evaluate, to_plain(config.evaluate), 'config.evaluate')
@@ -140,7 +140,7 @@ def test_any_loss_with_any_penalty(loss):
     module.widths = (8,)
   objective = session.build_objective(config, description)
   state = session.open_session(config, description).make_state()
-  step = make_step(objective, session.build_optimizers(config, objective), {}, 1, 4)
+  step = make_step(objective, session.build_optimizers(config, objective, 10), {}, 1, 4)
   batch = prepare(batch_of(description, 8), state.key, to_plain(config.data.augment))
   after, metrics = jax.jit(step)(state.replace(ema={}), batch)
   assert {f'discriminator/{name}' for name in config.objective.penalties} <= metrics.keys()
@@ -159,7 +159,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters():
   dtypes = {leaf.dtype for leaf in jax.tree.leaves(state.params)}
   assert dtypes == {jnp.dtype('float32')}
   step = make_step(
-    objective, session.build_optimizers(config, objective), to_plain(config.ema), 1, 4
+    objective, session.build_optimizers(config, objective, 10), to_plain(config.ema), 1, 4
   )
   batch = jax.eval_shape(
     lambda: prepare(batch_of(description, 4), jax.random.key(0), to_plain(config.data.augment))

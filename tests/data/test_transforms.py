@@ -8,7 +8,7 @@ import pytest
 import errors
 from data import transforms
 
-OFF = {'crop': 0, 'flip': False, 'rotate': 0.0, 'scale': 0.0}
+OFF = {'crop': 0, 'flip': False, 'rotate': 0.0, 'scale': 0.0, 'cutout': 0, 'mixup': 0.0}
 KEY = jax.random.key(3)
 IMAGE = jnp.arange(1.0, 13.0).reshape(3, 4, 1)
 

@@ -9,18 +9,18 @@ from data.source import open_source
 from engine.evaluation import Evaluator
 from engine.sharding import make_mesh
 
-OFF = dict(crop=0, flip=False, rotate=0.0, scale=0.0)
+OFF = dict(crop=0, flip=False, rotate=0.0, scale=0.0, cutout=0, mixup=0.0)
 
 
 class Seen:
   """An objective whose figures are what it was shown."""
 
   def evaluate(self, variables, batch, key):
-    return {'index': batch['index'], 'pixel': batch['image'].mean((1, 2, 3))}
+    return {'index': batch['index'].astype(jnp.float32), 'pixel': batch['image'].mean((1, 2, 3))}
 
   def measure(self, variables, batch, key):
     return {
-      'squared_index': batch['index'] ** 2,
+      'squared_index': jnp.square(batch['index'].astype(jnp.float32)),
       'noise': jax.random.normal(key, batch['index'].shape),
     }
 
@@ -39,7 +39,7 @@ def source():
 
 
 def evaluator(source, batch_size, objective=None):
-  section = dict(batch_size=batch_size, samples=4, metrics={})
+  section = dict(batch_size=batch_size, samples=4, metrics={}, timed_calls=0)
   return Evaluator(
     objective or Seen(), section, source, 100, OFF, make_mesh(data=1, fsdp=1, tensor=1)
   )
@@ -48,7 +48,7 @@ def evaluator(source, batch_size, objective=None):
 @pytest.mark.parametrize('batch_size', [7, 50, 64])
 def test_every_example_counts_once(source, batch_size):
   key = jax.random.key(0)
-  figures = evaluator(source, batch_size).evaluate({}, key)
+  figures = evaluator(source, batch_size).evaluate({}, key, False).figures
   assert figures['index'].mean == np.arange(50).mean()
   np.testing.assert_allclose(figures['index'].standard_error, np.arange(50).std(ddof=1) / 50**0.5)
   pixels = source.read(range(50))['image'].astype(np.float64) / 255
@@ -59,7 +59,7 @@ def test_every_example_counts_once(source, batch_size):
 
 def test_progress_counts_up_to_the_split(source):
   seen = []
-  evaluator(source, 20).evaluate({}, jax.random.key(0), lambda done, figures: seen.append(
+  evaluator(source, 20).evaluate({}, jax.random.key(0), False, lambda done, figures: seen.append(
     (done, figures['index'])
   ))  # fmt: skip
   assert seen == [(20, 9.5), (40, 19.5), (50, 24.5)]

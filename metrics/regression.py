@@ -1,0 +1,39 @@
+"""Errors of a regression, in the target's own unit."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from metrics.base import Summary, Value
+from metrics.columns import take
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+  """`rmse`, `mae` and `r2`, from `target` [N] and `prediction` [N, 1].
+
+  `r2` is 1 − Σ (target − prediction)² / Σ (target − its mean)², 0 for the mean of the split as
+  prediction, below 0 for a worse one, and NaN where all targets are equal. All three are NaN where
+  a prediction is not finite.
+  """
+
+  def summarise(
+    self, columns: Mapping[str, np.ndarray], class_names: Sequence[str], details: bool
+  ) -> Summary:
+    del class_names, details
+    from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
+
+    target, prediction = take(columns, 'regression.Report', 'target', 'prediction')
+    target = target.astype(np.float64)
+    prediction = prediction.astype(np.float64)
+    if not np.isfinite(prediction).all():
+      return Summary({name: Value(float('nan')) for name in ('rmse', 'mae', 'r2')})
+    defined = np.ptp(target) > 0
+    return Summary(
+      {
+        'rmse': Value(float(root_mean_squared_error(target, prediction))),
+        'mae': Value(float(mean_absolute_error(target, prediction))),
+        'r2': Value(float(r2_score(target, prediction)) if defined else float('nan')),
+      }
+    )

@@ -1,0 +1,54 @@
+"""Convolutional network: convolutions and pools, then fully connected layers."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from errors import UserError
+from models.layers import Conv, Dense, max_pool
+from models.mlp import activation
+
+
+class CNN(nn.Module):
+  """Images `[B, H, W, C]` in [0, 1] to `[B, outputs]` float32.
+
+  Attributes:
+    channels: of the convolutions; each is followed by a pool that halves the sides.
+    kernel: side of the convolutions' kernels.
+    widths: units of the hidden layers behind them.
+    activation: a name in `jax.nn`.
+    dropout: share of the hidden units dropped in training, 0 to below 1.
+    outputs: given by the objective.
+    dtype: of the computation; parameters are float32.
+  """
+
+  channels: Sequence[int]
+  kernel: int
+  widths: Sequence[int]
+  activation: str
+  dropout: float = 0.0
+  outputs: int = 1
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+    height, width = images.shape[1:3]
+    if min(height, width) < 2 ** len(self.channels):
+      raise UserError(
+        f'{len(self.channels)} pools leave nothing of {height} × {width} pixels; give '
+        'config.modules.model.channels fewer entries'
+      )
+    activate = activation(self.activation)
+    x = (2 * images - 1).astype(self.dtype)
+    for i, channels in enumerate(self.channels):
+      x = Conv(channels, (self.kernel, self.kernel), dtype=self.dtype, name=f'conv_{i}')(x)
+      # Behind the pool it is a quarter of the work and, for monotone ones, the same result.
+      x = activate(max_pool(x, 2))
+    x = x.reshape(x.shape[0], -1)
+    for i, units in enumerate(self.widths):
+      x = activate(Dense(units, dtype=self.dtype, name=f'hidden_{i}')(x))
+      x = nn.Dropout(self.dropout, deterministic=not train)(x)
+    return Dense(self.outputs, dtype=self.dtype, name='output')(x).astype(jnp.float32)

@@ -1,0 +1,186 @@
+"""Classification and regression: one module `model`, one player, a loss of its outputs."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from errors import UserError
+from losses import classification
+from losses.labels import smoothed
+from objectives.base import Aux, Batch, Drawing, Player, Variables, apply_training, pick
+from sampling import attributions, heat_maps
+
+# The path from black to the image is cut into this many pieces for integrated gradients.
+_INTEGRATION_STEPS = 64
+# Side and step of the grey square of an occlusion map, as shares of the image's side.
+_WINDOW, _STRIDE = 1 / 7, 1 / 14
+
+
+@dataclasses.dataclass(frozen=True)
+class Classify:
+  """Module `model` (inputs, train) -> outputs [B, outputs]; its field `outputs` is set from here.
+
+  Attributes:
+    modules: the module, built.
+    input: what the model sees: `image`, or `inputs` of a table.
+    loss: a name in `losses.classification`; `squared` is a regression of `target`.
+    label_smoothing: ε, from 0 to below 1; see `losses.labels.smoothed`.
+    class_weights: a factor on the loss of the examples of each class; empty for 1.
+    num_classes: K, given by the data.
+  """
+
+  modules: Mapping[str, nn.Module]
+  input: str
+  loss: str
+  label_smoothing: float
+  class_weights: Sequence[float]
+  num_classes: int
+
+  def __post_init__(self):
+    where = 'config.objective'
+    if not 0 <= self.label_smoothing < 1:
+      raise UserError(f'{where}.label_smoothing={self.label_smoothing} must be from 0 to below 1')
+    if self._classes:
+      self._check_classes(where)
+    model = self.modules['model'].clone(outputs=self._loss.outputs(self.num_classes))
+    object.__setattr__(self, 'modules', {**self.modules, 'model': model})
+
+  def _check_classes(self, where: str) -> None:
+    classes = self.num_classes
+    if classes < 2:
+      has = 'no classes' if not classes else 'one class only'
+      raise UserError(
+        f'the data has {has}, and {where}.loss={self.loss} needs two or more; choose other data, '
+        f'other config.data.classes, or {where}.loss=squared for a target that is a number'
+      )
+    if self._loss.outputs(classes) == 1 and classes != 2:
+      raise UserError(
+        f'{where}.loss={self.loss} tells two classes apart and the data has {classes}; choose two '
+        'with --config.data.classes=3,5, or --config.objective.loss=softmax'
+      )
+    if self.class_weights and len(self.class_weights) != classes:
+      raise UserError(
+        f'{where}.class_weights has {len(self.class_weights)} entries, the data {classes} classes'
+      )
+    if self.class_weights and min(self.class_weights) < 0:
+      raise UserError(f'{where}.class_weights={tuple(self.class_weights)} must be 0 or more')
+
+  @property
+  def players(self) -> tuple[Player, ...]:
+    return (Player('model', ('model',), self._train_loss),)
+
+  def init(self, key: jax.Array, batch: Batch) -> Variables:
+    if self.input not in batch:
+      raise UserError(
+        f'the data has no "{self.input}", only {", ".join(sorted(batch))}; set '
+        'config.objective.input'
+      )
+    wanted = 'label' if self._classes else 'target'
+    if wanted not in batch:
+      raise UserError(
+        f'config.objective.loss={self.loss} learns a "{wanted}", and the data has only '
+        f'{", ".join(sorted(batch))}; choose another loss or other data'
+      )
+    return {'model': self.modules['model'].init(key, batch[self.input][:1], train=False)}
+
+  def evaluate(self, variables: Variables, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
+    """Loss and accuracy (classes), prediction and probability of each example.
+
+    The loss is the bare one, without smoothing and weights, so that figures of runs compare.
+    """
+    del key
+    outputs = self._apply(variables, batch[self.input])
+    prediction = self._loss.predict(outputs)
+    if not self._classes:
+      return {'loss': self._loss.loss(outputs, batch['target']), 'prediction': prediction}
+    return {
+      'loss': self._loss.loss(outputs, jax.nn.one_hot(batch['label'], self.num_classes)),
+      'accuracy': (prediction == batch['label']).astype(jnp.float32),
+      'prediction': prediction,
+      'probability': self._loss.probability(outputs),
+    }
+
+  def measure(self, variables: Variables, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
+    """Nothing: all figures are cheap."""
+    del variables, batch, key
+    return {}
+
+  # Nothing to draw from.
+  sample = None
+
+  @property
+  def drawings(self) -> Mapping[str, Drawing]:
+    if self.input != 'image' or not self._classes:
+      return {}
+    return {'explain': Drawing(self._explanations, 8, 'test images')}
+
+  # --- training
+
+  def _train_loss(self, params, mutable, batch: Batch, key: jax.Array):
+    outputs, changed = apply_training(
+      self.modules['model'],
+      params['model'],
+      mutable['model'],
+      batch[self.input],
+      key=jax.random.fold_in(key, batch['position'][0]),
+    )
+    losses = self._loss.loss(outputs, self._target(batch))
+    if self.class_weights:
+      losses *= jnp.asarray(self.class_weights)[batch['label']]
+    metrics = {}
+    if self._classes:
+      metrics['accuracy'] = (self._loss.predict(outputs) == batch['label']).mean()
+    return losses.mean(), Aux(metrics, {'model': changed})
+
+  def _target(self, batch: Batch) -> jax.Array:
+    """What the loss compares with: [B, K] shares of the classes, or [B] values."""
+    if not self._classes:
+      return batch['target']
+    target = smoothed(batch['label'], self.num_classes, self.label_smoothing)
+    if 'mixed_label' not in batch:
+      return target
+    other = smoothed(batch['mixed_label'], self.num_classes, self.label_smoothing)
+    share = batch['mixed_share'][:, None]
+    return (1 - share) * target + share * other
+
+  # --- small parts
+
+  @property
+  def _loss(self) -> classification.Loss:
+    return pick(classification, self.loss, 'loss')
+
+  @property
+  def _classes(self) -> bool:
+    return self._loss.scores is not None
+
+  def _apply(self, variables: Variables, inputs: jax.Array) -> jax.Array:
+    return self.modules['model'].apply(variables['model'], inputs, train=False)
+
+  # --- pictures of test images
+
+  def _explanations(self, variables: Variables, batch: Batch, key: jax.Array, num: int):
+    """Rows of a test image, its saliency, integrated gradients from black, and occlusion map, all
+    of the logit of the class that the model predicts."""
+    del key
+    images = batch['image'][:num]
+    predicted = self._loss.predict(self._apply(variables, images))
+
+    def score(images: jax.Array) -> jax.Array:
+      logits = self._loss.scores(self._apply(variables, images))
+      return jnp.take_along_axis(logits, predicted[:, None], axis=-1)[:, 0]
+
+    side = min(images.shape[1:3])
+    maps = (
+      attributions.saliency(score, images),
+      attributions.integrated_gradients(
+        score, images, jnp.zeros_like(images), _INTEGRATION_STEPS
+      ).sum(axis=-1),
+      attributions.occlusion(
+        score, images, max(1, round(side * _WINDOW)), max(1, round(side * _STRIDE)), 0.5
+      ),
+    )
+    plain = jnp.zeros(images.shape[:3])
+    return jnp.stack([heat_maps.overlay(images, m) for m in (plain, *maps)], axis=1)
