@@ -23,6 +23,8 @@ def defaults() -> ConfigDict:
     test_split='test',
     classes=(),
     columns=(),
+    folds=0,
+    fold=0,
     batch_size=128,
     data_dir='',
     resident_mb=2048,

@@ -1,6 +1,5 @@
 """What the loop takes its batches from, and the choice between the two kinds of it."""
 
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 import jax
@@ -9,7 +8,7 @@ from jax.sharding import Mesh
 import errors
 from data import arrays, placement
 from data.resident import Resident
-from data.source import open_source
+from data.source import Examples
 from data.spec import Spec
 from data.stream import Stream
 
@@ -39,22 +38,18 @@ class Feed(Protocol):
 
 def open_feed(
   *,
-  name: str,
-  split: str,
-  data_dir: str,
+  source: Examples,
   batch_size: int,
   seed: int,
   resident_mb: int,
   workers: int,
   mesh: Mesh,
   used: int = 0,
-  classes: Sequence[int] = (),
-  columns: Sequence[str] = (),
 ) -> Feed:
   """Returns a feed: on the devices where the decoded split fits `resident_mb`, else streamed.
 
   Args:
-    name, split, data_dir, classes, columns: see `open_source`.
+    source: the examples.
     batch_size: examples in a global batch; may exceed the split, a batch may cross epochs.
     seed: of the order of examples, 0 <= seed < 2**32.
     resident_mb: MiB that each device may hold of decoded data; 0 always streams.
@@ -63,10 +58,9 @@ def open_feed(
     used: the position training starts from; only spares a stream a restart.
 
   Raises:
-    UserError: the data set cannot be had, or a number above is out of range.
+    UserError: a number above is out of range.
   """
   _check(batch_size, seed, workers, mesh)
-  source = open_source(name, split, data_dir, classes, columns)
   if arrays.size_bytes(source.spec) <= resident_mb * _MIB:
     return Resident(arrays.load_arrays(source), source.spec, batch_size, seed, mesh)
   return Stream(source, batch_size, seed, mesh, workers, used)

@@ -1,13 +1,16 @@
-"""Examples chosen from others: some classes of a split, or several splits one after another."""
+"""Examples chosen from others: some classes, a fold, several splits one after another."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 import errors
 from data.spec import Spec
+
+# `data.arrays.load_arrays`: every example of something, as arrays.
+Load = Callable[[Any], dict[str, np.ndarray]]
 
 
 class OfClasses:
@@ -57,8 +60,86 @@ class OfClasses:
 
   def read(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
     """Returns the decoded examples, each feature of the spec stacked along a new first axis."""
-    values = self._examples.read(self._index[np.asarray(indices, np.int64)])
+    return self._relabelled(self._examples.read(self._index[np.asarray(indices, np.int64)]))
+
+  def gather(self, load: Load) -> dict[str, np.ndarray]:
+    """Returns all examples as arrays, `load` doing so for those that these are chosen from."""
+    return self._relabelled({n: a[self._index] for n, a in load(self._examples).items()})
+
+  def _relabelled(self, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {**values, 'label': self._new[values['label']]}
+
+  def column(self, name: str) -> np.ndarray:
+    """Returns one feature of every example, [N, …]."""
+    values = self._examples.column(name)[self._index]
+    return self._new[values] if name == 'label' else values
+
+
+class Fold:
+  """One of several equal parts of the examples, or all the other parts.
+
+  The parts are neighbours in the order of the split, which TFDS shuffles when it prepares it. All
+  folds train on the same number of examples, so that their runs are the same program: where the
+  folds do not come out even, the last one beside the smaller parts sits out of the training.
+
+  Args:
+    examples: a `data.source.Examples`.
+    fold: which part, from 0.
+    folds: how many parts.
+    held_out: whether the part itself is wanted; else the rest.
+
+  Raises:
+    UserError: fewer than two folds, more than examples, or no such fold.
+  """
+
+  def __init__(self, examples: Any, fold: int, folds: int, held_out: bool):
+    spec = examples.spec
+    if not 2 <= folds <= spec.n:
+      raise errors.UserError(
+        f'{folds} folds cannot be cut from the {spec.n:,} examples of {spec.name} {spec.split}: '
+        f'choose from 2 to {spec.n:,}.'
+      )
+    if not 0 <= fold < folds:
+      raise errors.UserError(f'config.data.fold={fold} must be from 0 to {folds - 1}.')
+    start, stop = fold_bounds(fold, folds, spec.n)
+    self._examples = examples
+    if held_out:
+      self._index = np.arange(start, stop)
+    else:
+      rest = np.r_[0:start, stop : spec.n]
+      self._index = rest[: fold_training_size(folds, spec.n)]
+    self.stamp = examples.stamp
+    part = 'of' if held_out else 'without'
+    self.spec = spec._replace(
+      n=len(self._index),
+      split=f'{spec.split}, {part} fold {fold} of {folds}',
+      identity=_digest(spec.identity, part, str(fold), str(folds)),
+    )
+
+  def __len__(self) -> int:
+    return self.spec.n
+
+  def read(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
+    """Returns the decoded examples, each feature of the spec stacked along a new first axis."""
+    return self._examples.read(self._index[np.asarray(indices, np.int64)])
+
+  def gather(self, load: Load) -> dict[str, np.ndarray]:
+    """Returns all examples as arrays, `load` doing so for those that these are chosen from."""
+    return {name: array[self._index] for name, array in load(self._examples).items()}
+
+  def column(self, name: str) -> np.ndarray:
+    """Returns one feature of every example, [N, …]."""
+    return self._examples.column(name)[self._index]
+
+
+def fold_bounds(fold: int, folds: int, n: int) -> tuple[int, int]:
+  """The examples [start, stop) of a fold; sizes differ by one at most."""
+  return n * fold // folds, n * (fold + 1) // folds
+
+
+def fold_training_size(folds: int, n: int) -> int:
+  """How many examples every fold trains on: all but its own, less one where folds are uneven."""
+  return n - -(-n // folds)
 
 
 class Joined:
@@ -109,6 +190,11 @@ class Joined:
   def column(self, name: str) -> np.ndarray:
     """Returns one feature of every example, [N, …]."""
     return np.concatenate([part.column(name) for part in self._parts])
+
+  def gather(self, load: Load) -> dict[str, np.ndarray]:
+    """Returns all examples as arrays, `load` doing so for those that these are chosen from."""
+    parts = [load(part) for part in self._parts]
+    return {name: np.concatenate([part[name] for part in parts]) for name in self.spec.features}
 
 
 def _look(spec: Spec) -> str:

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from data import feed
 from data.feed import Feed
+from data.selection import Fold
 from data.source import Examples, Spec, open_source
 from engine import optimizers, sharding
 from engine.build import build, call, to_plain
@@ -70,6 +71,9 @@ class Data(NamedTuple):
     test_split: its split.
     classes: only the examples of these labels, which become 0, 1, …; empty for all.
     columns: further columns of whole numbers to read, for metrics by group.
+    folds: parts that `split` is cut into for a cross-validation; 0 is none. Then `fold` is
+      evaluated on and the others are trained on; `test_name` and `test_split` wait for the end.
+    fold: which one, from 0.
     batch_size: examples per update.
     data_dir: where prepared data sets lie; '' means $TFDS_DATA_DIR or ~/tensorflow_datasets.
     resident_mb: MiB up to which a decoded split lives on the devices; larger ones are streamed.
@@ -83,6 +87,8 @@ class Data(NamedTuple):
   test_split: str
   classes: Sequence[int]
   columns: Sequence[str]
+  folds: int
+  fold: int
   batch_size: int
   data_dir: str
   resident_mb: int
@@ -133,12 +139,16 @@ def data_options(config: ConfigDict) -> Data:
 
 
 def open_training(data: Data) -> Examples:
-  """The split that is trained on."""
-  return open_source(data.name, data.split, data.data_dir, data.classes, data.columns)
+  """What is trained on."""
+  whole = open_source(data.name, data.split, data.data_dir, data.classes, data.columns)
+  return Fold(whole, data.fold, data.folds, held_out=False) if data.folds else whole
 
 
 def open_testing(data: Data, split: str = '') -> Examples:
-  """The split that is evaluated on, or another one of that data set."""
+  """What is evaluated on, or another split of that data set."""
+  if data.folds and not split:
+    whole = open_source(data.name, data.split, data.data_dir, data.classes, data.columns)
+    return Fold(whole, data.fold, data.folds, held_out=True)
   name = data.test_name or data.name.split('+')[0]
   return open_source(name, split or data.test_split, data.data_dir, data.classes, data.columns)
 
@@ -235,17 +245,13 @@ def open_feed(session: Session, step: int) -> Feed:
   """The batches of a session from `step` on."""
   data = session.data
   return feed.open_feed(
-    name=data.name,
-    split=data.split,
-    data_dir=data.data_dir,
+    source=open_training(data),
     batch_size=session.per_step,
     seed=session.train.seed,
     resident_mb=data.resident_mb,
     workers=data.workers,
     mesh=session.mesh,
     used=step * session.per_step,
-    classes=data.classes,
-    columns=data.columns,
   )
 
 

@@ -8,6 +8,8 @@ ADDED = {
   'data.test_name': '',
   'data.classes': [],
   'data.columns': [],
+  'data.folds': 0,
+  'data.fold': 0,
   'data.augment.cutout': 0,
   'data.augment.mixup': 0.0,
   'train.epochs': 0.0,

@@ -1,6 +1,8 @@
 """DCGAN (Radford et al. 2016): strided convolutions, batch normalisation, no pooling.
 
-Two upsamplings and two downsamplings, so any image whose sides are multiples of four.
+Two upsamplings and two downsamplings, so any image whose sides are multiples of four. Where labels
+are told, the generator's batch normalisation is conditional and the discriminator is a projection
+discriminator (Miyato and Koyama 2018).
 """
 
 import math
@@ -25,15 +27,18 @@ class Generator(nn.Module):
     widths: channels of the feature maps, smallest map first; there is one doubling of the side per
       width, the last of them to the image.
     image_shape: (H, W, C), given by the data.
+    num_classes: how many labels there are, given by the data.
     dtype: of the computation; parameters are float32.
   """
 
   widths: Sequence[int]
   image_shape: Sequence[int]
+  num_classes: int = 0
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, latents: jax.Array, train: bool) -> jax.Array:
+  def __call__(self, latents: jax.Array, labels: jax.Array | None, train: bool) -> jax.Array:
+    """`labels`, int32 [B] or None, choose the scale and bias of every normalisation."""
     height, width, channels = self.image_shape
     factor = 2 ** len(self.widths)
     if height % factor or width % factor:
@@ -48,7 +53,11 @@ class Generator(nn.Module):
     )(x)
     x = x.reshape(-1, *start)
     for i, following in enumerate((*self.widths[1:], channels)):
-      x = nn.relu(normalise(train, self.dtype, f'norm_{i}')(x))
+      if labels is None:
+        x = normalise(train, self.dtype, f'norm_{i}')(x)
+      else:
+        x = ConditionalBatchNorm(self.num_classes, self.dtype, name=f'norm_{i}')(x, labels, train)
+      x = nn.relu(x)
       last = i == len(self.widths) - 1
       x = ConvTranspose(
         following,
@@ -67,14 +76,20 @@ class Discriminator(nn.Module):
 
   Attributes:
     widths: channels of the feature maps, largest map first; each halves the side.
+    num_classes: how many labels there are, given by the data.
     dtype: of the computation; parameters are float32.
   """
 
   widths: Sequence[int]
+  num_classes: int = 0
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+  def __call__(self, images: jax.Array, labels: jax.Array | None, train: bool) -> jax.Array:
+    """With `labels`, int32 [B], the logit is ψ(φ(x)) + ⟨embed(y), φ(x)⟩ (Miyato and Koyama 2018,
+    eq. 3). φ are the flat features that the output layer ψ reads: without pooling, as in all of
+    DCGAN, so that a class may look at places.
+    """
     x = (2 * images - 1).astype(self.dtype)
     for i, channels in enumerate(self.widths):
       x = Conv(
@@ -90,13 +105,61 @@ class Discriminator(nn.Module):
         x = normalise(train, self.dtype, f'norm_{i}')(x)
       x = nn.leaky_relu(x, 0.2)
     x = x.reshape(x.shape[0], -1)
-    return Dense(1, kernel_init=_initial, dtype=self.dtype, name='output')(x)[:, 0].astype(
-      jnp.float32
+    logits = Dense(1, kernel_init=_initial, dtype=self.dtype, name='output')(x)[:, 0]
+    if labels is not None:
+      _check_classes(self.num_classes)
+      embed = nn.Embed(
+        self.num_classes, x.shape[1], embedding_init=_initial, dtype=self.dtype, name='label'
+      )
+      logits += jnp.sum(embed(labels) * x, axis=-1)
+    return logits.astype(jnp.float32)
+
+
+class ConditionalBatchNorm(nn.Module):
+  """Batch normalisation with a scale and a bias for each label (Dumoulin et al. 2017, section 2.2,
+  who normalise single images). The statistics are of the whole batch, whatever its labels.
+
+  Attributes:
+    num_classes: how many labels there are.
+    dtype: of the result; parameters are float32.
+  """
+
+  num_classes: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, labels: jax.Array, train: bool) -> jax.Array:
+    """x [B, H, W, C] and labels int32 [B] → [B, H, W, C]."""
+    _check_classes(self.num_classes)
+    shape = (self.num_classes, x.shape[-1])
+    tables = (
+      self.param('scale', nn.initializers.ones, shape),
+      self.param('bias', nn.initializers.zeros, shape),
     )
+    scale, bias = (jnp.take(table, labels, axis=0)[:, None, None] for table in tables)
+    x = normalise(train, jnp.float32, 'batch', affine=False)(x)
+    return (x * scale + bias).astype(self.dtype)
 
 
-def normalise(train: bool, dtype: Any, name: str) -> nn.Module:
-  """Batch normalisation: the batch's statistics in training, running averages otherwise."""
+def normalise(train: bool, dtype: Any, name: str, affine: bool = True) -> nn.Module:
+  """Batch normalisation: the batch's statistics in training, running averages otherwise.
+
+  Without `affine` it has neither scale nor bias.
+  """
   return nn.BatchNorm(
-    use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name
+    use_running_average=not train,
+    momentum=0.9,
+    epsilon=1e-5,
+    use_scale=affine,
+    use_bias=affine,
+    dtype=dtype,
+    name=name,
   )
+
+
+def _check_classes(num_classes: int) -> None:
+  if num_classes < 1:
+    raise UserError(
+      f'num_classes={num_classes} of a DCGAN that is told labels must be at least 1; take a data '
+      'set with classes'
+    )

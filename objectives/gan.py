@@ -21,10 +21,14 @@ from objectives.base import (
 )
 from sampling import latent_walks
 
+# Places along a row of an interpolation.
+_STEPS = 11
+
 
 @dataclasses.dataclass(frozen=True)
 class GAN:
-  """Modules `generator` (latents, train) -> images and `discriminator` (images, train) -> logits.
+  """Modules `generator` (latents, labels, train) -> images and `discriminator` (images, labels,
+  train) -> logits. `labels` are int32 [B], or None where the model is not told any.
 
   Attributes:
     modules: the two modules, built.
@@ -60,20 +64,24 @@ class GAN:
 
   def init(self, key: jax.Array, batch: Batch) -> Variables:
     generator_key, discriminator_key = jax.random.split(key)
-    latents = jnp.zeros((1, self.latent_size))
+    first = {name: value[:1] for name, value in batch.items()}
+    latents, labels = jnp.zeros((1, self.latent_size)), self._labels(first)
     return {
-      'generator': self.modules['generator'].init(generator_key, latents, train=False),
+      'generator': self.modules['generator'].init(generator_key, latents, labels, train=False),
       'discriminator': self.modules['discriminator'].init(
-        discriminator_key, batch['image'][:1], train=False
+        discriminator_key, first['image'], labels, train=False
       ),
     }
 
   def evaluate(self, variables: Variables, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
     """Losses and logits on real images and as many generated ones."""
-    fake = self._generate(variables, example_keys(key, batch))
+    labels = self._labels(batch)
+    fake = self._generate(variables, self._latents(example_keys(key, batch)), labels)
     discriminator = self.modules['discriminator']
-    real_logits = discriminator.apply(variables['discriminator'], batch['image'], train=False)
-    fake_logits = discriminator.apply(variables['discriminator'], fake, train=False)
+    real_logits, fake_logits = (
+      discriminator.apply(variables['discriminator'], images, labels, train=False)
+      for images in (batch['image'], fake)
+    )
     loss = pick(adversarial, self.loss, 'adversarial loss')
     return {
       'discriminator_loss': loss.discriminator(real_logits, fake_logits),
@@ -93,20 +101,34 @@ class GAN:
 
   def sample(self, variables: Variables, key: jax.Array, num: int) -> jax.Array:
     """Images float32 [num, H, W, C] in [0, 1]; the first k of them do not depend on `num`."""
-    return self._generate(variables, example_keys(key, {'position': jnp.arange(num)}))
+    return self._generate(variables, self._prior_latents(key, num), self._labels_in_turn(num))
+
+  # --- what a variant changes
+
+  def _labels(self, batch: Batch) -> jax.Array | None:
+    """The labels [B] that the modules are told of `batch`; here none."""
+    del batch
+
+  def _labels_in_turn(self, num: int, times: int = 1) -> jax.Array | None:
+    """Labels [num · times] where nobody gives any, each `times` on end; here none."""
+    del num, times
+
+  # --- small parts
 
   def _interpolations(self, variables: Variables, batch: Batch, key: jax.Array, num: int):
-    """The way between two random latents, in every row another."""
+    """The way between two random latents, in every row another, under one label a row."""
     del batch
-    ends = self._latents(example_keys(key, {'position': jnp.arange(2 * num)}))
+    ends = self._prior_latents(key, 2 * num)
+    labels = self._labels_in_turn(num, times=_STEPS)
+    return latent_walks.interpolate(
+      lambda z: self._generate(variables, z, labels), ends[::2], ends[1::2], _STEPS
+    )
 
-    def generate(latents: jax.Array) -> jax.Array:
-      return self.modules['generator'].apply(variables['generator'], latents, train=False)
+  def _generate(self, variables: Variables, latents: jax.Array, labels: jax.Array | None):
+    return self.modules['generator'].apply(variables['generator'], latents, labels, train=False)
 
-    return latent_walks.interpolate(generate, ends[::2], ends[1::2], steps=11)
-
-  def _generate(self, variables: Variables, keys: jax.Array) -> jax.Array:
-    return self.modules['generator'].apply(variables['generator'], self._latents(keys), train=False)
+  def _prior_latents(self, key: jax.Array, num: int) -> jax.Array:
+    return self._latents(example_keys(key, {'position': jnp.arange(num)}))
 
   def _latents(self, keys: jax.Array) -> jax.Array:
     return jax.vmap(lambda key: jax.random.normal(key, (self.latent_size,)))(keys)
@@ -119,16 +141,18 @@ class GAN:
       params['generator'],
       mutable['generator'],
       self._latents(example_keys(latent_key, batch)),
+      self._labels(batch),
       key=jax.random.fold_in(dropout_key, batch['position'][0]),
     )
 
-  def _judge(self, params, mutable, images: jax.Array, key: jax.Array):
+  def _judge(self, params, mutable, images: jax.Array, labels: jax.Array | None, key: jax.Array):
     """Logits [B] of the discriminator in training, and its changed collections."""
     return apply_training(
       self.modules['discriminator'],
       params['discriminator'],
       mutable['discriminator'],
       images,
+      labels,
       key=key,
     )
 
@@ -136,16 +160,17 @@ class GAN:
     fake_key, real_key, judge_key, penalty_key = jax.random.split(key, 4)
     # The generator's statistics move in its own turn only.
     fake, _ = self._fake(params, mutable, batch, fake_key)
-    fake = jax.lax.stop_gradient(fake)
+    fake, labels = jax.lax.stop_gradient(fake), self._labels(batch)
     dropout_key = jax.random.fold_in(judge_key, batch['position'][0])
     real_logits, changed = self._judge(
-      params, mutable, batch['image'], jax.random.fold_in(real_key, batch['position'][0])
+      params, mutable, batch['image'], labels, jax.random.fold_in(real_key, batch['position'][0])
     )
     after_real = {**mutable, 'discriminator': changed}
-    fake_logits, changed = self._judge(params, after_real, fake, dropout_key)
+    fake_logits, changed = self._judge(params, after_real, fake, labels, dropout_key)
 
     def discriminator(images):
-      return self._judge(params, mutable, images, dropout_key)[0]
+      # A penalty may mix the real and the generated image of an example: both have its label.
+      return self._judge(params, mutable, images, labels, dropout_key)[0]
 
     pair = pick(adversarial, self.loss, 'adversarial loss')
     loss = pair.discriminator(real_logits, fake_logits).mean()
@@ -163,6 +188,6 @@ class GAN:
     fake_key, judge_key = jax.random.split(key)
     fake, changed = self._fake(params, mutable, batch, fake_key)
     dropout_key = jax.random.fold_in(judge_key, batch['position'][0])
-    logits, _ = self._judge(params, mutable, fake, dropout_key)
+    logits, _ = self._judge(params, mutable, fake, self._labels(batch), dropout_key)
     loss = pick(adversarial, self.loss, 'adversarial loss').generator(logits).mean()
     return loss, Aux({}, {'generator': changed})

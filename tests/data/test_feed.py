@@ -144,11 +144,9 @@ def test_worker_processes_give_the_same(part, mesh):
     made.close()
 
 
-def options(root, mesh, **changed):
+def options(part, mesh, **changed):
   return {
-    'name': 'mnist5k',
-    'split': 'train[:100]',
-    'data_dir': str(root),
+    'source': part,
     'batch_size': BATCH,
     'seed': SEED,
     'resident_mb': 1,
@@ -158,9 +156,9 @@ def options(root, mesh, **changed):
   }
 
 
-def test_what_fits_is_resident_and_the_rest_is_streamed(prepared_root, mesh, part):
-  small = feed.open_feed(**options(prepared_root, mesh))
-  large = feed.open_feed(**options(prepared_root, mesh, resident_mb=0))
+def test_what_fits_is_resident_and_the_rest_is_streamed(mesh, part):
+  small = feed.open_feed(**options(part, mesh))
+  large = feed.open_feed(**options(part, mesh, resident_mb=0))
   assert isinstance(small, Resident) and isinstance(large, Stream)
   for one in (small, large):
     assert one.spec == part.spec and one.batch_size == BATCH
@@ -182,9 +180,9 @@ def test_size_counts_every_feature(mnist5k):
     ({'workers': -1}, 'workers=-1 is negative'),
   ],
 )
-def test_mistakes_are_named(prepared_root, mesh, changed, text):
+def test_mistakes_are_named(part, mesh, changed, text):
   with pytest.raises(errors.UserError, match=text):
-    feed.open_feed(**options(prepared_root, mesh, **changed))
+    feed.open_feed(**options(part, mesh, **changed))
 
 
 EIGHT = """

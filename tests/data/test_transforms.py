@@ -125,3 +125,49 @@ def test_an_example_looks_the_same_in_any_batch(augment):
 def test_mistakes_are_named(augment, text):
   with pytest.raises(errors.UserError, match=text):
     transforms.prepare(batch_of([1]), KEY, augment)
+
+
+@pytest.mark.parametrize(('row', 'column'), [(0, 0), (-1, 2), (2, 3)])
+def test_cutout_blackens_a_square_and_edges_cut_it_off(row, column):
+  expected = np.array(IMAGE[..., 0])
+  for y in range(3):
+    for x in range(4):
+      if row <= y < row + 2 and column <= x < column + 2:
+        expected[y, x] = 0
+  np.testing.assert_array_equal(transforms.cutout(IMAGE, row, column, 2)[..., 0], expected)
+
+
+def test_random_cutout_is_centred_on_any_pixel():
+  keys = jax.random.split(KEY, 400)
+  got = np.asarray(jax.vmap(lambda key: transforms.random_cutout(IMAGE, key, 3))(keys))[..., 0]
+  expected = {
+    np.asarray(transforms.cutout(IMAGE, y - 1, x - 1, 3)).tobytes()
+    for y in range(3)
+    for x in range(4)
+  }
+  assert {image[..., None].tobytes() for image in got} == expected
+
+
+def test_mixup_mixes_an_image_with_the_next_and_says_so():
+  batch = {**batch_of(range(50)), 'label': jnp.arange(50, dtype=jnp.int32)}
+  plain = transforms.prepare(batch, KEY, OFF)['image']
+  got = jax.jit(lambda b: transforms.prepare(b, KEY, {**OFF, 'mixup': 0.4}))(batch)
+  share = got['mixed_share']
+  assert 0 <= float(share.min()) and 0.05 < float(share.mean()) and float(share.max()) <= 0.5
+  np.testing.assert_array_equal(got['label'], np.arange(50))
+  np.testing.assert_array_equal(got['mixed_label'], (np.arange(50) + 1) % 50)
+  weight = share[:, None, None, None]
+  np.testing.assert_allclose(
+    got['image'], (1 - weight) * plain + weight * np.roll(plain, -1, axis=0), atol=1e-6
+  )
+  # Beta(0.4, 0.4) folded at one half has this mean.
+  draws = np.random.default_rng(0).beta(0.4, 0.4, 100_000)
+  wanted = np.minimum(draws, 1 - draws)
+  assert abs(float(share.mean()) - wanted.mean()) < 4 * wanted.std() / 50**0.5
+
+
+def test_augmentation_of_a_table_is_refused():
+  table = {'inputs': jnp.zeros((2, 3))}
+  assert transforms.prepare(table, KEY, OFF).keys() == {'inputs'}
+  with pytest.raises(errors.UserError, match='flip is for images'):
+    transforms.prepare(table, KEY, {**OFF, 'flip': True})

@@ -1,0 +1,18 @@
+"""`dcgan.py` told the label: python sample.py --workdir=runs/cdcgan --label=3 draws threes.
+
+  python train.py --config=configs/cdcgan.py
+  python train.py --config=configs/cdcgan.py:cifar10
+
+A projection discriminator, and batch normalisation with a scale and a bias for each label.
+TODO-FIGURES
+"""
+
+from ml_collections import ConfigDict
+
+from configs import dcgan
+
+
+def get_config(data: str = 'mnist5k') -> ConfigDict:
+  config = dcgan.get_config(data)
+  config.objective.name = 'cgan'
+  return config

@@ -1,0 +1,20 @@
+"""`gan.py` told the label: python sample.py --workdir=runs/cgan --label=3 draws threes.
+
+  python train.py --config=configs/cgan.py
+  python train.py --config=configs/cgan.py:fashion_mnist
+
+Both networks read an embedding of the label beside their input.
+TODO-FIGURES
+"""
+
+from ml_collections import ConfigDict
+
+from configs import gan
+
+
+def get_config(data: str = 'mnist5k') -> ConfigDict:
+  config = gan.get_config(data)
+  config.objective.name = 'cgan'
+  for module in config.modules.values():
+    module.embedding_size = 50
+  return config

@@ -1,0 +1,25 @@
+"""When a run has waited long enough."""
+
+import pytest
+
+from engine.patience import Patience
+
+
+@pytest.mark.parametrize(
+  ('mode', 'gain', 'values', 'waited'),
+  [
+    ('max', 0.0, [0.5, 0.6, 0.6, 0.59], [0, 0, 1, 2]),
+    ('min', 0.0, [3.0, 2.0, 2.5, 1.0, 1.0], [0, 0, 1, 0, 1]),
+    ('max', 0.1, [0.5, 0.55, 0.59, 0.61], [0, 1, 2, 0]),
+    ('min', 0.1, [3.0, 2.95, 2.91, 2.89], [0, 1, 2, 0]),
+    ('max', 0.0, [float('nan'), 0.5, float('nan'), 0.4], [1, 0, 1, 2]),
+  ],
+)
+def test_evaluations_without_a_gain_are_counted(mode, gain, values, waited):
+  state, seen = Patience(), []
+  for value in values:
+    state = state.after(value, mode, gain)
+    seen.append(state.waited)
+  assert seen == waited
+  best = (max if mode == 'max' else min)(v for v in values if v == v)
+  assert state.best == pytest.approx(best, abs=gain)
