@@ -27,6 +27,6 @@ def get_config(data: str = 'mnist5k') -> ConfigDict:
   config.data.augment.crop = 2
   # Clothes look the same from the left; digits do not.
   config.data.augment.flip = data not in ('mnist5k', 'mnist')
-  config.train.epochs = 16.0
+  config.train.epochs = 15.0
   config.train.evaluate_every = 469
   return config

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from configs import mlp
 from configs.defaults import optimizer
+from errors import UserError, nearest
 
 # What differs between the two tables.
 TABLES: dict[str, dict[str, Any]] = {
@@ -24,6 +25,11 @@ TABLES: dict[str, dict[str, Any]] = {
 
 
 def get_config(data: str = 'breast_cancer') -> ConfigDict:
+  if data not in TABLES:
+    raise UserError(
+      f'configs/tabular.py:{data} is no table{nearest(data, TABLES)}; there are: '
+      f'{", ".join(TABLES)}'
+    )
   table = TABLES[data]
   config = mlp.get_config(data)
   config.objective.input = 'inputs'

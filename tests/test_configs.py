@@ -22,12 +22,34 @@ ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(
   p.stem for p in (ROOT / 'configs').glob('*.py') if p.stem not in ('__init__', 'defaults')
 )
-SHAPES = {'mnist5k': (28, 28, 1), 'cifar10': (32, 32, 3)}
+LABEL = {'label': ((), 'int32')}
+# What the data sets look like, and how many classes they have.
+LOOKS = {
+  'mnist5k': ({'image': ((28, 28, 1), 'uint8'), **LABEL}, 10),
+  'cifar10': ({'image': ((32, 32, 3), 'uint8'), **LABEL}, 10),
+  'breast_cancer': ({'inputs': ((30,), 'float32'), **LABEL}, 2),
+  'diabetes': ({'inputs': ((10,), 'float32'), 'target': ((), 'float32')}, 0),
+}
+# The argument of a config that takes other words than the name of a set of images.
+ARGUMENTS = {
+  'tabular': ('breast_cancer', 'diabetes'),
+  'synthetic': ('real', 'synthetic', 'both'),
+}
+# Compiled to run once.
+HURRIED = {'xla_backend_optimization_level': 0}
 
 
-def spec(data: str) -> Spec:
-  features = {'image': (SHAPES[data], 'uint8'), 'label': ((), 'int32')}
-  return Spec(data, 'train', 100, features, 10, 'identity')
+def spec(data: str, classes: int | None = None) -> Spec:
+  features, known = LOOKS.get(data, LOOKS['mnist5k'])
+  return Spec(data, 'train', 100, features, known if classes is None else classes, 'identity')
+
+
+def cases() -> list[tuple[str, str]]:
+  return [(name, data) for name in CONFIGS for data in ARGUMENTS.get(name, ('mnist5k', 'cifar10'))]
+
+
+def config_for(name: str) -> ConfigDict:
+  return config_of(name, ARGUMENTS.get(name, ('mnist5k',))[0])
 
 
 def config_of(name: str, data: str = 'mnist5k') -> ConfigDict:
@@ -38,42 +60,52 @@ def config_of(name: str, data: str = 'mnist5k') -> ConfigDict:
 
 def batch_of(description: Spec, rows: int) -> dict[str, jax.Array]:
   rng = np.random.default_rng(0)
+  values = {
+    'uint8': lambda shape: rng.integers(0, 256, shape, np.uint8),
+    'float32': lambda shape: rng.random(shape, np.float32),
+    'int32': lambda shape: np.arange(rows, dtype=np.int32) % max(description.num_classes, 1),
+  }
+  columns = {
+    name: jnp.asarray(values[dtype]((rows, *shape)))
+    for name, (shape, dtype) in description.features.items()
+  }
   return {
-    'image': jnp.asarray(rng.integers(0, 256, (rows, *description.features['image'][0]), np.uint8)),
-    'label': jnp.arange(rows, dtype=jnp.int32) % 10,
+    **columns,
     'index': jnp.arange(rows, dtype=jnp.int32),
     'epoch': jnp.zeros(rows, jnp.uint32),
   }
 
 
-@pytest.mark.parametrize('data', SHAPES)
-@pytest.mark.parametrize('name', CONFIGS)
+@pytest.mark.parametrize(('name', 'data'), cases())
 def test_one_step_moves_every_player(name, data):
-  config, description = config_of(name, data), spec(data)
+  config = config_of(name, data)
+  description = spec(data, len(config.data.classes) or None)
   session.check_sections(config)
   objective = session.build_objective(config, description)
-  state = session.open_session(config, description).make_state()
+  state = jax.jit(session.open_session(config, description).make_state, compiler_options=HURRIED)()
   step = make_step(
     objective, session.build_optimizers(config, objective, 10), to_plain(config.ema), 1, 4
   )
   rows = examples_per_step(objective, 4)
   batch = prepare(batch_of(description, rows), state.key, to_plain(config.data.augment))
-  after, metrics = jax.jit(step)(state, batch)
+  after, metrics = jax.jit(step, compiler_options=HURRIED)(state, batch)
   for player in objective.players:
     assert np.isfinite(metrics[f'{player.name}/loss'])
     for module in player.moves:
       before, now = jax.tree.leaves(state.params[module]), jax.tree.leaves(after.params[module])
       assert any((a != b).any() for a, b in zip(before, now)), module
-  images = objective.sample(
-    {m: {'params': p, **after.mutable[m]} for m, p in after.params.items()}, state.key, 3
-  )
-  assert images.shape == (3, *SHAPES[data])
+  if objective.sample is None:
+    return
+  variables = {m: {'params': p, **after.mutable[m]} for m, p in after.params.items()}
+  draw = jax.jit(lambda v, key: objective.sample(v, key, 3), compiler_options=HURRIED)
+  images = draw(variables, state.key)
+  assert images.shape == (3, *description.features['image'][0])
   assert float(images.min()) >= 0 and float(images.max()) <= 1
 
 
 @pytest.mark.parametrize('name', CONFIGS)
 def test_the_engine_sections_are_complete(name, tmp_path):
-  config = config_of(name)
+  config = config_for(name)
   session.train_options(config), session.data_options(config)
   Evaluate(**to_plain(config.evaluate))
   Checkpoints(str(tmp_path), **to_plain(config.checkpoint))

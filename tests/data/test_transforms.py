@@ -92,7 +92,7 @@ def test_random_warp_stays_in_its_bounds():
   assert angle.min() < -24 and angle.max() > 24 and scale.min() < 0.85 and scale.max() > 1.15
 
 
-ALL = {'crop': 2, 'flip': True, 'rotate': 20.0, 'scale': 0.2}
+ALL = {**OFF, 'crop': 2, 'flip': True, 'rotate': 20.0, 'scale': 0.2, 'cutout': 3}
 
 
 @pytest.mark.parametrize('option', ['crop', 'flip', 'rotate', 'scale'])

@@ -1,0 +1,76 @@
+"""A run that gains no more ends by itself, says so, and is used at its best."""
+
+import pytest
+
+from engine import loop
+from engine.restore import restore_run
+from errors import UserError
+from tests import runs
+from tests.test_transfer import config_of
+
+
+def waiting(**changes):
+  """Evaluated every second step, with a rate so high that it only gets worse."""
+  return config_of(
+    **{
+      'train__steps': 40,
+      'train__evaluate_every': 2,
+      'train__log_every': 2,
+      'train__patience': 2,
+      'checkpoint__best': 'eval/loss',
+      'checkpoint__best_mode': 'min',
+      'checkpoint__every': 5,
+      'optimizer__model__learning_rate': 3.0,
+      **changes,
+    }
+  )
+
+
+def test_it_ends_after_the_patience_and_keeps_the_best(tmp_path, capsys):
+  folder = tmp_path / 'run'
+  loop.train(waiting(), str(folder))
+  losses = {m['step']: m['eval/loss'] for m in runs.metrics(folder) if 'eval/loss' in m}
+  last, best = max(losses), min(losses, key=losses.get)
+  # Worked out again from the log: the first evaluation that ends two without a new lowest.
+  lowest, waited = float('inf'), 0
+  for step, loss in sorted(losses.items()):
+    waited = 0 if loss < lowest else waited + 1
+    lowest = min(lowest, loss)
+    assert (waited == 2) == (step == last)
+  assert last < 40 and best == last - 4
+  said = capsys.readouterr().out
+  assert f'finished early: no gain in eval/loss for 2 evaluations, the best {lowest:.5g}' in said
+  assert f'is kept as step {best};' in said
+  assert restore_run(str(folder), '').step == best
+  assert restore_run(str(folder), 'latest').step == last
+
+  loop.train(waiting(), str(folder))
+  assert f'complete step {last} of 40 (stopped early)' in capsys.readouterr().out
+  loop.train(waiting(train__patience=3), str(folder))
+  more = [m['step'] for m in runs.metrics(folder) if 'eval/loss' in m]
+  assert more[: len(losses)] == sorted(losses) and max(more) == last + 2
+
+
+def test_a_resumed_run_has_waited_already(tmp_path):
+  whole, cut = tmp_path / 'whole', tmp_path / 'cut'
+  loop.train(waiting(), str(whole))
+  last = max(m['step'] for m in runs.metrics(whole))
+  loop.train(waiting(train__steps=last - 2), str(cut))
+  loop.train(waiting(), str(cut))
+  assert max(m['step'] for m in runs.metrics(cut)) == last
+
+
+def test_patience_needs_a_figure_to_wait_for(tmp_path):
+  with pytest.raises(UserError, match='patience=2 waits for a gain in config'):
+    loop.train(waiting(checkpoint__best=''), str(tmp_path / 'a'))
+  with pytest.raises(UserError, match=r'best=eval/los is no figure .*did you mean "eval/loss"'):
+    loop.train(waiting(checkpoint__best='eval/los'), str(tmp_path / 'b'))
+
+
+def test_epochs_end_a_run(tmp_path):
+  config = config_of(train__epochs=1.5, train__steps=100)
+  loop.train(config, str(tmp_path / 'run'))
+  assert restore_run(str(tmp_path / 'run'), 'latest').step == 6
+  config.train.steps = 5
+  loop.train(config, str(tmp_path / 'shorter'))
+  assert restore_run(str(tmp_path / 'shorter'), 'latest').step == 5

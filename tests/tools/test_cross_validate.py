@@ -1,0 +1,143 @@
+"""The figures of a cross-validation are those of its folds' runs, however they were trained."""
+
+import json
+import statistics
+
+import numpy as np
+import pytest
+
+from data.source import open_source
+from engine import cli, cross_validation, lanes, run
+from engine.cross_validation import cross_validate, spread
+from errors import UserError
+from tests.conftest import ROOT
+
+SPLIT = 'train[:61]'  # 2 folds: 30 and 31 examples, so that fold 1 leaves one out of its training
+
+
+def small_mlp():
+  config = cli.load(f'{ROOT}/configs/mlp.py')
+  config.modules.model.widths = (8,)
+  config.data.update(split=SPLIT, batch_size=16)
+  config.optimizer.model.learning_rate = 0.01
+  config.train.update(epochs=0.0, steps=8, evaluate_every=8)
+  return config
+
+
+def read(folder, name='cross_validation.json'):
+  return json.loads((folder / name).read_text())
+
+
+@pytest.fixture(scope='module')
+def together(tmp_path_factory):
+  """The folder of a cross-validation in one program, and what its evaluators were given."""
+  folder, given = tmp_path_factory.mktemp('together') / 'cv', []
+  make = cross_validation.make_evaluator
+
+  def noted(session, part):
+    given.append(part)
+    return make(session, part)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(cross_validation, 'make_evaluator', noted)
+    cross_validate(small_mlp(), 2, str(folder), ['-m', 'tools.cross_validate', '--folds=2'])
+  return folder, given
+
+
+def test_every_example_is_held_out_once(together):
+  _, parts = together
+  held_out = np.concatenate([part.read(range(len(part)))['image'] for part in parts])
+  whole = open_source('mnist5k', SPLIT, '').read(range(61))['image']
+  assert [len(part) for part in parts] == [30, 31]
+  np.testing.assert_array_equal(held_out, whole)
+
+
+def test_one_program_and_one_run_after_another_agree(together, tmp_path, capsys):
+  """A split that is streamed has no lanes: its folds are ordinary runs of engine/loop.py."""
+  folder, _ = together
+  config = small_mlp()
+  config.data.resident_mb = 0
+  cross_validate(config, 2, str(tmp_path), [])
+  ours, theirs = read(folder), read(tmp_path)
+  assert (ours['made_by']['trained'], theirs['made_by']['trained']) == (
+    'in one program',
+    'one after another',
+  )
+  for fold in range(2):
+    a, b = (read(f / f'fold_{fold}', 'metrics.json') for f in (folder, tmp_path))
+    assert a['step'] == b['step'] == 8 and a['fold'] == fold
+    assert a['data'] == b['data']
+    assert a['metrics'].keys() == b['metrics'].keys() >= {'accuracy', 'loss', 'f1'}
+    for name, value in b['metrics'].items():
+      assert a['metrics'][name] == pytest.approx(value, rel=1e-4), name
+  # The folds are other models on other examples, so the above does not agree by itself.
+  first, second = (entry['metrics']['loss'] for entry in theirs['folds'])
+  assert first != pytest.approx(second, rel=1e-2)
+  # Every fold is what train.py would make, and is there to be evaluated, and to go on.
+  assert run.read_config(str(tmp_path / 'fold_1'))['data']['fold'] == 1
+  capsys.readouterr()
+  cross_validate(config, 2, str(tmp_path), [])
+  assert capsys.readouterr().out.count('complete step 8 of 8') == 2
+
+
+def test_what_is_written(together):
+  folder, _ = together
+  written = read(folder)
+  for name, mean in written['metrics'].items():
+    values = [fold['metrics'][name] for fold in written['folds']]
+    assert mean == pytest.approx(statistics.mean(values))
+    sd = statistics.stdev(values)
+    assert written['standard_deviations'][name] == pytest.approx(sd)
+    # t(0.975; 1) = tan(0.475 π) = 12.7062.
+    low, high = written['intervals'][name]
+    assert [low, high] == pytest.approx(
+      [mean - 12.7062 * sd / 2**0.5, mean + 12.7062 * sd / 2**0.5], rel=1e-4, abs=1e-9
+    )
+  made_by = written['made_by']
+  assert made_by['command'] == 'python -m tools.cross_validate --folds=2'
+  assert made_by['data']['n'] == made_by['data']['held_out'] == 61
+  assert made_by['config']['data']['folds'] == made_by['folds'] == 2
+  assert {'versions', 'devices', 'date'} <= made_by.keys()
+
+
+def test_a_finished_one_trains_no_more(together, monkeypatch):
+  folder, _ = together
+  before = read(folder)
+  monkeypatch.setattr(lanes._Trainer, 'run', lambda *_: pytest.fail('it trained again'))
+  cross_validate(small_mlp(), 2, str(folder), [])
+  assert read(folder)['folds'] == before['folds']
+  other = small_mlp()
+  other.train.seed = 5
+  with pytest.raises(UserError, match=r'train\.seed: 0 → 5'):
+    cross_validate(other, 2, str(folder), [])
+
+
+def test_spread_by_the_table_of_students_t():
+  values = [0.91, 0.93, 0.9, 0.94, 0.95]
+  mean, sd, interval = spread(values)
+  assert mean == pytest.approx(statistics.mean(values))
+  assert sd == pytest.approx(statistics.stdev(values))
+  # Two-sided 95 % with 4 degrees of freedom: 2.776.
+  half = 2.776 * statistics.stdev(values) / 5**0.5
+  assert interval == pytest.approx((mean - half, mean + half), abs=1e-5)
+  assert np.isnan(spread([0.5, float('nan')]).mean)
+
+
+@pytest.mark.parametrize('folds', [-1, 0, 1, 62])
+def test_folds_that_cannot_be_cut(folds, tmp_path):
+  with pytest.raises(UserError, match=f'{folds} folds cannot be cut from the 61 examples'):
+    cross_validate(small_mlp(), folds, str(tmp_path / 'x'), [])
+  assert not (tmp_path / 'x').exists()
+
+
+def test_the_command_by_itself(script, tmp_path):
+  none = script('-m', 'tools.cross_validate')
+  assert none.returncode == 2 and none.stderr.startswith('error: give --config')
+  done = script(
+    '-m',
+    'tools.cross_validate',
+    '--config=configs/mlp.py',
+    '--config.data.fold=1',
+    f'--workdir={tmp_path}',
+  )
+  assert done.returncode == 2 and 'give --folds' in done.stderr, done.stderr

@@ -1,0 +1,37 @@
+"""Cross-validates a config: python -m tools.cross_validate --config=configs/mlp.py --folds=5
+
+The split is cut into folds; for each, a model learns from all the others and is measured on it. A
+fold is an ordinary run, train.py with `--config.data.folds=5 --config.data.fold=2`, but where the
+split fits on the devices all are trained at once, in one program. Shows each figure's mean and
+standard deviation over the folds, and a 95 % interval of the mean by Student's t, which is
+approximate: the folds share training examples (Bengio and Grandvalet 2004). Stopped, it goes on
+when the same command is given again.
+"""
+
+import sys
+
+from absl import flags
+
+from engine import cli
+from errors import UserError
+
+
+def main() -> None:
+  values = flags.FLAGS
+  if values.config is None:
+    raise UserError(
+      'give --config, e.g. python -m tools.cross_validate --config=configs/mlp.py --folds=5'
+    )
+  workdir = values.workdir or f'{cli.default_workdir(sys.argv)}-cv{values.folds}'
+  # Imports jax, which must come after the process was prepared.
+  from engine.cross_validation import cross_validate
+
+  argv = ['-m', 'tools.cross_validate', *sys.argv[1:]]
+  cross_validate(values.config, values.folds, workdir, argv)
+
+
+if __name__ == '__main__':
+  cli.define_config_flag()
+  flags.DEFINE_integer('folds', 5, 'How many parts the split is cut into; each is held out once.')
+  flags.DEFINE_string('workdir', None, 'The folder; runs/NAME-cvFOLDS of the config if not given.')
+  cli.launch(main, sys.argv, 'run the same command to go on from the last checkpoint')
