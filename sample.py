@@ -1,6 +1,7 @@
 """Draws from a trained run: python sample.py --workdir=runs/gan --num=64 --out=digits.png"""
 
 import sys
+from pathlib import Path
 
 from absl import flags
 
@@ -17,7 +18,10 @@ flags.DEFINE_string(
 flags.DEFINE_integer('num', None, 'How many samples, pairs, rows: what the kind counts.')
 flags.DEFINE_integer('label', None, 'The class to draw, where the model was trained with labels.')
 flags.DEFINE_string(
-  'out', None, 'A .png (a grid) or an .npz (arrays); WORKDIR/KIND.png if not given.'
+  'out',
+  None,
+  'A .png (a grid) or an .npz (arrays); WORKDIR/KIND.png if not given. Without an ending, '
+  '[FOLDER/]NAME of a data set to make: train on it with --config.data.name=NAME.',
 )
 flags.DEFINE_string('split', '', "Where test images come from; the config's test_split by default.")
 flags.DEFINE_integer('seed', 0, 'Other samples, and other test images, for another seed.')
@@ -33,10 +37,23 @@ def main() -> None:
   values = flags.FLAGS
   if not values.workdir:
     raise UserError('give --workdir, e.g. python sample.py --workdir=runs/gan')
+  conditions = {} if values.label is None else {'label': values.label}
+  if values.out and not Path(values.out).suffix:
+    from engine import synthesise
+
+    synthesise.synthesise(
+      values.workdir,
+      values.checkpoint,
+      values.kind,
+      values.num,
+      conditions,
+      values.seed,
+      values.out,
+    )
+    return
   from engine import draw
 
   name = 'samples' if values.kind == draw.PRIOR else values.kind
-  conditions = {} if values.label is None else {'label': values.label}
   out = values.out or f'{values.workdir}/{name}.png'
   draw.draw(
     values.workdir,

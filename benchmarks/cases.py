@@ -58,4 +58,19 @@ CASES = {
     ('torch_vae.py', 'conv', '--batch-size', '128'),
     1.3,
   ),
+  'mlp_32': Case(
+    ('--config=configs/mlp.py', '--config.data.batch_size=32'),
+    ('torch_classifier.py', 'mlp', '--batch-size', '32'),
+    3.5,
+  ),
+  'cnn_64': Case(
+    ('--config=configs/cnn.py', '--config.data.batch_size=64'),
+    ('torch_classifier.py', 'cnn', '--batch-size', '64'),
+    1.0,
+  ),
+  'cnn_binary_64': Case(
+    ('--config=configs/cnn_binary.py', '--config.data.batch_size=64'),
+    ('torch_classifier.py', 'cnn_binary', '--batch-size', '64'),
+    1.0,
+  ),
 }

@@ -3,16 +3,18 @@
   python train.py --config=configs/cdcgan.py
   python train.py --config=configs/cdcgan.py:cifar10
 
-A projection discriminator, and batch normalisation with a scale and a bias for each label.
+A projection discriminator, and batch normalisation with a scale and a bias for each label. Measured
+as `cgan.py` is.
 TODO-FIGURES
 """
 
 from ml_collections import ConfigDict
 
-from configs import dcgan
+from configs import cgan, dcgan
 
 
 def get_config(data: str = 'mnist5k') -> ConfigDict:
   config = dcgan.get_config(data)
   config.objective.name = 'cgan'
+  config.evaluate = cgan.get_config(data).evaluate
   return config

@@ -3,7 +3,8 @@
   python train.py --config=configs/cgan.py
   python train.py --config=configs/cgan.py:fashion_mnist
 
-Both networks read an embedding of the label beside their input.
+Both networks read an embedding of the label beside their input. evaluate.py adds `cas`: how many
+test images are classified rightly after training on 4,000 generated ones, as many as mnist5k's own.
 TODO-FIGURES
 """
 
@@ -17,4 +18,6 @@ def get_config(data: str = 'mnist5k') -> ConfigDict:
   config.objective.name = 'cgan'
   for module in config.modules.values():
     module.embedding_size = 50
+  config.evaluate.samples = 4000
+  config.evaluate.metrics.cas = dict(name='accuracy_score', width=128, max_iter=100, seed=0)
   return config

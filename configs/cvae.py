@@ -14,4 +14,6 @@ from configs import vae
 def get_config(data: str = 'mnist5k') -> ConfigDict:
   config = vae.get_config(data)
   config.objective.name = 'cvae'
+  config.evaluate.samples = 4000
+  config.evaluate.metrics.cas = dict(name='accuracy_score', width=128, max_iter=100, seed=0)
   return config

@@ -37,32 +37,48 @@ def prepare(name: str, root: pathlib.Path, download_dirs: Sequence[pathlib.Path]
     UserError: raw files are missing and cannot be downloaded.
   """
   base, _, _ = prepared.split_name(name)
-  staging = root / f'.preparing-{base}'
+  with staging(root, base) as folder:
+    if not prepared.find(name, [root]):  # else another process was faster
+      _build(name, folder, root, download_dirs)
+
+
+@contextlib.contextmanager
+def staging(root: pathlib.Path, base: str) -> Iterator[pathlib.Path]:
+  """Gives the hidden folder in which data set `base` is made; nothing of it is there afterwards.
+
+  What a killed preparation left is cleared away first; a lock keeps two from working at once.
+  """
+  folder = root / f'.preparing-{base}'
   with _lock(root / f'.preparing-{base}.lock'):
-    if prepared.find(name, [root]):  # another process was faster
-      return
-    shutil.rmtree(staging, ignore_errors=True)  # what a killed preparation left
+    shutil.rmtree(folder, ignore_errors=True)
     try:
-      _build(name, staging, root, download_dirs)
+      yield folder
     finally:
-      shutil.rmtree(staging, ignore_errors=True)
+      shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish(builder: Any, folder: pathlib.Path, root: pathlib.Path) -> pathlib.Path:
+  """Renames what a TFDS builder made in the staging folder to its place in `root`, returned."""
+  final = root / builder.data_path.relative_to(folder)
+  final.parent.mkdir(parents=True, exist_ok=True)
+  os.rename(builder.data_path, final)
+  return final
 
 
 def _build(
-  name: str, staging: pathlib.Path, root: pathlib.Path, download_dirs: Sequence[pathlib.Path]
+  name: str, folder: pathlib.Path, root: pathlib.Path, download_dirs: Sequence[pathlib.Path]
 ) -> None:
   import tensorflow_datasets as tfds
 
   base, config, _ = prepared.split_name(name)
-  builder = _builder_class(base)(data_dir=staging, config=config, file_format=prepared.FORMAT)
+  builder = _builder_class(base)(data_dir=folder, config=config, file_format=prepared.FORMAT)
   builder.download_dirs = download_dirs
-  final = root / builder.data_path.relative_to(staging)
-  print(f'Preparing {name} in {final} ...', file=sys.stderr)
+  place = root / builder.data_path.relative_to(folder)
+  print(f'Preparing {name} in {place} ...', file=sys.stderr)
   tfds.disable_progress_bar()
   with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints; stdout belongs to our caller
     builder.download_and_prepare(download_dir=download_dirs[0])
-  final.parent.mkdir(parents=True, exist_ok=True)
-  os.rename(builder.data_path, final)
+  publish(builder, folder, root)
 
 
 def _builder_class(base: str) -> Any:

@@ -96,7 +96,7 @@ class Fold:
     spec = examples.spec
     if not 2 <= folds <= spec.n:
       raise errors.UserError(
-        f'{folds} fold{"s" * (folds != 1)} cannot be cut from the {spec.n:,} examples of {spec.name} {spec.split}: '
+        f'The {spec.n:,} examples of {spec.name} {spec.split} cannot be cut into folds={folds}: '
         f'choose from 2 to {spec.n:,}.'
       )
     if not 0 <= fold < folds:

@@ -1,7 +1,7 @@
 """Drawing pictures from a finished or running run."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from engine.state import State, stream_key, variables_for_sampling
 from errors import UserError, nearest
 from objectives.base import Drawing, Objective
 
-# Drawn per device call: bounds the memory whatever --num is.
+# Drawn per device call, at most: bounds the memory whatever --num is.
 CHUNK = 256
 # Draws from the model alone; every objective has it.
 PRIOR = 'prior'
@@ -54,7 +54,7 @@ def draw(
   """
   ending = Path(out).suffix
   if ending not in ('.png', '.npz'):
-    raise UserError(f'--out={out} must end in .png (a grid) or .npz (arrays)')
+    raise UserError(f'--out={out} must end in .png (a grid) or .npz (arrays), or name a data set')
   if num is not None and num < 1:
     raise UserError(f'--num={num} must be at least 1')
   check_seed(seed)
@@ -98,19 +98,36 @@ def sample_images(
   Raises:
     UserError: the objective knows no such condition, or not its value.
   """
+  return np.concatenate([*sample_chunks(objective, state, num, seed, conditions)])
+
+
+def told_classes(objective: Objective) -> int:
+  """How many classes the objective's `sample` can be asked for; 0 if it takes no label."""
+  return objective.num_classes if 'label' in parameters(objective.sample) else 0
+
+
+def sample_chunks(
+  objective: Objective, state: State, num: int, seed: int, conditions: Mapping[str, Any]
+) -> Iterator[np.ndarray]:
+  """`sample_images` in pieces of at most `CHUNK` images, or one for each class where that is more.
+
+  Where the objective's `sample` takes a label, image i is of class i modulo the number of classes.
+  """
   for name in conditions:
     if name not in parameters(objective.sample):
       raise UserError(
         f'this model was trained without a {name}, so there is none to ask for; leave out --{name}'
       )
   variables = variables_for_sampling(state)
-  size = min(num, CHUNK)
+  # Every call begins with the first class anew, so it ends with the last one.
+  classes = max(1, told_classes(objective))
+  size = min(num, max(1, CHUNK // classes) * classes)
   sample = jax.jit(lambda variables, key: objective.sample(variables, key, size, **conditions))
   key = stream_key(jax.random.key(seed), 'sample')
-  chunks = [
-    np.asarray(sample(variables, jax.random.fold_in(key, i))) for i in range(-(-num // size))
-  ]
-  return np.concatenate(chunks)[:num]
+  return (
+    np.asarray(sample(variables, jax.random.fold_in(key, i)))[: num - start]
+    for i, start in enumerate(range(0, num, size))
+  )
 
 
 def draw_kind(

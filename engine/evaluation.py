@@ -15,7 +15,7 @@ from data.in_order import in_order
 from data.source import Examples
 from data.transforms import prepare
 from engine import runtime
-from engine.build import build, call, to_plain
+from engine.build import build, call, parameters, to_plain
 from engine.session import Data, Session, open_testing
 from engine.sharding import batch_sharding
 from engine.state import stream_key
@@ -63,6 +63,9 @@ class Evaluation(NamedTuple):
 
 # Features that a model sees; the others are said of an example.
 _INPUTS = ('image', 'inputs')
+
+# Images float32 [N, H, W, C] in [0, 1] and their labels [N], if they have any.
+Labelled = tuple[np.ndarray, np.ndarray | None]
 
 # Called with the examples done and the figures so far.
 Progress = Callable[[int, Mapping[str, float]], None]
@@ -125,9 +128,10 @@ class Evaluator:
     self._measure = on_examples(objective.measure)
     size = self._batch_size
 
-    def sample(variables, key, i):
+    def sample(variables, key, i, labels):
       key = jax.random.fold_in(stream_key(key, 'evaluate/samples'), i)
-      return objective.sample(variables, key, size)
+      conditions = {} if labels is None else {'label': labels}
+      return objective.sample(variables, key, size, **conditions)
 
     self._sample = jax.jit(sample, out_shardings=everywhere)
     if objective.sample is None and self._of_samples:
@@ -135,6 +139,8 @@ class Evaluator:
         f'config.evaluate.metrics.{next(iter(self._of_samples))} compares samples, and this '
         'objective draws none; remove it'
       )
+    told = self._of_samples and 'label' in parameters(objective.sample)
+    self._told_classes = source.spec.num_classes if told else 0
 
   @property
   def number(self) -> int:
@@ -150,7 +156,7 @@ class Evaluator:
     """
     figures = self.evaluate(variables, key, details=False).figures
     values = {name: figure.mean for name, figure in figures.items()}
-    values.update(self.compare_samples(variables, key))
+    values.update(self.compare_samples(variables, key, costly=False))
     return {f'eval/{name}': value for name, value in values.items()}
 
   def evaluate(
@@ -229,29 +235,45 @@ class Evaluator:
         progress(done, {n: float(c.mean()) for n, c in so_far.items() if _is_figure(c)})
     return {name: np.concatenate(parts) for name, parts in columns.items()}
 
-  def compare_samples(self, variables: Variables, key: jax.Array) -> dict[str, float]:
-    """The metrics of `config.evaluate.metrics`; on the host, by every process alike."""
-    if not self._of_samples:
-      return {}
-    if not self._reference:
-      images = (b['image'][b['mask']].astype(np.float32) / 255 for b in self._batches(0, 1))
-      self._reference = self._collected(images)
-    drawn = self._collected(self._samples(variables, key))
-    return {
-      name: metric.compare(self._reference[name], drawn[name])
+  def compare_samples(
+    self, variables: Variables, key: jax.Array, costly: bool = True
+  ) -> dict[str, float]:
+    """The metrics that compare samples with the split; on the host, by every process alike.
+
+    Args:
+      variables: `{module: variables}`.
+      key: the state's.
+      costly: whether those are wanted too that evaluate.py alone shows.
+    """
+    wanted = {
+      name: metric
       for name, metric in self._of_samples.items()
+      if costly or not getattr(metric, 'costly', False)
+    }
+    if not wanted:
+      return {}
+    new = {name: metric for name, metric in wanted.items() if name not in self._reference}
+    if new:
+      self._reference.update(_collected(new, self._originals()))
+    drawn = _collected(wanted, self._samples(variables, key))
+    return {
+      name: metric.compare(self._reference[name], drawn[name]) for name, metric in wanted.items()
     }
 
-  def _samples(self, variables: Variables, key: jax.Array) -> Iterator[np.ndarray]:
-    for start in range(0, self._options.samples, self._batch_size):
-      images = np.asarray(jax.device_get(self._sample(variables, key, start)))
-      yield images[: self._options.samples - start]
+  def _originals(self) -> Iterator[Labelled]:
+    for batch in self._batches(0, 1):
+      images = batch['image'][batch['mask']].astype(np.float32) / 255
+      yield images, batch['label'][batch['mask']] if self._source.spec.num_classes else None
 
-  def _collected(self, batches: Iterable[np.ndarray]) -> dict[str, Any]:
-    states = {name: metric.empty() for name, metric in self._of_samples.items()}
-    for images in batches:
-      states = {n: metric.update(states[n], images) for n, metric in self._of_samples.items()}
-    return states
+  def _samples(self, variables: Variables, key: jax.Array) -> Iterator[Labelled]:
+    """Images drawn, every class in turn where the objective is told one."""
+    for start in range(0, self._options.samples, self._batch_size):
+      labels = None
+      if self._told_classes:
+        labels = np.int32((start + np.arange(self._batch_size)) % self._told_classes)
+      images = np.asarray(jax.device_get(self._sample(variables, key, start, labels)))
+      left = self._options.samples - start
+      yield images[:left], None if labels is None else labels[:left]
 
   def _batches(self, process: int, processes: int) -> Iterator[dict[str, np.ndarray]]:
     return in_order(self._loaded(), self._batch_size, process, processes)
@@ -267,6 +289,14 @@ class Evaluator:
     return {
       name: jax.make_array_from_process_local_data(place, rows) for name, rows in batch.items()
     }
+
+
+def _collected(metrics: Mapping[str, Any], batches: Iterable[Labelled]) -> dict[str, Any]:
+  """Every metric's state of all the batches."""
+  states = {name: metric.empty() for name, metric in metrics.items()}
+  for images, labels in batches:
+    states = {name: m.update(states[name], images, labels) for name, m in metrics.items()}
+  return states
 
 
 def _as_columns(given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

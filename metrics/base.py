@@ -54,13 +54,23 @@ class PredictionMetric(Protocol):
 
 
 class SampleMetric(Protocol):
-  """A metric of images that a model drew, against those of a split; both as mergeable states."""
+  """A metric of images that a model drew, against those of a split; both as mergeable states.
+
+  One whose class has the attribute `costly = True` is shown by evaluate.py alone.
+  """
 
   def empty(self) -> Any:
     """The state of no images."""
 
-  def update(self, state: Any, images: np.ndarray) -> Any:
-    """The state with images float32 [N, H, W, C] in [0, 1] added."""
+  def update(self, state: Any, images: np.ndarray, labels: np.ndarray | None) -> Any:
+    """The state with images float32 [N, H, W, C] in [0, 1] added.
+
+    Args:
+      state: of the images before.
+      images: further ones.
+      labels: their classes, int [N]: those of the split, or those that a conditional model was
+        asked for, every class in turn; None where there are none.
+    """
 
   def compare(self, reference: Any, drawn: Any) -> float:
     """The metric."""

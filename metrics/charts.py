@@ -65,13 +65,13 @@ def confusion_matrix(counts: np.ndarray, names: Sequence[str]) -> Figure:
   axes = figure.add_subplot()
   image = axes.imshow(shares, cmap=colours, vmin=0, vmax=1, interpolation='nearest')
   bar = figure.colorbar(image, ax=axes, shrink=0.7)
-  size = max(10, side)
-  bar.ax.tick_params(labelsize=size)
-  bar.set_label('share of the true class', fontsize=size)
-  axes.set_xlabel('predicted class', fontsize=size)
-  axes.set_ylabel('true class', fontsize=size)
+  title_size = max(10, side)
+  bar.ax.tick_params(labelsize=title_size)
+  bar.set_label('share of the true class', fontsize=title_size)
+  axes.set_xlabel('predicted class', fontsize=title_size)
+  axes.set_ylabel('true class', fontsize=title_size)
   if not written:
-    axes.tick_params(labelsize=size)
+    axes.tick_params(labelsize=title_size)
     axes.locator_params(integer=True)
     return figure
 
@@ -79,13 +79,13 @@ def confusion_matrix(counts: np.ndarray, names: Sequence[str]) -> Figure:
   axes.set_yticks(range(classes), shown, fontsize=name_size, parse_math=False)
   axes.set_xticks(range(classes), shown, fontsize=name_size, parse_math=False, **slanted)
   digits = len(str(counts.max()))
-  size = min(12, 0.85 * cell / _inches_wide(digits))
+  count_size = min(12, 0.85 * cell / _inches_wide(digits))
   inks = np.apply_along_axis(_ink, -1, colours(shares))
   zeros = classes <= _MOST_ZEROS
   for true, predicted in np.argwhere((counts > 0) | zeros):
     # Out of the layout's sight: measuring 10,000 of them takes longer than drawing.
     axes.text(
-      predicted, true, str(counts[true, predicted]), ha='center', va='center', fontsize=size,
+      predicted, true, str(counts[true, predicted]), ha='center', va='center', fontsize=count_size,
       color=inks[true, predicted], in_layout=False,
     )  # fmt: skip
   return figure

@@ -75,8 +75,9 @@ class FrechetPixels:
   def empty(self) -> Moments:
     return Moments(0, np.zeros(()), np.zeros(()))
 
-  def update(self, state: Moments, images: np.ndarray) -> Moments:
-    """Adds images float [N, H, W, C]."""
+  def update(self, state: Moments, images: np.ndarray, labels: np.ndarray | None = None) -> Moments:
+    """Adds images float [N, H, W, C]; labels make no difference."""
+    del labels
     new = moments(self.features(images))
     return new if state.count == 0 else merge(state, new)
 

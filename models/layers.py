@@ -211,25 +211,28 @@ def _cpu_kernel_gradient(x: Array, dy: Array, geometry: Geometry) -> Array:
 
 
 def _patches(x: Array, geometry: Geometry) -> Array:
-  """x [N,H,W,C] → [N·H'·W', h·w·C], each row the window that one output pixel sees."""
-  x = jnp.pad(x, ((0, 0), *geometry.padding, (0, 0)))
+  """x [N,H,W,C] → [h·w·C, N·H'·W'], each column the window that one output pixel sees.
+
+  Taps stand in front, so that every piece is a row of pixels copied as it lies; with the taps last
+  a copy would move single numbers. Columns before rows: h + w copies instead of h·w.
+  """
+  x = jnp.pad(x.transpose(3, 0, 1, 2), ((0, 0), (0, 0), *geometry.padding))
   (sh, sw), (height, width) = geometry.stride, geometry.output
-  windows = [
-    x[:, i : i + (height - 1) * sh + 1 : sh, j : j + (width - 1) * sw + 1 : sw]
-    for i in range(geometry.kernel[0])
-    for j in range(geometry.kernel[1])
-  ]
-  return jnp.concatenate(windows, -1).reshape(x.shape[0] * height * width, -1)
+  columns = [x[..., j : j + (width - 1) * sw + 1 : sw] for j in range(geometry.kernel[1])]
+  columns = lax.optimization_barrier(jnp.stack(columns))
+  rows = [columns[..., i : i + (height - 1) * sh + 1 : sh, :] for i in range(geometry.kernel[0])]
+  return lax.optimization_barrier(jnp.stack(rows).reshape(-1, x.shape[1] * height * width))
 
 
 def _cpu_conv_few_channels(x: Array, kernel: Array, geometry: Geometry) -> Array:
   channels = kernel.shape[-1]
-  y = _patches(x, geometry) @ kernel.reshape(-1, channels)
+  taps_first = (((0,), (0,)), ((), ()))
+  y = lax.dot_general(_patches(x, geometry), kernel.reshape(-1, channels), taps_first)
   return y.reshape(x.shape[0], *geometry.output, channels)
 
 
 def _cpu_kernel_gradient_few_channels(x: Array, dy: Array, geometry: Geometry) -> Array:
-  dk = _patches(x, geometry).T @ dy.reshape(-1, dy.shape[-1])
+  dk = _patches(x, geometry) @ dy.reshape(-1, dy.shape[-1])
   return dk.reshape(*geometry.kernel, x.shape[-1], dy.shape[-1])
 
 

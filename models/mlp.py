@@ -197,9 +197,9 @@ class MLP(nn.Module):
   def __call__(self, inputs: jax.Array, train: bool) -> jax.Array:
     x = inputs.reshape(inputs.shape[0], -1)
     if self.normalise:
-      x = nn.BatchNorm(
-        not train, momentum=0.99, use_bias=False, use_scale=False, name='normalise'
-      )(x)
+      x = nn.BatchNorm(not train, momentum=0.99, use_bias=False, use_scale=False, name='normalise')(
+        x
+      )
     x = x.astype(self.dtype)
     for i, width in enumerate(self.widths):
       x = activation(self.activation)(Dense(width, dtype=self.dtype, name=f'hidden_{i}')(x))

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from errors import UserError, nearest
 
@@ -120,6 +121,27 @@ def example_keys(key: jax.Array, batch: Batch) -> jax.Array:
   accumulation or over devices.
   """
   return jax.vmap(lambda position: jax.random.fold_in(key, position))(batch['position'])
+
+
+def wanted_labels(label: int | jax.Array | None, num: int, num_classes: int) -> jax.Array:
+  """Returns int32 [num] for what a caller of `sample` asked for.
+
+  Args:
+    label: the class of all samples, or int32 [num], that of each; None for every class in turn.
+    num: how many samples.
+    num_classes: how many classes there are.
+
+  Raises:
+    UserError: there is no such class; not noticed where `label` is traced, so without a value.
+  """
+  if label is None:
+    return jnp.arange(num) % num_classes
+  if not isinstance(label, jax.core.Tracer):
+    values = np.asarray(label).reshape(-1)
+    wrong = values[(values < 0) | (values >= num_classes)]
+    if wrong.size:
+      raise UserError(f'--label={wrong[0]} is no class; they go from 0 to {num_classes - 1}')
+  return jnp.broadcast_to(jnp.asarray(label, jnp.int32), (num,))
 
 
 def apply_training(

@@ -4,10 +4,9 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from errors import UserError
-from objectives.base import Batch, Variables
+from objectives.base import Batch, Variables, wanted_labels
 from objectives.gan import GAN
 
 
@@ -40,11 +39,7 @@ class CGAN(GAN):
     Raises:
       UserError: there is no such class; not noticed where `label` is traced, so without a value.
     """
-    if label is None:
-      labels = self._labels_in_turn(num)
-    else:
-      self._check(label)
-      labels = jnp.broadcast_to(jnp.asarray(label, jnp.int32), (num,))
+    labels = wanted_labels(label, num, self.num_classes)
     return self._generate(variables, self._prior_latents(key, num), labels)
 
   def _labels(self, batch: Batch) -> jax.Array:
@@ -52,11 +47,3 @@ class CGAN(GAN):
 
   def _labels_in_turn(self, num: int, times: int = 1) -> jax.Array:
     return jnp.repeat(jnp.arange(num) % self.num_classes, times)
-
-  def _check(self, label: int | jax.Array) -> None:
-    if isinstance(label, jax.core.Tracer):
-      return
-    values = np.asarray(label).reshape(-1)
-    wrong = values[(values < 0) | (values >= self.num_classes)]
-    if wrong.size:
-      raise UserError(f'--label={wrong[0]} is no class; they go from 0 to {self.num_classes - 1}')

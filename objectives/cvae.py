@@ -3,10 +3,9 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 
 from errors import UserError
-from objectives.base import Batch, Variables
+from objectives.base import Batch, Variables, wanted_labels
 from objectives.vae import VAE
 
 
@@ -29,16 +28,17 @@ class CVAE(VAE):
       )
 
   def sample(
-    self, variables: Variables, key: jax.Array, num: int, label: int | None = None
+    self, variables: Variables, key: jax.Array, num: int, label: int | jax.Array | None = None
   ) -> jax.Array:
     """Images float32 [num, H, W, C] of one class, or without `label` of each in turn.
 
+    Args:
+      label: the class of all images, or int32 [num], that of each.
+
     Raises:
-      UserError: there is no such class.
+      UserError: there is no such class; not noticed where `label` is traced, so without a value.
     """
-    if label is not None and not 0 <= label < self.num_classes:
-      raise UserError(f'--label={label} is no class; they go from 0 to {self.num_classes - 1}')
-    labels = jnp.arange(num) % self.num_classes if label is None else jnp.full(num, label)
+    labels = wanted_labels(label, num, self.num_classes)
     latents = self._prior_latents(variables, key, num)
     return self._images(variables, latents, jax.nn.one_hot(labels, self.num_classes))
 

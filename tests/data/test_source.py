@@ -280,7 +280,14 @@ def test_without_network_raw_files_are_asked_for_quickly(tmp_path, monkeypatch):
 
 
 def test_every_builder_file_is_listed():
-  assert prepare.builders() == ['cifar10', 'fashion_mnist', 'mnist', 'mnist5k']
+  assert prepare.builders() == [
+    'breast_cancer',
+    'cifar10',
+    'diabetes',
+    'fashion_mnist',
+    'mnist',
+    'mnist5k',
+  ]
 
 
 def test_cache_dir(tmp_path, monkeypatch):

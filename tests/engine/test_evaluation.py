@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from data.source import open_source
+from engine import evaluation
 from engine.evaluation import Evaluator
 from engine.sharding import make_mesh
 
@@ -26,6 +27,31 @@ class Seen:
 
   def sample(self, variables, key, num):
     return jnp.zeros((num, 28, 28, 1))
+
+
+class Told(Seen):
+  """Every pixel of a drawn image is a tenth of its label."""
+
+  def sample(self, variables, key, num, label=None):
+    return jnp.broadcast_to(label[:, None, None, None] / 10, (num, 28, 28, 1))
+
+
+class Kept:
+  """A sample metric that keeps everything; its figure is how many images there are, each kind."""
+
+  def empty(self):
+    return ()
+
+  def update(self, state, images, labels):
+    return (*state, (images, labels))
+
+  def compare(self, reference, drawn):
+    self.reference, self.drawn = reference, drawn
+    return float(sum(len(images) for images, _ in reference + drawn))
+
+
+class Costly(Kept):
+  costly = True
 
 
 class Silent(Seen):
@@ -75,3 +101,55 @@ def test_nothing_costly_runs_where_there_is_nothing_to_measure(source):
   progress = lambda *args: seen.append(args)  # noqa: E731
   assert evaluator(source, 20, Silent()).measure({}, jax.random.key(0), progress) == {}
   assert not seen
+
+
+@pytest.fixture
+def comparing(source, monkeypatch):
+  """`comparing(objective, batch_size, samples, **metrics)`: an evaluator with these metrics."""
+
+  def make(objective, batch_size, samples, **metrics):
+    monkeypatch.setattr(evaluation, 'build', lambda spec, room, where: metrics[spec['name']])
+    named = {name: dict(name=name) for name in metrics}
+    section = dict(batch_size=batch_size, samples=samples, metrics=named, timed_calls=0)
+    mesh = make_mesh(data=1, fsdp=1, tensor=1)
+    return Evaluator(objective, section, source, 100, OFF, mesh)
+
+  return make
+
+
+@pytest.mark.parametrize('batch_size', [7, 10, 64])
+def test_samples_of_every_class_in_turn_beside_the_split_and_its_labels(
+  comparing, source, batch_size
+):
+  kept = Kept()
+  figures = comparing(Told(), batch_size, 23, kept=kept).compare_samples({}, jax.random.key(0))
+  assert figures == {'kept': 73.0}
+  images, labels = (np.concatenate(parts) for parts in zip(*kept.drawn))
+  np.testing.assert_array_equal(labels, np.arange(23) % 10)
+  np.testing.assert_allclose(
+    images, np.broadcast_to(labels[:, None, None, None] / 10, images.shape)
+  )
+  images, labels = (np.concatenate(parts) for parts in zip(*kept.reference))
+  real = source.read(range(50))
+  np.testing.assert_array_equal(labels, real['label'])
+  np.testing.assert_allclose(images, real['image'] / 255, rtol=1e-6)
+
+
+def test_an_objective_that_is_told_no_label_draws_none(comparing):
+  kept = Kept()
+  comparing(Seen(), 10, 4, kept=kept).compare_samples({}, jax.random.key(0))
+  assert [labels for _, labels in kept.drawn] == [None]
+  assert [len(labels) for _, labels in kept.reference] == [10] * 5
+
+
+def test_costly_metrics_are_evaluate_py_s_alone(comparing):
+  kept, costly, key = Kept(), Costly(), jax.random.key(0)
+  both = comparing(Told(), 20, 3, kept=kept, costly=costly)
+  in_training = both({}, key)
+  assert 'eval/kept' in in_training and 'eval/costly' not in in_training
+  assert not hasattr(costly, 'drawn')
+  assert both.compare_samples({}, key, costly=True) == {'kept': 53.0, 'costly': 53.0}
+  # Read at the second call: the split has not been counted twice for the first metric.
+  assert sum(len(images) for images, _ in kept.reference) == 50
+  alone = comparing(Told(), 20, 3, costly=Costly())
+  assert not [name for name in alone({}, key) if name.endswith('costly')]

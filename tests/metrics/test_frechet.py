@@ -68,6 +68,15 @@ def test_update_in_pieces_and_compare():
   assert metric.compare(whole, brighter) == pytest.approx(12 * 0.25, rel=1e-6)
 
 
+def test_labels_make_no_difference():
+  metric = frechet.FrechetPixels(side=2)
+  images = np.random.default_rng(1).random((9, 4, 4, 1))
+  told = metric.update(metric.empty(), images, np.arange(9) % 3)
+  untold = metric.update(metric.empty(), images, None)
+  for a, b in zip(told, untold):
+    np.testing.assert_array_equal(a, b)
+
+
 def test_too_few_images():
   metric = frechet.FrechetPixels(side=2)
   one = metric.update(metric.empty(), np.zeros((1, 4, 4, 1)))

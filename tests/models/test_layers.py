@@ -30,6 +30,7 @@ CASES = [
   ((9, 8), (3, 3), 2, 'VALID', 1, 4),
   ((6, 5), (1, 1), 2, 'SAME', 4, 4),  # the kernel is smaller than the stride
   ((7, 8), (4, 3), (2, 3), 'VALID', 4, 6),
+  ((7, 8), (4, 3), (2, 3), 'SAME', 2, 6),
 ]
 
 

@@ -1,0 +1,128 @@
+"""The classifiers of this project in PyTorch, as fast as eager PyTorch makes them on a CPU.
+
+The same maths as configs/mlp.py (`mlp`), configs/cnn.py (`cnn`) and configs/cnn_binary.py
+(`cnn_binary`), so that a ratio of step times compares frameworks and nothing else. Driven over
+stdin, see `protocol.py`; start it with `protocol.environment(threads)`.
+
+    python benchmarks/peers/torch_classifier.py mlp --batch-size 32
+    python benchmarks/peers/torch_classifier.py cnn --batch-size 64
+    python benchmarks/peers/torch_classifier.py cnn_binary --batch-size 64
+
+What makes it fast: data resident as uint8; activations in place; denormals flushed; feature maps
+flattened without a copy; the host reads a loss once per command, never per step; and of the
+choices below (memory layout, kind of Adam, pool before or after the ReLU) the faster for each
+model.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+import protocol
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+EXAMPLES = 4000
+
+
+class Flatten(nn.Module):
+  """Feature maps [B, C, H, W] → [B, C·H·W], in the order they have in memory."""
+
+  def __init__(self, channels_last: bool):
+    super().__init__()
+    self.channels_last = channels_last
+
+  def forward(self, x: Tensor) -> Tensor:
+    return (x.permute(0, 2, 3, 1) if self.channels_last else x).flatten(1)
+
+
+def mlp() -> nn.Sequential:
+  """images [B, 784] → logits [B, 10]."""
+  return nn.Sequential(nn.Linear(784, 128), nn.ReLU(inplace=True), nn.Linear(128, 10))
+
+
+def cnn(kernel: int, hidden: int, outputs: int, args: argparse.Namespace) -> nn.Sequential:
+  """images [B, 1, 28, 28] → logits [B, outputs]."""
+  # max(relu(x)) = relu(max(x)): the order is free.
+  after = [nn.MaxPool2d(2), nn.ReLU(inplace=True)]
+  if not args.pool_first:
+    after = after[::-1]
+  return nn.Sequential(
+    nn.Conv2d(1, 32, kernel, padding='same'),
+    *after,
+    nn.Conv2d(32, 64, kernel, padding='same'),
+    *after,
+    Flatten(args.channels_last),
+    nn.Linear(7 * 7 * 64, hidden),
+    nn.ReLU(inplace=True),
+    nn.Linear(hidden, outputs),
+  )
+
+
+class Trainer:
+  """The model, its optimizer and the resident data."""
+
+  def __init__(self, args: argparse.Namespace):
+    self.batch_size = args.batch_size
+    self.binary = args.model == 'cnn_binary'
+    self.signed = args.model != 'mlp'
+    shape = (EXAMPLES, 784) if args.model == 'mlp' else (EXAMPLES, 1, 28, 28)
+    self.images = torch.randint(0, 256, shape, dtype=torch.uint8)
+    self.labels = torch.randint(2 if self.binary else 10, (EXAMPLES,))
+    if args.model == 'mlp':
+      self.model = mlp()
+    else:
+      sizes = (3, 128, 1) if self.binary else (5, 1024, 10)
+      self.model = cnn(*sizes, args)
+      if args.channels_last:
+        self.model.to(memory_format=torch.channels_last)
+    kind = {'fused': True} if args.adam == 'fused' else {'foreach': args.adam == 'foreach'}
+    self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3, **kind)
+
+  def batch(self) -> tuple[Tensor, Tensor]:
+    """Returns a random batch gathered from the resident uint8 array: images, labels."""
+    indices = torch.randint(EXAMPLES, (self.batch_size,))
+    images = self.images[indices].float()
+    images = images.div_(127.5).sub_(1) if self.signed else images.div_(255)
+    return images, self.labels[indices]
+
+  def step(self) -> Tensor:
+    images, labels = self.batch()
+    logits = self.model(images)
+    if self.binary:
+      loss = F.binary_cross_entropy_with_logits(logits[:, 0], labels.float())
+    else:
+      loss = F.cross_entropy(logits, labels)
+    self.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    self.optimizer.step()
+    return loss.detach()
+
+  def run(self, steps: int) -> dict[str, float]:
+    for _ in range(steps):
+      loss = self.step()
+    return {'loss': loss.item()}
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+  """Reads the command line; the defaults are the fastest setting measured."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('model', choices=('mlp', 'cnn', 'cnn_binary'))
+  parser.add_argument('--batch-size', type=int, default=64)
+  parser.add_argument('--channels-last', action=argparse.BooleanOptionalAction, default=True)
+  parser.add_argument('--pool-first', action=argparse.BooleanOptionalAction, default=True)
+  parser.add_argument('--adam', choices=('fused', 'foreach', 'plain'), default='fused')
+  parser.add_argument('--threads', type=int, default=2)
+  return parser.parse_args(argv)
+
+
+def main() -> None:
+  args = parse()
+  torch.set_num_threads(args.threads)
+  torch.set_flush_denormal(True)
+  torch.manual_seed(0)
+  protocol.serve(Trainer(args).run)
+
+
+if __name__ == '__main__':
+  main()
