@@ -12,8 +12,8 @@ flags.DEFINE_string('workdir', None, "The run's folder, as train.py left it.")
 flags.DEFINE_string(
   'kind',
   'prior',
-  'What to draw: "prior" for samples, or a picture of the model: interpolate, and for an '
-  'autoencoder reconstruct, traverse, manifold.',
+  'What to draw: "prior" for samples, or a picture of the model: interpolate; for an autoencoder '
+  'reconstruct, traverse, manifold; for a classifier explain.',
 )
 flags.DEFINE_integer('num', None, 'How many samples, pairs, rows: what the kind counts.')
 flags.DEFINE_integer('label', None, 'The class to draw, where the model was trained with labels.')

@@ -64,7 +64,11 @@ CASES = {
     3.5,
   ),
   'cnn_64': Case(
-    ('--config=configs/cnn.py', '--config.data.batch_size=64'),
+    (
+      '--config=configs/cnn.py',
+      '--config.data.batch_size=64',
+      '--config.modules.model.dropout=0.0',
+    ),
     ('torch_classifier.py', 'cnn', '--batch-size', '64'),
     1.0,
   ),

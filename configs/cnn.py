@@ -14,7 +14,7 @@ from configs import mlp
 def get_config(data: str = 'mnist5k') -> ConfigDict:
   config = mlp.get_config(data)
   config.modules.model = dict(
-    name='cnn', channels=(32, 64), kernel=5, widths=(1024,), activation='relu', dropout=0.0
+    name='cnn', channels=(32, 64), kernel=5, widths=(1024,), activation='relu', dropout=0.4
   )
   config.data.batch_size = 64
   config.train.epochs = 10.0

@@ -16,6 +16,7 @@ def get_config(data: str = 'mnist5k') -> ConfigDict:
   config.objective.loss = 'binary'
   config.modules.model.kernel = 3
   config.modules.model.widths = (128,)
+  config.modules.model.dropout = 0.0
   config.data.classes = (3, 5)
   config.train.evaluate_every = 25
   config.train.log_every = 25

@@ -18,6 +18,7 @@ def get_config(data: str = 'mnist5k') -> ConfigDict:
   )
   config.modules.model = dict(name='mlp', widths=(128,), activation='relu', dropout=0.0)
   config.optimizer.model = optimizer('adam', 1e-3)
+  config.optimizer.model.schedule.name = 'cosine'
   config.data.name = data
   config.data.batch_size = 32
   config.train.epochs = 5.0

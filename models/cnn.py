@@ -45,8 +45,8 @@ class CNN(nn.Module):
     x = (2 * images - 1).astype(self.dtype)
     for i, channels in enumerate(self.channels):
       x = Conv(channels, (self.kernel, self.kernel), dtype=self.dtype, name=f'conv_{i}')(x)
-      # Behind the pool it is a quarter of the work and, for monotone ones, the same result.
-      x = activate(max_pool(x, 2))
+      # In this order: a pool whose result feeds an activation is computed again in its gradient.
+      x = max_pool(activate(x), 2)
     x = x.reshape(x.shape[0], -1)
     for i, units in enumerate(self.widths):
       x = activate(Dense(units, dtype=self.dtype, name=f'hidden_{i}')(x))
