@@ -165,6 +165,7 @@ class Joined:
     self.stamp = '-'.join(part.stamp for part in parts)
     self.spec = first._replace(
       name='+'.join(part.spec.name for part in parts),
+      split='|'.join(dict.fromkeys(part.spec.split for part in parts)),
       n=int(self._starts[-1]),
       identity=_digest(*(part.spec.identity for part in parts)),
     )

@@ -175,7 +175,8 @@ def open_source(
   Args:
     name: a prepared TFDS data set ('fashion_mnist', 'dataset/config', 'dataset:1.0.0') or the name
       of a builder in data/builders; several joined by '+' follow one another.
-    split: a TFDS split, e.g. 'train', 'test', 'train[90%:]'.
+    split: a TFDS split, e.g. 'train', 'test', 'train[90%:]'; of several data sets the same one of
+      each, or one for each with '|' between them, 'train[:500]|train'.
     data_dir: the TFDS folder to look in first; '' means $TFDS_DATA_DIR or ~/tensorflow_datasets.
       The second is our own cache.
     classes: only the examples of these labels, which become 0, 1, … in this order; empty for all.
@@ -184,7 +185,14 @@ def open_source(
   Raises:
     UserError: no such data set or split, its raw files cannot be had, or it cannot be read.
   """
-  sources = [_open_one(part, split, data_dir, columns) for part in name.split('+')]
+  names, splits = name.split('+'), split.split('|')
+  if len(splits) not in (1, len(names)):
+    raise errors.UserError(
+      f'config.data.split={split} has {len(splits)} splits for the {len(names)} data sets of '
+      f'{name}: give one for all, or one for each.'
+    )
+  pairs = zip(names, splits * (len(names) // len(splits)))
+  sources = [_open_one(part, chosen, data_dir, columns) for part, chosen in pairs]
   source = sources[0] if len(sources) == 1 else Joined(sources)
   return OfClasses(source, tuple(classes)) if len(tuple(classes)) else source
 

@@ -66,7 +66,8 @@ class Data(NamedTuple):
 
   Attributes:
     name: a data set: ours, or any that TFDS has prepared; several joined by '+'.
-    split: trained on; TFDS's slices (`train[:90%]`) work.
+    split: trained on; TFDS's slices (`train[:90%]`) work; of joined data sets the same of each, or
+      one for each with '|' between them.
     test_name: the data set evaluated on; '' means `name`, or the first of several.
     test_split: its split.
     classes: only the examples of these labels, which become 0, 1, …; empty for all.

@@ -36,6 +36,18 @@ SMALL_VAE = (
   '--config.objective.kl_warmup=40',
   '--config.data.batch_size=16',
 )
+SMALL_CNN = (
+  '--config=configs/cnn.py',
+  '--config.modules.model.channels=2,4',
+  '--config.modules.model.widths=8',
+  '--config.data.batch_size=16',
+  '--config.evaluate.timed_calls=2',
+)
+SMALL_MLP = (
+  '--config=configs/mlp.py',
+  '--config.modules.model.widths=8',
+  '--config.data.batch_size=16',
+)
 SMALL_VQVAE = (
   '--config=configs/vqvae.py',
   '--config.modules.encoder.widths=4,4',

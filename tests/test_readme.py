@@ -10,7 +10,13 @@ import pytest
 from tests import runs
 from tests.conftest import ROOT, environment
 
-SMALL = {'gan': runs.SMALL_GAN, 'dcgan': runs.SMALL_DCGAN, 'vae': runs.SMALL_VAE}
+SMALL = {
+  'gan': runs.SMALL_GAN,
+  'dcgan': runs.SMALL_DCGAN,
+  'vae': runs.SMALL_VAE,
+  'cnn': runs.SMALL_CNN,
+  'mlp': runs.SMALL_MLP,
+}
 README = (ROOT / 'README.md').read_text()
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
 
@@ -24,7 +30,7 @@ def commands(word: str) -> list[str]:
 
 def test_there_are_commands_to_test():
   assert len(commands('python train.py')) >= 5 and len(commands('python sample.py')) >= 3
-  assert commands('python evaluate.py')
+  assert commands('python evaluate.py') and commands('python -m tools')
   assert commands('make demo') and commands('make test')
 
 
@@ -47,13 +53,21 @@ def test_train_commands_run(command, tmp_path):
 
 
 def test_sample_and_evaluate_commands_run(tmp_path, script):
-  for name in ('gan', 'vae'):
+  for name in ('gan', 'vae', 'cnn'):
     runs.train(*SMALL[name], '--config.train.steps=2', f'--workdir={tmp_path}/{name}',
                *(['--config.objective.likelihood_samples=5'] if name == 'vae' else []))  # fmt: skip
   for command in [*commands('python sample.py'), *commands('python evaluate.py')]:
     arguments = command.replace('runs/', f'{tmp_path}/').replace('--out=', f'--out={tmp_path}/')
     done = script(*arguments.split()[1:])
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize('command', commands('python -m tools'))
+def test_tools_run(command, tmp_path, script):
+  name = re.search(r'configs/(\w+)\.py', command)[1]
+  small = [*SMALL[name][1:], '--config.train.steps=2', f'--workdir={tmp_path}']
+  done = script(*command.split()[1:], *small)
+  assert done.returncode == 0, done.stderr
 
 
 def test_make_knows_the_targets():

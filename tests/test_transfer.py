@@ -17,6 +17,8 @@ from tests.conftest import ROOT
 def config_of(**changes):
   config = cli.load(f'{ROOT}/configs/mlp.py')
   config.modules.model.widths = (16, 8)
+  # Else a run cut short would have had another rate.
+  config.optimizer.model.schedule.name = 'constant'
   config.data.batch_size = 16
   config.data.split, config.data.test_split = 'train[:64]', 'test[:32]'
   config.train.epochs, config.train.steps = 0.0, 6

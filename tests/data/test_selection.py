@@ -112,6 +112,10 @@ def test_joined_splits_follow_one_another(part, prepared_root):
   assert both.spec.n == 70
   again = source.open_source('mnist5k+mnist5k', 'train[:60]', str(prepared_root))
   assert again.spec.n == 120
+  own = source.open_source('mnist5k+mnist5k', 'train[:60]|test[:10]', str(prepared_root))
+  assert_same(everything(own), wanted)
+  with pytest.raises(errors.UserError, match='has 2 splits for the 3 data sets'):
+    source.open_source('mnist5k+mnist5k+mnist5k', 'train|test', str(prepared_root))
 
 
 def test_what_looks_otherwise_is_not_joined(part, prepared_root):
