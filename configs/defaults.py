@@ -50,7 +50,7 @@ def defaults() -> ConfigDict:
   config.mesh = dict(data=-1, fsdp=1, tensor=1)
   config.sharding = ()
   config.init_from = ''
-  config.init_rules = ('.*=load',)
+  config.init_rules = '.*=load'
   config.profile = False
   return config
 

@@ -1,12 +1,13 @@
 """Which parameters of a run come from another run, and which of those stay as they are.
 
-A rule is 'REGEX=ACTION'; a parameter follows the first rule whose pattern is found (`re.search`) in
-its path, e.g. `model/conv_0/kernel`. Actions: `load` takes it from `config.init_from`, `freeze` too
-and no optimizer moves it, `skip` starts it afresh. What no rule matches is skipped.
+Rules are 'REGEX=ACTION', with commas between; a parameter follows the first rule whose pattern is
+found (`re.search`) in its path, e.g. `model/conv_0/kernel`. Actions: `load` takes it from
+`config.init_from`, `freeze` too and no optimizer moves it, `skip` starts it afresh. What no rule
+matches is skipped.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -18,13 +19,13 @@ ACTIONS = ('load', 'skip', 'freeze')
 IsFrozen = Callable[[str], bool]
 
 
-def action_of(rules: Sequence[str]) -> Callable[[str], str]:
+def action_of(rules: str) -> Callable[[str], str]:
   """Returns the function from a parameter's path to its action.
 
   Raises:
     UserError: a rule has no '=', names no action or is no regular expression.
   """
-  pairs = [_parsed(rule) for rule in ((rules,) if isinstance(rules, str) else rules)]
+  pairs = [_parsed(rule) for rule in rules.split(',')]
 
   def action(path: str) -> str:
     return next((action for pattern, action in pairs if pattern.search(path)), 'skip')
@@ -38,7 +39,7 @@ def nothing(path: str) -> bool:
   return False
 
 
-def is_frozen(init_from: str, rules: Sequence[str]) -> IsFrozen:
+def is_frozen(init_from: str, rules: str) -> IsFrozen:
   """Returns whether the parameter at a path stays as it was loaded."""
   action = action_of(rules)
   return (lambda path: action(path) == 'freeze') if init_from else nothing

@@ -253,7 +253,7 @@ def _restore_or_init(lanes: Lanes, checkpoints: Checkpoints) -> tuple[State, int
     return state, int(meta['step']), meta['transferred_from']
   state, source = session.init(), ''
   if session.config.init_from:
-    rules = to_plain(session.config.init_rules)
+    rules = session.config.init_rules
     state, moved = transfer(state, session.config.init_from, rules)
     source = moved.source
     for line in moved.lines():

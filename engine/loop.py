@@ -94,7 +94,7 @@ def _restore_or_init(
   if found is None:
     state, source = session.init(), ''
     if session.config.init_from:
-      rules = to_plain(session.config.init_rules)
+      rules = session.config.init_rules
       state, report = transfer(state, session.config.init_from, rules)
       source = report.source
       for line in report.lines():

@@ -227,7 +227,7 @@ def open_session(config: ConfigDict, spec: Spec | None = None) -> Session:
   train = train._replace(steps=length(train, spec.n, per_step))
   chains = build_optimizers(config, objective, train.steps)
   ema = to_plain(config.ema)
-  frozen = is_frozen(config.init_from, to_plain(config.init_rules))
+  frozen = is_frozen(config.init_from, config.init_rules)
 
   def make_state() -> State:
     return init_state(objective, chains, ema, train.seed, example_batch(spec), frozen)

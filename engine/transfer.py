@@ -46,7 +46,7 @@ class Transfer(NamedTuple):
     return lines
 
 
-def transfer(state: State, init_from: str, rules: Sequence[str]) -> tuple[State, Transfer]:
+def transfer(state: State, init_from: str, rules: str) -> tuple[State, Transfer]:
   """Returns the fresh `state` with what the rules take from the run `init_from`.
 
   Averaged parameters are taken where the source has averages, and of its checkpoints the one that

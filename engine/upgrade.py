@@ -17,7 +17,7 @@ ADDED = {
   'train.minimum_gain': 0.0,
   'evaluate.timed_calls': 0,
   'init_from': '',
-  'init_rules': ['.*=load'],
+  'init_rules': '.*=load',
 }
 
 

@@ -45,7 +45,7 @@ def params(state):
 
 
 def test_rules_decide_what_is_loaded_frozen_and_fresh(source, tmp_path, capsys):
-  rules = ('hidden_0=freeze', 'output=skip', '.*=load')
+  rules = 'hidden_0=freeze,output=skip,.*=load'
   config = config_of(init_from=source, init_rules=rules, train__seed=5, train__steps=4)
   loop.train(config, str(tmp_path / 'run'))
   said = capsys.readouterr().out
@@ -69,7 +69,7 @@ def test_a_fresh_start_differs_only_where_it_was_loaded(source):
   from engine.transfer import transfer
 
   fresh = open_session(config_of(train__seed=5)).init()
-  state, report = transfer(fresh, source, ('output=skip', '.*=load'))
+  state, report = transfer(fresh, source, 'output=skip,.*=load')
   before, start, now = params(restore_run(source, '').state), params(fresh), params(state)
   for name in now:
     wanted = start if 'output' in name else before
@@ -86,7 +86,7 @@ def test_averages_are_what_is_taken(tmp_path):
     restored.ema['model']['output']['kernel'] != restored.params['model']['output']['kernel']
   ).any()
   fresh = open_session(config_of(ema=dict(model=0.9))).init()
-  state, _ = transfer(fresh, str(tmp_path / 'averaged'), ('.*=load',))
+  state, _ = transfer(fresh, str(tmp_path / 'averaged'), '.*=load')
   for tree in (state.params, state.ema):
     np.testing.assert_array_equal(
       tree['model']['output']['kernel'], restored.ema['model']['output']['kernel']
@@ -96,7 +96,7 @@ def test_averages_are_what_is_taken(tmp_path):
 def test_a_resumed_run_needs_the_source_no_more(source, tmp_path):
   moved = tmp_path / 'moved'
   shutil.copytree(source, moved)
-  rules = ('hidden_0=freeze', '.*=load')
+  rules = 'hidden_0=freeze,.*=load'
   changes = dict(init_from=str(moved), init_rules=rules)
   loop.train(config_of(**changes, train__steps=3), str(tmp_path / 'cut'))
   shutil.rmtree(moved)
@@ -109,12 +109,12 @@ def test_a_resumed_run_needs_the_source_no_more(source, tmp_path):
 
 def test_missing_and_unused_are_named(source, tmp_path, capsys):
   config = config_of(init_from=source, train__steps=1, modules__model__widths=(16, 8, 4))
-  config.init_rules = ('output=skip', '.*=load')
+  config.init_rules = 'output=skip,.*=load'
   loop.train(config, str(tmp_path / 'deeper'))
   said = capsys.readouterr().out
   assert 'missing 2: model/hidden_2/bias, model/hidden_2/kernel' in said
   config = config_of(init_from=source, train__steps=1, modules__model__widths=(16,))
-  config.init_rules = ('output=skip', '.*=load')
+  config.init_rules = 'output=skip,.*=load'
   loop.train(config, str(tmp_path / 'shallower'))
   assert 'unused 2: model/hidden_1/bias, model/hidden_1/kernel' in capsys.readouterr().out
 
@@ -126,16 +126,16 @@ def test_missing_and_unused_are_named(source, tmp_path, capsys):
       dict(modules__model__widths=(16, 9)),
       r'hidden_1/bias is \(8,\) in .* and \(9,\) here; .*=model/hidden_1=skip,',
     ),
-    (dict(init_rules=('hidden_0=hold',)), r'is not REGEX=ACTION'),
-    (dict(init_rules=('hidden_(=load',)), 'is no regular expression'),
-    (dict(init_rules=('.*=skip',)), 'takes nothing from'),
-    (dict(init_rules=('.*=freeze',)), 'freezes all that player "model" could train'),
+    (dict(init_rules='hidden_0=hold'), r'is not REGEX=ACTION'),
+    (dict(init_rules='hidden_(=load'), 'is no regular expression'),
+    (dict(init_rules='.*=skip'), 'takes nothing from'),
+    (dict(init_rules='.*=freeze'), 'freezes all that player "model" could train'),
     (
-      dict(init_rules=('.*=freeze',), modules__model__widths=(16, 8, 4)),
+      dict(init_rules='.*=freeze', modules__model__widths=(16, 8, 4)),
       'freezes all',
     ),
     (
-      dict(init_rules=('hidden_2=freeze', '.*=skip'), modules__model__widths=(16, 8, 4)),
+      dict(init_rules='hidden_2=freeze,.*=skip', modules__model__widths=(16, 8, 4)),
       'freezes model/hidden_2/bias, which .* does not have',
     ),
     (dict(init_from='/nowhere'), 'is no run'),
@@ -147,5 +147,5 @@ def test_mistakes_are_named(source, tmp_path, changes, message):
 
 
 def test_the_first_rule_that_is_found_wins():
-  action = action_of(('conv=skip', 'conv_1=load', 'b$=freeze'))
+  action = action_of('conv=skip,conv_1=load,b$=freeze')
   assert [action(p) for p in ('m/conv_1/k', 'm/x/b', 'm/x/k')] == ['skip', 'freeze', 'skip']

@@ -1,0 +1,32 @@
+"""A run of an older version, whose config lacks later options, is opened and goes on."""
+
+import json
+
+from engine import loop, run
+from engine.restore import restore_run
+from engine.upgrade import ADDED
+from tests.test_transfer import config_of
+
+
+def without(config, path):
+  *parents, name = path.split('.')
+  node = config
+  for part in parents:
+    node = node[part]
+  del node[name]
+
+
+def test_options_that_came_later_are_added(tmp_path):
+  workdir = tmp_path / 'run'
+  loop.train(config_of(train__steps=2), str(workdir))
+  whole = run.read_config(str(workdir))
+  old = json.loads((workdir / 'config.json').read_text())
+  for path in ADDED:
+    without(old, path)
+  (workdir / 'config.json').write_text(json.dumps(old))
+  read = run.read_config(str(workdir))
+  assert {**read, 'evaluate': 0} == {**whole, 'evaluate': 0}
+  assert read['evaluate']['timed_calls'] == ADDED['evaluate.timed_calls']
+  assert restore_run(str(workdir), '').step == 2
+  loop.train(config_of(train__steps=3), str(workdir))
+  assert restore_run(str(workdir), '').step == 3
