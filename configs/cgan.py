@@ -5,7 +5,8 @@
 
 Both networks read an embedding of the label beside their input. evaluate.py adds `cas`: how many
 test images are classified rightly after training on 4,000 generated ones, as many as mnist5k's own.
-TODO-FIGURES
+5,000 steps reach `cas` 0.91 on mnist5k, and take 3 to 4 minutes alone on 2 CPU cores
+(docs/results.md).
 """
 
 from ml_collections import ConfigDict

@@ -4,7 +4,8 @@ table by linear regression.
   python train.py --config=configs/tabular.py              # breast_cancer: malignant or benign
   python train.py --config=configs/tabular.py:diabetes     # how the disease goes on in a year
 
-TODO-FIGURES
+Accuracy 0.991 of 113 test biopsies; R² 0.44 on 88 test patients, where least squares has 0.447;
+seconds on a CPU (docs/results.md).
 """
 
 from typing import Any
