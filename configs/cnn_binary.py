@@ -3,7 +3,8 @@
   python train.py --config=configs/cnn_binary.py                             # threes and fives
   python train.py --config=configs/cnn_binary.py:fashion_mnist --config.data.classes=0,6
 
-`data.classes` names any two classes of any image data set. TODO-FIGURES
+`data.classes` names any two classes of any image data set. 0.995 of 200 test digits
+in 10 seconds on 2 CPU cores (docs/results.md).
 """
 
 from ml_collections import ConfigDict

@@ -5,7 +5,8 @@
   python train.py --config=configs/synthetic.py:real
 
 `synthetic` comes from python sample.py --workdir=runs/cgan --num=4000 --out=synthetic; see
-docs/synthetic_data.md. The three differ in their training images alone. TODO-FIGURES
+docs/synthetic_data.md. The three differ in their training images alone. 400 steps from each reach
+0.979, 0.957 and 0.974 on mnist5k's test digits: a loss (docs/results.md). A minute each.
 """
 
 from ml_collections import ConfigDict
