@@ -85,7 +85,7 @@ def test_a_cut_run_of_everything_random_ends_with_the_same_bits(tmp_path):
 
   def config(steps):
     config = cli.load(f'{ROOT}/configs/resnet.py')
-    model = dict(stem=4, widths=(4, 4), blocks=(1, 1), dropout=0.3)
+    model = dict(stem=4, widths=(4,), blocks=(1,), dropout=0.3)
     config.modules.model.update(model)
     config.optimizer.model.schedule.warmup = 2
     config.data.augment.update(dict(crop=2, flip=True, cutout=8, mixup=0.3))

@@ -122,8 +122,8 @@ def test_images_of_another_size_than_the_run_s(vae, tmp_path, monkeypatch):
 
   plain = Source._features
 
-  def larger(self, name):
-    features, classes = plain(self, name)
+  def larger(self, name, columns):
+    features, classes = plain(self, name, columns)
     return {**features, 'image': ((32, 32, 1), 'uint8')}, classes
 
   monkeypatch.setattr(Source, '_features', larger)

@@ -21,6 +21,7 @@ from tests.conftest import ROOT
 def small_mlp(folds: int, steps: int = 12):
   config = cli.load(f'{ROOT}/configs/mlp.py')
   config.modules.model.widths = (8,)
+  config.optimizer.model.schedule.name = 'constant'
   config.data.split = 'train[:200]'
   config.data.update(batch_size=16, folds=folds)
   config.train.update(epochs=0.0, steps=steps, log_every=5, seed=3)
