@@ -15,6 +15,7 @@ from data.selection import Fold
 from data.source import Examples, Spec
 from engine import describe, lanes, loop, run, runtime
 from engine.evaluation import Figure, make_evaluator
+from engine.judge import as_json, finite
 from engine.report import Counting
 from engine.restore import Restored, restore_run
 from engine.session import Session, check_sections, data_options, open_session, open_training
@@ -182,24 +183,14 @@ def _write(
       'fold': fold,
       'step': step,
       'data': spec.to_json(),
-      'metrics': {name: _finite(figure.mean) for name, figure in figures.items()},
-      'standard_errors': {
-        name: _finite(figure.standard_error)
-        for name, figure in figures.items()
-        if figure.standard_error is not None
-      },
-      'intervals': {
-        name: [_finite(end) for end in figure.interval]
-        for name, figure in figures.items()
-        if figure.interval is not None
-      },
+      **as_json(figures),
     }
     for fold, step, spec, figures in scored
   ]
   whole = {
-    'metrics': {name: _finite(value.mean) for name, value in spreads.items()},
-    'standard_deviations': {name: _finite(value.sd) for name, value in spreads.items()},
-    'intervals': {name: [*map(_finite, value.interval)] for name, value in spreads.items()},
+    'metrics': {name: finite(value.mean) for name, value in spreads.items()},
+    'standard_deviations': {name: finite(value.sd) for name, value in spreads.items()},
+    'intervals': {name: [*map(finite, value.interval)] for name, value in spreads.items()},
     'folds': folds,
     'made_by': made_by,
   }
@@ -214,8 +205,3 @@ def _write(
       f'cannot write to {workdir} ({error.strerror}); mend that and run the same command again'
     ) from error
   return path
-
-
-def _finite(value: float) -> float | None:
-  """JSON has no NaN."""
-  return value if math.isfinite(value) else None

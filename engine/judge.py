@@ -66,17 +66,7 @@ def judge(
   }
   _print(figures)
   written = {
-    'metrics': {name: _finite(figure.mean) for name, figure in figures.items()},
-    'standard_errors': {
-      name: _finite(figure.standard_error)
-      for name, figure in figures.items()
-      if figure.standard_error is not None
-    },
-    'intervals': {
-      name: [_finite(end) for end in figure.interval]
-      for name, figure in figures.items()
-      if figure.interval is not None
-    },
+    **as_json(figures),
     'tables': tables,
     'made_by': made_by,
   }
@@ -120,6 +110,17 @@ def _how_sure(figure: Figure) -> str:
   return '' if figure.standard_error is None else f'{figure.standard_error:.2g}'
 
 
-def _finite(value: float) -> float | None:
+def as_json(figures: Mapping[str, Figure]) -> dict[str, Any]:
+  """`metrics` by name, and where there are any their `standard_errors` and 95 % `intervals`."""
+  errors = {n: f.standard_error for n, f in figures.items() if f.standard_error is not None}
+  intervals = {n: f.interval for n, f in figures.items() if f.interval is not None}
+  return {
+    'metrics': {name: finite(figure.mean) for name, figure in figures.items()},
+    'standard_errors': {name: finite(error) for name, error in errors.items()},
+    'intervals': {name: [*map(finite, ends)] for name, ends in intervals.items()},
+  }
+
+
+def finite(value: float) -> float | None:
   """JSON has no NaN."""
   return value if math.isfinite(value) else None
