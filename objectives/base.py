@@ -123,6 +123,15 @@ def example_keys(key: jax.Array, batch: Batch) -> jax.Array:
   return jax.vmap(lambda position: jax.random.fold_in(key, position))(batch['position'])
 
 
+def require_classes(name: str, num_classes: int, without: str) -> None:
+  """Raises UserError where the data has no classes; `without` is the objective that needs none."""
+  if not num_classes:
+    raise UserError(
+      f'config.objective.name={name} needs labels, and the data set has none; use {without}, or a '
+      'data set with classes'
+    )
+
+
 def wanted_labels(label: int | jax.Array | None, num: int, num_classes: int) -> jax.Array:
   """Returns int32 [num] for what a caller of `sample` asked for.
 

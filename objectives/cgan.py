@@ -5,8 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from errors import UserError
-from objectives.base import Batch, Variables, wanted_labels
+from objectives.base import Batch, Variables, require_classes, wanted_labels
 from objectives.gan import GAN
 
 
@@ -22,11 +21,7 @@ class CGAN(GAN):
 
   def __post_init__(self):
     super().__post_init__()
-    if not self.num_classes:
-      raise UserError(
-        'config.objective.name=cgan needs labels, and the data set has none; use gan, or a data '
-        'set with classes'
-      )
+    require_classes('cgan', self.num_classes, without='gan')
 
   def sample(
     self, variables: Variables, key: jax.Array, num: int, label: int | jax.Array | None = None

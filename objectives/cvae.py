@@ -4,8 +4,7 @@ import dataclasses
 
 import jax
 
-from errors import UserError
-from objectives.base import Batch, Variables, wanted_labels
+from objectives.base import Batch, Variables, require_classes, wanted_labels
 from objectives.vae import VAE
 
 
@@ -21,11 +20,7 @@ class CVAE(VAE):
 
   def __post_init__(self):
     super().__post_init__()
-    if not self.num_classes:
-      raise UserError(
-        'config.objective.name=cvae needs labels, and the data set has none; use vae, or a data '
-        'set with classes'
-      )
+    require_classes('cvae', self.num_classes, without='vae')
 
   def sample(
     self, variables: Variables, key: jax.Array, num: int, label: int | jax.Array | None = None
