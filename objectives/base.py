@@ -64,12 +64,32 @@ class Drawing(NamedTuple):
   count: str
 
 
+class Writing(NamedTuple):
+  """How a language model goes on with a text, a few tokens at a time.
+
+  Attributes:
+    begin: (variables, prompts int32 [B, P], key, length) -> loop, whose `tokens` are int32
+      [B, length], the prompt first, and whose `position` says how many of them stand.
+    advance: (variables, loop, count, temperature, top_k, top_p) -> loop with up to `count` tokens
+      more; can be jitted with every one of these traced.
+    context: most tokens of a text, the prompt included; 0 for no bound.
+  """
+
+  begin: Callable[[Variables, jax.Array, jax.Array, int], Any]
+  advance: Callable[[Variables, Any, jax.Array, jax.Array, jax.Array, jax.Array], Any]
+  context: int
+
+
 class Objective(Protocol):
-  """A run's aim. Images are float32 in [0, 1] on every side of these methods."""
+  """A run's aim. Images are float32 in [0, 1] on every side of these methods.
+
+  Two members may be missing: `writing`, which language models have beside `sample`, and `derive`.
+  """
 
   modules: Mapping[str, nn.Module]
   players: tuple[Player, ...]
   drawings: Mapping[str, Drawing]  # by kind, beside `sample`'s
+  writing: Writing
 
   def init(self, key: jax.Array, batch: Batch) -> Variables:
     """Returns fresh variables of every module for batches shaped like `batch`."""
@@ -77,9 +97,13 @@ class Objective(Protocol):
   def evaluate(self, variables: Variables, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
     """Returns per-example arrays; the engine masks the padding.
 
-    Floats [B] are figures and averaged. Integers, and arrays with further axes, are what the model
-    says of each example (`prediction`, `probability` [B, K]): they go to the metrics that read it.
+    Floats [B] are figures and averaged, with weights where there is a `weight` [B] among them, such
+    as a row's number of tokens. Integers, and arrays with further axes, are what the model says of
+    each example (`prediction`, `probability` [B, K]): they go to the metrics that read it.
     """
+
+  def derive(self, figures: Mapping[str, float]) -> dict[str, float]:
+    """Returns the figures to report, given the averaged ones: a perplexity, say, of a loss."""
 
   def measure(self, variables: Variables, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
     """Returns further per-example arrays [B], too costly for training: evaluate.py alone asks."""
