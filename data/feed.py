@@ -20,7 +20,8 @@ class Feed(Protocol):
 
   The host calls `take` and passes what it gave, unchanged and not donated, into the jitted step,
   which calls `batch`. `batch` gives, for the global batch split over the mesh: image uint8
-  [B, H, W, C], label int32 [B] (where there is one), index int32 [B], epoch uint32 [B].
+  [B, H, W, C], label int32 [B] (where there is one), index int32 [B], epoch uint32 [B]; of text
+  tokens int32 [B, R], length int32 [B], kind int32 [B, R] (where it is asked for).
   """
 
   spec: Spec
@@ -61,8 +62,9 @@ def open_feed(
     UserError: a number above is out of range.
   """
   _check(batch_size, seed, workers, mesh)
-  if arrays.size_bytes(source.spec) <= resident_mb * _MIB:
-    return Resident(arrays.load_arrays(source), source.spec, batch_size, seed, mesh)
+  if arrays.size_bytes(source) <= resident_mb * _MIB:
+    rows = getattr(source, 'rows', arrays.gather)
+    return Resident(arrays.load_arrays(source), source.spec, batch_size, seed, mesh, rows)
   return Stream(source, batch_size, seed, mesh, workers, used)
 
 

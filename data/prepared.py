@@ -61,21 +61,25 @@ class Prepared(NamedTuple):
   def feature(self, name: str) -> tuple[Feature, int] | None:
     """Returns ((shape, dtype), number of classes) of a top-level feature, None if not plain.
 
-    Dimensions that TFDS does not know are -1.
+    Dimensions that TFDS does not know are -1; text has the dtype 'string'.
     """
     entry = self.features.get('featuresDict', {}).get('features', {}).get(name, {})
     if 'classLabel' in entry:
       return ((), 'int64'), int(entry['classLabel'].get('numClasses', 0))
+    if 'text' in entry:
+      return ((), 'string'), 0
+    if 'classLabel' in (each := entry.get('sequence', {}).get('feature', {})):
+      return ((-1,), 'int64'), int(each['classLabel'].get('numClasses', 0))
     plain = entry.get('image') or entry.get('tensor')
     if plain is None:
       return None
     shape = tuple(int(size) for size in plain.get('shape', {}).get('dimensions', ()))
     return (shape, plain.get('dtype', 'uint8')), 0
 
-  def class_names(self) -> tuple[str, ...]:
-    """Returns the names of the labels in order, empty where the data set has none."""
+  def class_names(self, feature: str) -> tuple[str, ...]:
+    """Returns the names of a feature's classes in order, empty where the data set has none."""
     try:
-      return tuple((self.folder / 'label.labels.txt').read_text().splitlines())
+      return tuple((self.folder / f'{feature}.labels.txt').read_text().splitlines())
     except OSError:
       return ()
 

@@ -1,5 +1,6 @@
 """The feed for data that fits: whole on the devices, indexed inside the jitted step."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from data import order, placement
+from data.arrays import gather
 from data.spec import Spec
 
 
@@ -15,20 +17,28 @@ class Resident:
   """A feed (see data/feed.py) whose batches are gathered on the devices; the host only counts.
 
   Args:
-    arrays: name -> [N, ...], every example of the split.
+    arrays: name -> [N, ...], every example of the split; or whatever `rows` cuts them out of.
     spec: what an example looks like; spec.n is N.
     batch_size: examples in a global batch, a multiple of the mesh's data * fsdp.
     seed: of the order of examples, 0 <= seed < 2**32.
     mesh: axes 'data', 'fsdp', 'tensor'; each device holds all examples and gathers its own rows.
+    rows: (arrays, index int32 [B]) -> the examples of these indices, inside jit.
   """
 
   def __init__(
-    self, arrays: dict[str, np.ndarray], spec: Spec, batch_size: int, seed: int, mesh: Mesh
+    self,
+    arrays: dict[str, np.ndarray],
+    spec: Spec,
+    batch_size: int,
+    seed: int,
+    mesh: Mesh,
+    rows: Callable[[Mapping[str, jax.Array], jax.Array], dict[str, jax.Array]] = gather,
   ):
     placement.check_batch(batch_size, mesh)
     self.spec = spec
     self.batch_size = batch_size
     self._mesh = mesh
+    self._rows = rows
     self._arrays = placement.replicate(dict(arrays), mesh)
     self._seed = placement.replicate(np.uint32(seed), mesh)
 
@@ -47,9 +57,7 @@ class Resident:
     positions = order.batch_places(epoch, place, self.batch_size, self.spec.n)
     epochs, places = placement.split_batch(positions, self._mesh)
     index = order.example_at(taken['seed'], epochs, places, self.spec.n)
-    rows = {
-      name: array.at[index].get(mode='promise_in_bounds') for name, array in taken['arrays'].items()
-    }
+    rows = self._rows(taken['arrays'], index)
     return {**placement.split_batch(rows, self._mesh), 'index': index, 'epoch': epochs}
 
   def close(self) -> None:

@@ -28,7 +28,7 @@ class OfClasses:
   def __init__(self, examples: Any, classes: Sequence[int]):
     spec = examples.spec
     where = f'config.data.classes={",".join(map(str, classes))}'
-    if not spec.num_classes:
+    if not spec.num_classes or 'label' not in spec.features:
       raise errors.UserError(f'{where}: {spec.name} has no classes; leave it empty.')
     for label in classes:
       if not (isinstance(label, int) and 0 <= label < spec.num_classes):
@@ -177,10 +177,7 @@ class Joined:
     """Returns the decoded examples, each feature of the spec stacked along a new first axis."""
     indices = np.asarray(indices, np.int64)
     part_of = np.searchsorted(self._starts, indices, side='right') - 1
-    values = {
-      name: np.empty((len(indices), *shape), dtype)
-      for name, (shape, dtype) in self.spec.features.items()
-    }
+    values = {name: _empty(len(indices), *feature) for name, feature in self.spec.features.items()}
     for number in np.unique(part_of):
       rows = np.flatnonzero(part_of == number)
       found = self._parts[number].read(indices[rows] - self._starts[number])
@@ -196,6 +193,11 @@ class Joined:
     """Returns all examples as arrays, `load` doing so for those that these are chosen from."""
     parts = [load(part) for part in self._parts]
     return {name: np.concatenate([part[name] for part in parts]) for name in self.spec.features}
+
+
+def _empty(n: int, shape: Sequence[int], dtype: str) -> np.ndarray:
+  apart = dtype == 'string' or -1 in shape  # examples of different lengths
+  return np.empty(n, object) if apart else np.empty((n, *shape), dtype)
 
 
 def _look(spec: Spec) -> str:

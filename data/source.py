@@ -25,6 +25,11 @@ _BLOCK = 1024
 class Examples(Protocol):
   """Examples that are read at random: a split of a data set, some of its classes, several joined.
 
+  Those that are chosen from others have `gather(load)`, which makes arrays of all of them from what
+  `load` gives of the others. Those whose arrays are not one row an example, such as the windows of
+  a long text, have `nbytes`, the size of these arrays, and `rows(arrays, index)`, which cuts the
+  examples `index` [B] out of them: a pure function of NumPy or JAX arrays.
+
   Attributes:
     spec: what an example looks like.
     stamp: changes when the data set is prepared again.
@@ -56,7 +61,7 @@ class Source:
     self.stamp = folder.stamp
     n = folder.count(split)
     features, num_classes = self._features(name, columns)
-    names = folder.class_names() if num_classes else ()
+    names = folder.class_names('label' if 'label' in features else 'kind') if num_classes else ()
     names = names or tuple(str(label) for label in range(num_classes))
     identity = folder.identity(split, n)
     if columns:
@@ -70,7 +75,7 @@ class Source:
     """Returns the decoded examples, each feature of the spec stacked along a new first axis.
 
     Raises:
-      UserError: the images differ in size, or a label is none of the classes.
+      UserError: the images differ in size, a label is none of the classes, or a text is no UTF-8.
     """
     return self._read(indices, tuple(self.spec.features))
 
@@ -85,13 +90,19 @@ class Source:
 
   def _read(self, indices: Sequence[int], names: tuple[str, ...]) -> dict[str, np.ndarray]:
     examples = self._examples(indices, names)
-    values = {name: self._stack(name, [example[name] for example in examples]) for name in names}
+    values = {
+      name: self._stack(name, [example[name] for example in examples], indices) for name in names
+    }
     if self.spec.num_classes and 'label' in values:
       _check_labels(values['label'], indices, self.spec)
     return values
 
-  def _stack(self, name: str, values: list[Any]) -> np.ndarray:
+  def _stack(self, name: str, values: list[Any], indices: Sequence[int]) -> np.ndarray:
     shape, dtype = self.spec.features[name]
+    if dtype == 'string':
+      return _objects([self._text(value, index) for value, index in zip(values, indices)])
+    if -1 in shape:
+      return _objects([np.asarray(value, dtype) for value in values])
     if any(np.shape(value) != shape for value in values):
       raise errors.UserError(
         f'The {name}s of {self.spec.name} differ in size, and there is no option to resize them '
@@ -99,12 +110,23 @@ class Source:
       )
     return np.asarray(values, dtype)
 
+  def _text(self, value: bytes, index: int) -> str:
+    try:
+      return value.decode()
+    except UnicodeDecodeError as error:
+      raise errors.UserError(
+        f'The text of example {index} of {self.spec.name} {self.spec.split} is not UTF-8: prepare '
+        'the data set again with text that is.'
+      ) from error
+
   def _features(self, name: str, columns: Sequence[str]) -> tuple[dict[str, Feature], int]:
     features = self._inputs(name)
     num_classes = 0
     if self._is_scalar('label', _INTEGERS):
       features['label'] = ((), 'int32')
       num_classes = self._folder.feature('label')[1]
+    elif 'kind' in features:
+      num_classes = self._folder.feature('kind')[1]
     if self._is_scalar('target', _FLOATS):
       features['target'] = ((), 'float32')
     for column in columns:
@@ -118,7 +140,7 @@ class Source:
     return features, num_classes
 
   def _inputs(self, name: str) -> dict[str, Feature]:
-    """What a model sees of an example: an image, or the row of a table."""
+    """What a model sees of an example: an image, the row of a table, or text."""
     image, inputs = self._folder.feature('image'), self._folder.feature('inputs')
     if image is not None and image[0][1] == 'uint8' and len(image[0][0]) == 3:
       shape = image[0][0]
@@ -127,11 +149,21 @@ class Source:
       return {'image': (shape, 'uint8')}
     if inputs is not None and inputs[0][1] in _FLOATS and len(inputs[0][0]) == 1:
       return {'inputs': (inputs[0][0], 'float32')}
+    if self._folder.feature('text') == (((), 'string'), 0):
+      return {'text': ((), 'string'), **self._kinds()}
     has = ', '.join(self._folder.feature_names())
     raise errors.UserError(
-      f'Data set {name} has no feature "image" of bytes in (height, width, channels) and no row of '
-      f'numbers "inputs", only {has}: choose a data set of images, or a table.'
+      f'Data set {name} has no feature "image" of bytes in (height, width, channels), no row of '
+      f'numbers "inputs" and no "text", only {has}: choose a data set of images or text, or a '
+      'table.'
     )
+
+  def _kinds(self) -> dict[str, Feature]:
+    """Of what kind each stretch of the text is, and at which byte it starts, if that is said."""
+    start, kind = self._folder.feature('kind_start'), self._folder.feature('kind')
+    if not start or not kind or not kind[1] or self._is_scalar('label', _INTEGERS):
+      return {}
+    return {'kind_start': ((-1,), 'int32'), 'kind': ((-1,), 'int32')}
 
   def _is_scalar(self, name: str, dtypes: Sequence[str]) -> bool:
     feature = self._folder.feature(name)
@@ -154,6 +186,14 @@ class Source:
     with _no_warnings():  # TFDS asks once for OpenCV, which is hardly faster on small images
       used.deserialize_example_np(self._records[0])
     self._decode[names] = used.deserialize_example_np
+
+
+def _objects(values: Sequence[Any]) -> np.ndarray:
+  """Returns an array [N] of anything: texts, or arrays of different lengths."""
+  stacked = np.empty(len(values), object)
+  for place, value in enumerate(values):  # NumPy would take arrays that are equally long apart
+    stacked[place] = value
+  return stacked
 
 
 def _check_labels(labels: np.ndarray, indices: Sequence[int], spec: Spec) -> None:

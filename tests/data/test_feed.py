@@ -168,7 +168,7 @@ def test_what_fits_is_resident_and_the_rest_is_streamed(mesh, part):
 
 def test_size_counts_every_feature(mnist5k):
   loaded = arrays.load_arrays(mnist5k)
-  assert arrays.size_bytes(mnist5k.spec) == sum(array.nbytes for array in loaded.values())
+  assert arrays.size_bytes(mnist5k) == sum(array.nbytes for array in loaded.values())
 
 
 @pytest.mark.parametrize(

