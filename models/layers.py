@@ -2,7 +2,8 @@
 
 `Conv`, `ConvTranspose`, `Dense`: drop-in for `nn.Conv`, `nn.ConvTranspose` and `nn.Dense` (same
 parameter names, shapes, initialisers, results), built on `conv` and `conv_transpose` below.
-`max_pool` and `gelu` are exact as well and differentiate into cheaper code.
+`Embed` and `Norm` stand for `nn.Embed`, and for `nn.LayerNorm` and `nn.RMSNorm`. `max_pool`,
+`gelu` and `lookup` are exact as well and differentiate into cheaper code.
 
 On CPU, XLA is slow at what differentiation makes of a convolution: inside a `scan` or `while_loop`
 the kernel gradient is not canonicalised and runs at 1 % of peak, and dilated convolutions (input
@@ -39,6 +40,8 @@ _FEW_CHANNELS = 4
 _FEW_ROWS = 64
 # Up to this many units of so few rows YNNPACK loses more by sharing the work out than it gains.
 _FEW_UNITS = 128
+# Up to this many entries a product with one-hot rows beats adding up rows one by one.
+_FEW_ENTRIES = 1024
 
 
 class Geometry(NamedTuple):
@@ -395,6 +398,28 @@ def _product_backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Arra
 product.defvjp(lambda x, kernel: (product(x, kernel), (x, kernel)), _product_backward)
 
 
+@jax.custom_vjp
+def lookup(table: Array, ids: Array) -> Array:
+  """Rows of table [V, C] at ids int32 [...], from 0 to below V → [..., C].
+
+  The gradient of a small table is one product with the ids as one-hot rows; that of indexing adds
+  up row after row, which XLA:CPU does in a loop.
+  """
+  return table[ids]
+
+
+def _lookup_backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, None]:
+  table, ids = saved
+  ids, g = ids.reshape(-1), g.reshape(-1, g.shape[-1])
+  if table.shape[0] > _FEW_ENTRIES:
+    return jnp.zeros_like(table).at[ids].add(g.astype(table.dtype)), None
+  rows = jax.nn.one_hot(ids, table.shape[0], dtype=g.dtype)
+  return (rows.T @ g).astype(table.dtype), None
+
+
+lookup.defvjp(lambda table, ids: (table[ids], (table, ids)), _lookup_backward)
+
+
 # --- modules --------------------------------------------------------------------------------------
 
 
@@ -420,6 +445,78 @@ class Dense(nn.Module):
     x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
     y = product(x.reshape(-1, x.shape[-1]), kernel).reshape(*x.shape[:-1], self.features)
     return y if bias is None else y + bias
+
+
+class Embed(nn.Module):
+  """A vector per id: parameter `embedding` [entries, features], float32."""
+
+  entries: int
+  features: int
+  embedding_init: Initializer
+
+  def setup(self):
+    shape = (self.entries, self.features)
+    self.embedding = self.param('embedding', self.embedding_init, shape, jnp.float32)
+
+  def __call__(self, ids: Array) -> Array:
+    """ids int32 [...] → [..., features] float32."""
+    return lookup(self.embedding, ids)
+
+
+class Norm(nn.Module):
+  """Each vector brought to variance 1, then scaled: layer norm or RMS norm, all in float32.
+
+  Attributes:
+    epsilon: added to the variance.
+    centred: whether the mean is taken off first: layer norm (Ba et al. 2016); without it RMS norm
+      (Zhang and Sennrich 2019), the square root of the mean square.
+    use_bias: whether a bias is added behind.
+  """
+
+  epsilon: float
+  centred: bool
+  use_bias: bool
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """x [..., C] → [..., C] float32; parameters `scale` [C], `bias` [C]."""
+    scale = self.param('scale', nn.initializers.ones_init(), (x.shape[-1],), jnp.float32)
+    x = x.astype(jnp.float32)
+    if self.centred:
+      x = x - x.mean(axis=-1, keepdims=True)
+    y = x * lax.rsqrt(jnp.square(x).mean(axis=-1, keepdims=True) + self.epsilon) * scale
+    if not self.use_bias:
+      return y
+    return y + self.param('bias', nn.initializers.zeros_init(), (x.shape[-1],), jnp.float32)
+
+
+class Output(nn.Module):
+  """Logits: x [..., C] → [..., features] float32, by a kernel of its own or by an embedding.
+
+  Attributes:
+    features: how many.
+    use_bias: whether each has a bias.
+    kernel_init: of the kernel.
+    dtype: of the product.
+  """
+
+  features: int
+  use_bias: bool
+  kernel_init: Initializer
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x: Array, embedding: Array | None) -> Array:
+    """`embedding` [features, C] is what a tied model multiplies with; None for `kernel`."""
+    if embedding is None:
+      kernel = self.param('kernel', self.kernel_init, (x.shape[-1], self.features), jnp.float32)
+    else:
+      kernel = embedding.T
+    rows = x.reshape(-1, x.shape[-1]).astype(self.dtype)
+    y = product(rows, kernel.astype(self.dtype)).astype(jnp.float32)
+    if self.use_bias:
+      y += self.param('bias', nn.initializers.zeros_init(), (self.features,), jnp.float32)
+    return y.reshape(*x.shape[:-1], self.features)
 
 
 class Conv(nn.Module):

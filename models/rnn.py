@@ -1,0 +1,224 @@
+"""Recurrent network: Elman, GRU or LSTM layers on top of each other.
+
+Parameters, all float32, of vocabulary V, embedding E, units W, gates G (1 of an Elman cell, 3 of a
+GRU: reset, update, new; 4 of an LSTM: input, forget, cell, output):
+
+    embedding/embedding         [V, E]        embedding > 0
+    layer_0/input/kernel        [E, G·W]      [V, G·W] without an embedding; [W, G·W] higher up
+    layer_0/input/bias          [G·W]
+    layer_0/recurrent/kernel    [W, G·W]
+    layer_0/recurrent/bias      [W]           GRU: of the new gate's h·U, behind which r multiplies
+    output/kernel               [W, outputs]  not tied
+    output/bias                 [outputs]
+
+Gates, their order and equations are those of torch.nn.RNN, GRU and LSTM, whose weights are these
+kernels transposed, and whose two biases are the sum that stands here (but for the GRU's one).
+Kernels start uniform in ±1/√W, as torch's; biases 0, that of the forget gate 1.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from errors import UserError
+from models.layers import Embed, Initializer, Output, lookup, product
+from models.options import choose
+from models.pooling import POOLS
+from models.positions import changes
+from models.recurrence import CELLS, Cell, States, recur, recurrent, zeros
+
+
+class RNN(nn.Module):
+  """Tokens int32 [B, T] to float32 [B, T, outputs], or [B, outputs] where they are pooled.
+
+  Attributes:
+    cell: 'tanh', 'sigmoid' (Elman), 'gru' or 'lstm'.
+    width: W, units of each layer.
+    embedding: E; 0 for one-hot input, so a row of the first layer's kernel for each token.
+    layers: how many.
+    tied: whether the logits are products with the embedding, so E = W.
+    dropout: share dropped in training of what each layer hands up (Zaremba et al. 2014).
+    vocabulary: V, given by the data.
+    outputs: given by the objective.
+    pool: 'none', 'first', 'last' or 'mean' of the real tokens, given by the objective.
+    dtype: of products; states and gates are float32.
+  """
+
+  cell: str
+  width: int
+  embedding: int
+  layers: int
+  tied: bool
+  dropout: float
+  vocabulary: int = 0
+  outputs: int = 1
+  pool: str = 'none'
+  dtype: Any = jnp.float32
+
+  def setup(self):
+    self._check()
+    self.kind = choose(CELLS, self.cell, 'cell')
+    init = _uniform(self.width)
+    self.embed = None
+    if self.embedding:
+      # Vectors of length 1, whatever their size.
+      deviation = self.embedding**-0.5
+      self.embed = Embed(
+        self.vocabulary, self.embedding, nn.initializers.normal(deviation), name='embedding'
+      )
+    sizes = [self.embedding or self.vocabulary, *[self.width] * (self.layers - 1)]
+    self.stack = [
+      Layer(self.kind, size, self.width, self.dtype, name=f'layer_{i}')
+      for i, size in enumerate(sizes)
+    ]
+    self.logits = Output(self.outputs, True, init, self.dtype, name='output')
+    self.drop = nn.Dropout(self.dropout)
+
+  def __call__(
+    self,
+    tokens: jax.Array,
+    train: bool,
+    lengths: jax.Array | None = None,
+    segments: jax.Array | None = None,
+  ) -> jax.Array:
+    """Reads whole rows.
+
+    Args:
+      tokens: int32 [B, T].
+      train: whether units are dropped.
+      lengths: int32 [B], real tokens of each row, for `pool`; None for T.
+      segments: int32 [B, T]; the states start anew where the segment changes; None for one.
+
+    Returns:
+      float32 [B, T, outputs], or [B, outputs] where `pool` is not 'none'.
+    """
+    pool = choose(POOLS, self.pool, 'pool')
+    keep = None
+    if segments is not None:
+      keep = 1 - changes(segments).T[..., None].astype(jnp.float32)
+    # Time first, so that a step of the recurrence reads memory that lies together.
+    x = tokens.T if self.embed is None else self.embed(tokens.T)
+    for layer in self.stack:
+      x = self.drop(layer(x, keep), deterministic=not train)
+    return self._outputs(pool(x.swapaxes(0, 1), lengths))
+
+  def start(self, batch: int, length: int) -> tuple[States, ...]:
+    """Returns the states of each layer before the first token; `length` is not needed."""
+    del length
+    return (zeros(self.kind, batch, self.width),) * self.layers
+
+  def step(
+    self, carry: tuple[States, ...], tokens: jax.Array, position: jax.Array
+  ) -> tuple[tuple[States, ...], jax.Array]:
+    """Reads tokens int32 [B]; `position` is not needed.
+
+    Returns:
+      The states behind them, and logits float32 [B, outputs].
+    """
+    del position
+    x = tokens if self.embed is None else self.embed(tokens)
+    behind = []
+    for layer, states in zip(self.stack, carry):
+      states = layer.step(x, states)
+      behind.append(states)
+      x = states[0]
+    return tuple(behind), self._outputs(x)
+
+  def _outputs(self, x: jax.Array) -> jax.Array:
+    return self.logits(x, self.embed.embedding if self.tied else None)
+
+  def _check(self) -> None:
+    where = 'config.modules.model'
+    if self.tied and self.embedding != self.width:
+      raise UserError(
+        f'{where}.tied=True multiplies units with the embedding, so {where}.embedding='
+        f'{self.embedding} must be {where}.width={self.width}'
+      )
+    if self.tied and self.outputs != self.vocabulary:
+      raise UserError(
+        f'{where}.tied=True gives a logit for each of the {self.vocabulary} tokens, and the '
+        f'objective reads {self.outputs} outputs; set {where}.tied=False'
+      )
+
+
+class Layer(nn.Module):
+  """One layer: [T, B, inputs], or tokens int32 [T, B], to [T, B, width] float32.
+
+  Attributes:
+    cell: which.
+    inputs: size of what it reads; of tokens how many there are.
+    width: W.
+    dtype: of products.
+  """
+
+  cell: Cell
+  inputs: int
+  width: int
+  dtype: Any
+
+  def setup(self):
+    self.input = Input(self.cell, self.inputs, self.width, self.dtype)
+    self.recurrent = Recurrent(self.cell, self.width, self.dtype)
+
+  def __call__(self, x: jax.Array, keep: jax.Array | None) -> jax.Array:
+    """`keep` float32 [T, B, 1] is 0 where the states start anew; None: nowhere."""
+    return recur(self.cell, self.input(x), *self.recurrent(), keep)
+
+  def step(self, x: jax.Array, states: States) -> States:
+    """x [B, inputs], or tokens int32 [B]."""
+    r = recurrent(states[0], *self.recurrent())
+    return self.cell.forward(self.input(x).astype(jnp.float32), r, states)[0]
+
+
+class Input(nn.Module):
+  """The input's share of all gates: [..., inputs], or tokens int32 [...], to [..., G·W]."""
+
+  cell: Cell
+  inputs: int
+  width: int
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    features = self.cell.gates * self.width
+    kernel = self.param('kernel', _uniform(self.width), (self.inputs, features), jnp.float32)
+    bias = self.param('bias', self._first_bias, (features,), jnp.float32)
+    if jnp.issubdtype(x.dtype, jnp.integer):
+      # The bias once per row of the table, not once per token.
+      return lookup((kernel + bias).astype(self.dtype), x)
+    rows = x.reshape(-1, self.inputs).astype(self.dtype)
+    y = product(rows, kernel.astype(self.dtype)) + bias.astype(self.dtype)
+    return y.reshape(*x.shape[:-1], features)
+
+  def _first_bias(self, key: jax.Array, shape: tuple[int], dtype: Any) -> jax.Array:
+    del key, shape
+    return jnp.repeat(jnp.asarray(self.cell.biases, dtype), self.width)
+
+
+class Recurrent(nn.Module):
+  """The kernel [W, G·W] in `dtype`, and the bias [G·W] float32 of h·U, or None."""
+
+  cell: Cell
+  width: int
+  dtype: Any
+
+  @nn.compact
+  def __call__(self) -> tuple[jax.Array, jax.Array | None]:
+    features = self.cell.gates * self.width
+    kernel = self.param('kernel', _uniform(self.width), (self.width, features), jnp.float32)
+    bias = None
+    if self.cell.inner:
+      bias = self.param('bias', nn.initializers.zeros_init(), (self.width,), jnp.float32)
+      bias = jnp.pad(bias, (features - self.width, 0))
+    return kernel.astype(self.dtype), bias
+
+
+def _uniform(width: int) -> Initializer:
+  """Uniform in ±1/√width."""
+
+  def init(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    return jax.random.uniform(key, shape, dtype, -(width**-0.5), width**-0.5)
+
+  return init

@@ -1,0 +1,454 @@
+"""One transformer for GPT and BERT: embeddings, blocks of attention and a dense net, a head.
+
+Parameters, all float32, of vocabulary V, width C, hidden F, heads H in G groups (d = C/H):
+
+    embedding/embedding                          [V, C]
+    positions/embedding                          [context, C]        positions='learned'
+    types/embedding                              [types, C]          types > 0
+    embedding_norm/{scale,bias}                  [C]                 embedding_norm
+    block_0/ … or blocks/ with a leading axis of layers (scan):
+      attention_norm/{scale,bias}                [C]
+      attention/query_key_value/{kernel,bias}    [C, G·(H/G + 2)·d]
+      attention/output/{kernel,bias}             [C, C]
+      mlp_norm/{scale,bias}                      [C]
+      mlp/up/{kernel,bias}                       [C, F]
+      mlp/gate/{kernel,bias}                     [C, F]              mlp='swiglu'
+      mlp/down/{kernel,bias}                     [F, C]
+    norm/{scale,bias}                            [C]                 norm_place='pre'
+    transform/{kernel,bias}                      [C, C]              head='transform' or 'pooler'
+    transform_norm/{scale,bias}                  [C]                 head='transform'
+    output/kernel                                [C, outputs]        not tied
+    output/bias                                  [outputs]           see `Transformer.head`
+
+Biases are there where `biases` is set; an RMS norm never has one. Kernels are [in, out]. The
+columns of `query_key_value` are ordered by group: for each of the G groups its H/G queries, its
+key, its value, d columns each. With G = H (GPT-2, BERT) that is [q₀ k₀ v₀ q₁ k₁ v₁ …], so from
+separate q, k, v [C, H·d] it is `stack([q, k, v], 1)` as [C, 3, H, d] → [C, H, 3, d] → [C, 3·C];
+the bias likewise. Heads' outputs stand side by side, d rows of `attention/output/kernel` each.
+
+Initial values are GPT-2's (Radford et al. 2019): N(0, 0.02²), the kernels that write to the
+residual stream divided by √(2·layers); biases 0, scales 1.
+"""
+
+import functools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from errors import UserError
+from models import positions
+from models.attention import Attention, Cache, Factory
+from models.layers import Dense, Embed, Norm, Output, gelu
+from models.mlp import activation
+from models.options import choose
+from models.pooling import POOLS
+
+_DEVIATION = 0.02
+_initial = nn.initializers.normal(_DEVIATION)
+
+_GATED = 'swiglu'
+# `mlp` names these, or any other activation of jax.nn.
+_ACTIVATIONS = {
+  'gelu': gelu,
+  'gelu_tanh': functools.partial(jax.nn.gelu, approximate=True),
+  _GATED: jax.nn.silu,
+}
+_PLACES = {'pre': True, 'post': False}
+_CENTRED = {'layer': True, 'rms': False}
+
+
+class Transformer(nn.Module):
+  """Tokens int32 [B, T] to float32 [B, T, outputs], or [B, outputs] where they are pooled.
+
+  The residual stream and the norms are float32; `dtype` is that of products and attention.
+
+  Attributes:
+    width: C.
+    layers: how many blocks.
+    heads: H, queries of each block.
+    key_value_heads: G, how many keys and values they share; 0 for H.
+    hidden: F, units of the dense net; 0 for 4·C.
+    context: most positions; `learned` has no more than these.
+    causal: whether a token sees only itself and those before it.
+    norm: 'layer' or 'rms'.
+    norm_place: 'pre' (x + f(norm(x)), a norm behind all) or 'post' (norm(x + f(x))).
+    norm_epsilon: added to the variance.
+    positions: 'learned', 'sinusoidal' or 'rotary'.
+    mlp: activation of the dense net, a name in `jax.nn` ('gelu' is the exact one, 'gelu_tanh' its
+      approximation), or 'swiglu': silu(gate) · up (Shazeer 2020).
+    biases: whether dense layers and layer norms have one.
+    tied: whether the logits are products with the embedding (Press and Wolf 2017).
+    types: how many token types BERT's embedding of them knows, every token being of type 0.
+    embedding_norm: whether a norm stands behind the embeddings.
+    head: before the logits: nothing ('linear'), dense → activation → norm ('transform', of BERT's
+      masked language model), dense → tanh ('pooler', of its classifiers). The logits have a bias
+      with 'transform', and with the others where `biases` is set and they are not tied.
+    dropout: share dropped in training of the embeddings, of the attention weights, and of what
+      attention and dense net add to the residual stream.
+    scan: whether the blocks are one `nn.scan`: compiles in the time of one block.
+    remat: whether a block is computed again for its gradient instead of kept.
+    vocabulary: V, given by the data.
+    outputs: given by the objective.
+    pool: 'none', 'first', 'last' or 'mean' of the real tokens, given by the objective.
+    fused: whether attention may use cuDNN's kernel, given by the engine; see `Attention.fused`.
+    dtype: see above.
+  """
+
+  width: int
+  layers: int
+  heads: int
+  key_value_heads: int
+  hidden: int
+  context: int
+  causal: bool
+  norm: str
+  norm_place: str
+  norm_epsilon: float
+  positions: str
+  mlp: str
+  biases: bool
+  tied: bool
+  types: int
+  embedding_norm: bool
+  head: str
+  dropout: float
+  scan: bool
+  remat: bool
+  vocabulary: int = 0
+  outputs: int = 1
+  pool: str = 'none'
+  fused: bool = False
+  dtype: Any = jnp.float32
+
+  def setup(self):
+    self._check()
+    norm, dense = self._factories()
+    pre = choose(_PLACES, self.norm_place, 'norm_place')
+    self.embed = Embed(self.vocabulary, self.width, _initial, name='embedding')
+    self.place = choose(positions.KINDS, self.positions, 'positions')(
+      self.context, self.width, self.width // self.heads, _initial, name='positions'
+    )
+    self.type = Embed(self.types, self.width, _initial, name='types') if self.types else None
+    self.embed_norm = norm(name='embedding_norm') if self.embedding_norm else None
+    self.stack = self._stack(norm, dense, pre)
+    self.last_norm = norm(name='norm') if pre else None
+    self.head_layers = choose(_HEADS, self.head, 'head')(self, norm, dense)
+    has_bias = self.head == 'transform' or (self.biases and not self.tied)
+    self.logits = Output(self.outputs, has_bias, _initial, self.dtype, name='output')
+    self.drop = nn.Dropout(self.dropout)
+
+  def __call__(
+    self,
+    tokens: jax.Array,
+    train: bool,
+    lengths: jax.Array | None = None,
+    segments: jax.Array | None = None,
+  ) -> jax.Array:
+    """Reads whole rows.
+
+    Args:
+      tokens: int32 [B, T].
+      train: whether parts are dropped.
+      lengths: int32 [B], real tokens of each row, which alone are seen by others; None for T.
+      segments: int32 [B, T]. Tokens of different segments do not see each other, and positions
+        start anew in each, which must be in one piece; None for one segment.
+
+    Returns:
+      float32 [B, T, outputs], or [B, outputs] where `pool` is not 'none'. What stands at places
+      that are not real is finite and means nothing.
+
+    Raises:
+      UserError: T is more than the learned positions.
+    """
+    pool = choose(POOLS, self.pool, 'pool')
+    self._check_length(tokens.shape[1])
+    places, mask = jnp.arange(tokens.shape[1]), None
+    if segments is not None:
+      places = positions.restarting(segments)
+      mask = (segments[:, :, None] == segments[:, None, :])[:, None]
+    # Padding lies behind what is real, where a causal token does not look anyway.
+    seen = None if lengths is None or self.causal else jnp.maximum(lengths, 1)
+    x = self.drop(self._embedded(tokens, places), deterministic=not train)
+    x = self._through(x, self.place.angles(places), mask, seen, train)
+    x = x if self.last_norm is None else self.last_norm(x)
+    return self._outputs(pool(x, lengths))
+
+  def start(self, batch: int, length: int) -> Cache:
+    """Returns the empty cache [layers, B, G, length, d] of `batch` rows of up to `length` tokens.
+
+    Raises:
+      UserError: the model is not causal, or `length` is more than the learned positions.
+    """
+    if not self.causal:
+      raise UserError(
+        'a model with config.modules.model.causal=False sees what is behind a token and cannot '
+        'write one after another; sample from a causal one'
+      )
+    self._check_length(length)
+    shape = (self.layers, batch, self._groups, length, self.width // self.heads)
+    return Cache(jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype))
+
+  def step(self, carry: Cache, tokens: jax.Array, position: jax.Array) -> tuple[Cache, jax.Array]:
+    """Reads one token more of each row.
+
+    Args:
+      carry: of `start`, with the tokens before `position` in it.
+      tokens: int32 [B].
+      position: int32 scalar from 0 to below the cache's length.
+
+    Returns:
+      The cache with these tokens in it, and the logits float32 [B, outputs] of those behind them.
+    """
+    position = jnp.asarray(position)
+    x, angles = self._embedded(tokens, position), self.place.angles(position)
+    if self.scan:
+      advance = _scanned(
+        lambda block, x, cache: block.step(x, angles, cache, position), self.layers
+      )
+      x, new = advance(self.stack, x, carry)
+    else:
+      entries = []
+      for i, block in enumerate(self.stack):
+        x, entry = block.step(x, angles, jax.tree.map(lambda c, i=i: c[i], carry), position)
+        entries.append(entry)
+      new = jax.tree.map(lambda *parts: jnp.stack(parts), *entries)
+    x = x if self.last_norm is None else self.last_norm(x)
+    put = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=position, axis=3)
+    return jax.tree.map(put, carry, new), self._outputs(x)
+
+  # --- parts
+
+  @property
+  def _groups(self) -> int:
+    return self.key_value_heads or self.heads
+
+  def _factories(self) -> tuple[Factory, Factory]:
+    """Makers of norms and of dense layers."""
+    centred = choose(_CENTRED, self.norm, 'norm')
+    norm = functools.partial(Norm, self.norm_epsilon, centred, self.biases and centred)
+    dense = functools.partial(Dense, use_bias=self.biases, dtype=self.dtype, kernel_init=_initial)
+    return norm, dense
+
+  def _stack(self, norm: Factory, dense: Factory, pre: bool) -> nn.Module | list[nn.Module]:
+    """The blocks; one module stands for all of them where they are scanned."""
+    deviation = _DEVIATION / (2 * self.layers) ** 0.5
+    residual = functools.partial(dense, kernel_init=nn.initializers.normal(deviation))
+    attention = functools.partial(
+      Attention,
+      self.width,
+      self.heads,
+      self._groups,
+      self.causal,
+      self.fused,
+      self.dropout,
+      dense,
+      residual,
+    )
+    gated = self.mlp == _GATED
+    mlp = functools.partial(
+      MLP, self.hidden or 4 * self.width, self.width, _activation(self.mlp), gated, dense, residual
+    )
+    kind = Block
+    if self.remat:
+      # Inside a scan nothing can be merged with what was computed before.
+      kind = nn.remat(Block, static_argnums=(5,), prevent_cse=not self.scan)
+    make = functools.partial(kind, attention, mlp, norm, pre, self.dropout)
+    if self.scan:
+      return make(name='blocks')
+    return [make(name=f'block_{i}') for i in range(self.layers)]
+
+  def _embedded(self, tokens: jax.Array, places: jax.Array) -> jax.Array:
+    """tokens [...] → [..., C] float32."""
+    x = self.place.add(self.embed(tokens), places)
+    if self.type is not None:
+      x += self.type.embedding[0]
+    return x if self.embed_norm is None else self.embed_norm(x)
+
+  def _through(self, x: jax.Array, *context) -> jax.Array:
+    """x [B, T, C] through the blocks."""
+    if self.scan:
+      advance = _scanned(lambda block, x, _: (block(x, *context), None), self.layers)
+      return advance(self.stack, x, None)[0]
+    for block in self.stack:
+      x = block(x, *context)
+    return x
+
+  def _outputs(self, x: jax.Array) -> jax.Array:
+    """x [..., C] → [..., outputs] float32."""
+    for layer in self.head_layers:
+      x = layer(x)
+    return self.logits(x, self.embed.embedding if self.tied else None)
+
+  # --- what cannot be
+
+  def _check(self) -> None:
+    where = 'config.modules.model'
+    if self.width % self.heads:
+      raise UserError(
+        f'{where}.width={self.width} is not divisible by {where}.heads={self.heads}; make it a '
+        'multiple'
+      )
+    if self.heads % self._groups:
+      raise UserError(
+        f'{where}.heads={self.heads} is not divisible by '
+        f'{where}.key_value_heads={self.key_value_heads}; make it a multiple'
+      )
+    if self.positions == 'rotary' and self.width // self.heads % 2:
+      raise UserError(
+        f'{where}.positions=rotary turns pairs of numbers, and a head has '
+        f'{self.width // self.heads}; make {where}.width / {where}.heads even'
+      )
+    if self.tied and self.outputs != self.vocabulary:
+      raise UserError(
+        f'{where}.tied=True gives a logit for each of the {self.vocabulary} tokens, and the '
+        f'objective reads {self.outputs} outputs; set {where}.tied=False'
+      )
+
+  def _check_length(self, length: int) -> None:
+    if self.positions == 'learned' and length > self.context:
+      raise UserError(
+        f'{length} tokens are more than the config.modules.model.context={self.context} positions '
+        'that the model learns; make rows shorter, or the context longer'
+      )
+
+
+class Block(nn.Module):
+  """Attention and a dense net, each beside the residual stream x [B, T, C].
+
+  Attributes:
+    attention: (name=) -> the module.
+    mlp: likewise.
+    norm: likewise.
+    pre: whether norms stand before both, or behind their sums with the stream.
+    dropout: share of both's outputs dropped in training.
+  """
+
+  attention: Factory
+  mlp: Factory
+  norm: Factory
+  pre: bool
+  dropout: float
+
+  def setup(self):
+    self.attend = self.attention(name='attention')
+    self.attend_norm = self.norm(name='attention_norm')
+    self.dense = self.mlp(name='mlp')
+    self.dense_norm = self.norm(name='mlp_norm')
+    self.drop = nn.Dropout(self.dropout)
+
+  def __call__(
+    self,
+    x: jax.Array,
+    angles: positions.Angles,
+    mask: jax.Array | None,
+    lengths: jax.Array | None,
+    train: bool,
+  ) -> jax.Array:
+    """See `Attention` for what stands beside x."""
+    drop = functools.partial(self.drop, deterministic=not train)
+    y = self.attend(self._before(self.attend_norm, x), angles, mask, lengths, train)
+    x = self._behind(self.attend_norm, x + drop(y))
+    y = self.dense(self._before(self.dense_norm, x))
+    return self._behind(self.dense_norm, x + drop(y))
+
+  def step(
+    self, x: jax.Array, angles: positions.Angles, cache: Cache, position: jax.Array
+  ) -> tuple[jax.Array, Cache]:
+    """x [B, C], and the rest as of `Attention.step`."""
+    y, new = self.attend.step(self._before(self.attend_norm, x), angles, cache, position)
+    x = self._behind(self.attend_norm, x + y)
+    y = self.dense(self._before(self.dense_norm, x))
+    return self._behind(self.dense_norm, x + y), new
+
+  def _before(self, norm: nn.Module, x: jax.Array) -> jax.Array:
+    return norm(x) if self.pre else x
+
+  def _behind(self, norm: nn.Module, x: jax.Array) -> jax.Array:
+    return x if self.pre else norm(x)
+
+
+class MLP(nn.Module):
+  """down(activation(up(x))), or down(activation(gate(x)) · up(x)): [..., C] → [..., C].
+
+  Attributes:
+    hidden: units of `up` and `gate`.
+    width: C.
+    activation: of them.
+    gated: whether there is a gate.
+    dense: (features, name=) -> `up` and `gate`.
+    output: likewise `down`.
+  """
+
+  hidden: int
+  width: int
+  activation: Callable[[jax.Array], jax.Array]
+  gated: bool
+  dense: Factory
+  output: Factory
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    y = self.dense(self.hidden, name='up')(x)
+    if self.gated:
+      y *= self.activation(self.dense(self.hidden, name='gate')(x))
+    else:
+      y = self.activation(y)
+    return self.output(self.width, name='down')(y)
+
+
+def _scanned(function: Callable, layers: int) -> Callable:
+  """`function(block, x, entry) -> (x, entry)` from layer to layer of stacked parameters."""
+  return nn.scan(
+    function,
+    variable_axes={'params': 0},
+    split_rngs={'params': True, 'dropout': True},
+    length=layers,
+  )
+
+
+def _activation(name: str) -> Callable[[jax.Array], jax.Array]:
+  return _ACTIVATIONS[name] if name in _ACTIVATIONS else activation(name)
+
+
+def _linear(model: Transformer, norm: Factory, dense: Factory) -> Sequence[Callable]:
+  del model, norm, dense
+  return ()
+
+
+def _transform(model: Transformer, norm: Factory, dense: Factory) -> Sequence[Callable]:
+  return (
+    dense(model.width, name='transform'),
+    _activation(model.mlp),
+    norm(name='transform_norm'),
+  )
+
+
+def _pooler(model: Transformer, norm: Factory, dense: Factory) -> Sequence[Callable]:
+  del norm
+  return dense(model.width, name='transform'), jnp.tanh
+
+
+_HEADS = {'linear': _linear, 'transform': _transform, 'pooler': _pooler}
+
+
+# --- parameters with and without scan -------------------------------------------------------------
+
+
+def stacked(params: Mapping[str, Any]) -> dict[str, Any]:
+  """Parameters of a model without `scan` → those of one with it."""
+  layers = sum(bool(re.fullmatch(r'block_\d+', name)) for name in params)
+  blocks = [params[f'block_{i}'] for i in range(layers)]
+  rest = {name: value for name, value in params.items() if not name.startswith('block_')}
+  return {**rest, 'blocks': jax.tree.map(lambda *leaves: jnp.stack(leaves), *blocks)}
+
+
+def unstacked(params: Mapping[str, Any]) -> dict[str, Any]:
+  """Parameters of a model with `scan` → those of one without it."""
+  blocks = params['blocks']
+  layers = len(jax.tree.leaves(blocks)[0])
+  split = {f'block_{i}': jax.tree.map(lambda leaf, i=i: leaf[i], blocks) for i in range(layers)}
+  return {**{name: value for name, value in params.items() if name != 'blocks'}, **split}

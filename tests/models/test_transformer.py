@@ -1,0 +1,454 @@
+"""The transformer against its formulas in numpy, and what must hold whatever the parameters."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from errors import UserError
+from models.transformer import Transformer, stacked, unstacked
+
+KEY = jax.random.key(0)
+V, C, L, T = 11, 16, 2, 6
+GPT = dict(
+  width=C, layers=L, heads=4, key_value_heads=0, hidden=0, context=8, causal=True, norm='layer',
+  norm_place='pre', norm_epsilon=1e-5, positions='learned', mlp='gelu', biases=True, tied=True,
+  types=0, embedding_norm=False, head='linear', dropout=0.0, scan=False, remat=False,
+  vocabulary=V, outputs=V,
+)  # fmt: skip
+BERT = {
+  **GPT, 'causal': False, 'norm_place': 'post', 'types': 2, 'embedding_norm': True,
+  'head': 'transform', 'norm_epsilon': 1e-12,
+}  # fmt: skip
+LLAMA = {
+  **GPT, 'key_value_heads': 2, 'norm': 'rms', 'positions': 'rotary', 'mlp': 'swiglu', 'hidden': 24,
+  'biases': False, 'tied': False,
+}  # fmt: skip
+VASWANI = {**GPT, 'norm_place': 'post', 'positions': 'sinusoidal', 'mlp': 'relu', 'tied': False}
+FAMILIES = {'gpt': GPT, 'bert': BERT, 'llama': LLAMA, 'vaswani': VASWANI}
+families = pytest.mark.parametrize('options', FAMILIES.values(), ids=FAMILIES)
+TOKENS = jnp.asarray(np.random.default_rng(1).permutation(V)[: 2 * (V // 2)].reshape(2, -1))[:, :T]
+TOKENS = jnp.pad(TOKENS, ((0, 0), (0, T - TOKENS.shape[1])), constant_values=3)
+
+
+def jit(function):
+  """`jax.jit` that compiles fast and runs slowly: here arrays are tiny and programs many."""
+  options = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
+  return jax.jit(function, compiler_options=options)
+
+
+@functools.cache
+def _shapes(items):
+  model = Transformer(**dict(items))
+  return jax.eval_shape(lambda: model.init(KEY, TOKENS, train=False))['params']
+
+
+def random_params(options, scale=0.4, seed=0):
+  """Parameters with nothing at its first value: large kernels, biases and scales that matter."""
+  rng = np.random.default_rng(seed)
+  shapes = _shapes(tuple(sorted(options.items())))
+  return jax.tree.map(lambda s: jnp.asarray(scale * rng.standard_normal(s.shape), s.dtype), shapes)
+
+
+def run(options, params, tokens=TOKENS, **given):
+  model = Transformer(**options)
+  return jit(lambda p, t: model.apply({'params': p}, t, train=False, **given))(params, tokens)
+
+
+def close(actual, expected, tolerance=2e-5):
+  for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+    a, b = np.asarray(a), np.asarray(b)
+    assert a.shape == b.shape
+    np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(1.0, np.abs(b).max(initial=0)))
+
+
+# --- the formulas in numpy, float64 ---------------------------------------------------------------
+
+ACTIVATIONS = {
+  'gelu': lambda x: 0.5 * x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))),
+  'relu': lambda x: np.maximum(x, 0),
+  'swiglu': lambda x: x / (1 + np.exp(-x)),
+}
+
+
+def np_dense(p, x):
+  return x @ p['kernel'] + p.get('bias', 0)
+
+
+def np_norm(o, p, x):
+  if o['norm'] == 'layer':
+    x = x - x.mean(-1, keepdims=True)
+  scaled = x / np.sqrt((x**2).mean(-1, keepdims=True) + o['norm_epsilon'])
+  return scaled * p['scale'] + p.get('bias', 0)
+
+
+def np_turn(vector, position):
+  half = len(vector) // 2
+  angle = position * 10000.0 ** (-np.arange(half) / half)
+  number = (vector[:half] + 1j * vector[half:]) * np.exp(1j * angle)
+  return np.concatenate([number.real, number.imag])
+
+
+def np_attention(o, p, x):
+  """One row x [T, C], query by query."""
+  d = C // o['heads']
+  groups = o['key_value_heads'] or o['heads']
+  shared = o['heads'] // groups
+  made = np_dense(p['query_key_value'], x).reshape(len(x), groups, shared + 2, d)
+  turn = np_turn if o['positions'] == 'rotary' else lambda vector, position: vector
+  y = np.zeros((len(x), o['heads'], d))
+  for head in range(o['heads']):
+    group, place = divmod(head, shared)
+    keys = np.stack([turn(made[s, group, shared], s) for s in range(len(x))])
+    for t in range(len(x)):
+      last = t + 1 if o['causal'] else len(x)
+      weight = np.exp(keys[:last] @ turn(made[t, group, place], t) / math.sqrt(d))
+      y[t, head] = weight @ made[:last, group, shared + 1] / weight.sum()
+  return np_dense(p['output'], y.reshape(len(x), C))
+
+
+def np_mlp(o, p, x):
+  act, up = ACTIVATIONS[o['mlp']], np_dense(p['up'], x)
+  return np_dense(p['down'], up * act(np_dense(p['gate'], x)) if 'gate' in p else act(up))
+
+
+def np_transformer(o, params, tokens):
+  p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+  norm = functools.partial(np_norm, o)
+  rows = []
+  for row in np.asarray(tokens):
+    x = p['embedding']['embedding'][row]
+    if o['positions'] == 'learned':
+      x = x + p['positions']['embedding'][: len(row)]
+    if o['positions'] == 'sinusoidal':
+      even = 10000.0 ** (-np.arange(0, C, 2) / C)
+      x = x * math.sqrt(C)
+      x[:, 0::2] += np.sin(np.arange(len(row))[:, None] * even)
+      x[:, 1::2] += np.cos(np.arange(len(row))[:, None] * even)
+    if o['types']:
+      x = x + p['types']['embedding'][0]
+    if o['embedding_norm']:
+      x = norm(p['embedding_norm'], x)
+    for i in range(o['layers']):
+      b = p[f'block_{i}']
+      attend, dense = functools.partial(np_attention, o), functools.partial(np_mlp, o)
+      if o['norm_place'] == 'pre':
+        x = x + attend(b['attention'], norm(b['attention_norm'], x))
+        x = x + dense(b['mlp'], norm(b['mlp_norm'], x))
+      else:
+        x = norm(b['attention_norm'], x + attend(b['attention'], x))
+        x = norm(b['mlp_norm'], x + dense(b['mlp'], x))
+    if o['norm_place'] == 'pre':
+      x = norm(p['norm'], x)
+    if o['head'] == 'transform':
+      x = norm(p['transform_norm'], ACTIVATIONS[o['mlp']](np_dense(p['transform'], x)))
+    if o['head'] == 'pooler':
+      x = np.tanh(np_dense(p['transform'], x))
+    kernel = p['embedding']['embedding'].T if o['tied'] else p['output']['kernel']
+    rows.append(x @ kernel + p.get('output', {}).get('bias', 0))
+  return np.stack(rows)
+
+
+@pytest.mark.parametrize(
+  'options',
+  [*FAMILIES.values(), {**GPT, 'tied': False, 'head': 'pooler', 'causal': False, 'hidden': 20}],
+  ids=[*FAMILIES, 'pooler'],
+)
+def test_equals_the_formulas(options):
+  params = random_params(options)
+  got = run(options, params)
+  assert got.dtype == jnp.float32
+  close(got, np_transformer(options, params, TOKENS), 1e-4)
+
+
+def test_activations_of_the_dense_net():
+  params = random_params(GPT)
+  exact, approximate = run(GPT, params), run({**GPT, 'mlp': 'gelu_tanh'}, params)
+  difference = float(jnp.abs(exact - approximate).max())
+  assert 1e-6 < difference < 0.02 * float(jnp.abs(exact).max())
+
+
+# --- parameters -----------------------------------------------------------------------------------
+
+
+def paths(options):
+  flat = jax.tree_util.tree_leaves_with_path(_shapes(tuple(sorted(options.items()))))
+  return {'/'.join(k.key for k in path): leaf.shape for path, leaf in flat}
+
+
+def test_names_and_shapes_of_the_parameters():
+  block = {
+    'attention_norm/scale': (C,), 'attention_norm/bias': (C,),
+    'attention/query_key_value/kernel': (C, 3 * C), 'attention/query_key_value/bias': (3 * C,),
+    'attention/output/kernel': (C, C), 'attention/output/bias': (C,),
+    'mlp_norm/scale': (C,), 'mlp_norm/bias': (C,),
+    'mlp/up/kernel': (C, 4 * C), 'mlp/up/bias': (4 * C,),
+    'mlp/down/kernel': (4 * C, C), 'mlp/down/bias': (C,),
+  }  # fmt: skip
+  around = {'embedding/embedding': (V, C), 'positions/embedding': (8, C)}
+  blocks = {f'block_{i}/{name}': shape for i in range(L) for name, shape in block.items()}
+  final = {'norm/scale': (C,), 'norm/bias': (C,)}
+  assert paths(GPT) == around | blocks | final
+  whole = {f'blocks/{name}': (L, *shape) for name, shape in block.items()}
+  assert paths({**GPT, 'scan': True}) == around | whole | final
+  head = {
+    'types/embedding': (2, C), 'embedding_norm/scale': (C,), 'embedding_norm/bias': (C,),
+    'transform/kernel': (C, C), 'transform/bias': (C,), 'transform_norm/scale': (C,),
+    'transform_norm/bias': (C,), 'output/bias': (V,),
+  }  # fmt: skip
+  assert paths(BERT) == around | blocks | head
+  found = paths(LLAMA)
+  assert found['block_0/attention/query_key_value/kernel'] == (C, 2 * (2 + 2) * 4)
+  assert found['block_1/mlp/gate/kernel'] == (C, 24) and found['output/kernel'] == (C, V)
+  assert not any(name.endswith('bias') for name in found)
+
+
+def test_first_values_are_those_of_gpt_2():
+  model = Transformer(**{**GPT, 'width': 64, 'tied': False, 'scan': True})
+  params = model.init(KEY, TOKENS, train=False)['params']
+  blocks = params['blocks']
+  small = 0.02 / math.sqrt(2 * L)
+  for leaf, deviation in [
+    (blocks['attention']['query_key_value']['kernel'], 0.02),
+    (blocks['mlp']['up']['kernel'], 0.02),
+    (blocks['attention']['output']['kernel'], small),
+    (blocks['mlp']['down']['kernel'], small),
+    (params['output']['kernel'], 0.02),
+    (params['embedding']['embedding'], 0.02),
+    (params['positions']['embedding'], 0.02),
+  ]:
+    np.testing.assert_allclose(np.std(leaf), deviation, rtol=0.1)
+  kernel = blocks['mlp']['up']['kernel']
+  assert not np.array_equal(kernel[0], kernel[1])
+  assert (blocks['mlp_norm']['scale'] == 1).all() and (blocks['mlp']['up']['bias'] == 0).all()
+
+
+# --- what a token sees ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('options', [GPT, LLAMA, BERT], ids=['gpt', 'llama', 'bert'])
+def test_causality_by_gradients(options):
+  """Row t of the sensitivity: how much token s moves the outputs at t."""
+  options = {**options, 'tied': False, 'head': 'linear'}
+  tokens = jnp.arange(T)[None]
+  model, params = Transformer(**options), random_params(options)
+
+  def outputs(embedding):
+    changed = {**params, 'embedding': {'embedding': embedding}}
+    return model.apply({'params': changed}, tokens, train=False)[0].sum(axis=-1)
+
+  sensitivity = jit(jax.jacrev(outputs))(params['embedding']['embedding'])
+  moved = np.abs(np.asarray(sensitivity)).max(axis=-1)[:, :T] > 1e-6
+  wanted = np.tril(np.ones((T, T), bool)) if options['causal'] else np.ones((T, T), bool)
+  np.testing.assert_array_equal(moved, wanted)
+
+
+def test_padding_changes_nothing():
+  params = random_params(BERT)
+  lengths = jnp.array([4, 6])
+  got = run(BERT, params, lengths=lengths)
+  other = run(BERT, params, TOKENS.at[0, 4:].set(9), lengths=lengths)
+  alone = run(BERT, params, TOKENS[:1, :4])
+  close(other[0, :4], got[0, :4], 1e-6)
+  close(alone[0], got[0, :4])
+  close(got[1], run(BERT, params)[1])
+  assert float(jnp.abs(got[0, :4] - run(BERT, params)[0, :4]).max()) > 1e-2
+
+
+@pytest.mark.parametrize('pool', ['none', 'mean', 'last'])
+def test_an_empty_row_is_finite_with_finite_gradients(pool):
+  options = {**BERT, 'tied': False, 'pool': pool, 'dropout': 0.1}
+  model, params = Transformer(**options), random_params({**options})
+
+  def total(params, train):
+    y = model.apply(
+      {'params': params}, TOKENS, train=train, lengths=jnp.array([0, 3]), rngs={'dropout': KEY}
+    )
+    return jnp.square(y).sum()
+
+  for train in (False, True):
+    value, gradient = jit(lambda p, train=train: jax.value_and_grad(total)(p, train))(params)
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves((value, gradient)))
+
+
+@families
+def test_segments_are_rows_of_their_own(options):
+  params = random_params(options)
+  segments = jnp.array([[0, 0, 0, 1, 1, 1], [2, 2, 5, 5, 5, 5]])
+  got = run(options, params, segments=segments)
+  for row, cut in ((0, 3), (1, 2)):
+    for piece in (slice(0, cut), slice(cut, T)):
+      close(got[row, piece], run(options, params, TOKENS[row : row + 1, piece])[0])
+
+
+def test_segments_go_with_lengths():
+  params = random_params(BERT)
+  segments, lengths = jnp.array([[0, 0, 1, 1, 1, 1]]), jnp.array([4])
+  got = run(BERT, params, TOKENS[:1], segments=segments, lengths=lengths)
+  close(got[0, 2:4], run(BERT, params, TOKENS[:1, 2:4])[0])
+
+
+# --- the same map computed otherwise --------------------------------------------------------------
+
+
+def gradients(options, params, rngs=None, train=False, **given):
+  model = Transformer(**options)
+
+  def total(params):
+    y = model.apply({'params': params}, TOKENS, train=train, rngs=rngs, **given)
+    return jnp.sin(y).sum()
+
+  return jit(jax.value_and_grad(total))(params)
+
+
+@pytest.mark.parametrize('options', [GPT, {**LLAMA, 'layers': 3}], ids=['gpt', 'llama'])
+def test_scanned_equals_unrolled(options):
+  params = random_params(options)
+  value, gradient = gradients(options, params)
+  scanned = {**options, 'scan': True}
+  assert jax.tree.map(jnp.shape, stacked(params)) == jax.tree.map(
+    lambda s: s.shape, _shapes(tuple(sorted(scanned.items())))
+  )
+  scanned_value, scanned_gradient = gradients(scanned, stacked(params))
+  close(scanned_value, value)
+  assert jax.tree.structure(unstacked(scanned_gradient)) == jax.tree.structure(gradient)
+  close(unstacked(scanned_gradient), gradient)
+  close(unstacked(stacked(params)), params, 0)
+
+
+def test_stacked_keeps_the_order_of_more_than_ten_layers():
+  params = {f'block_{i}': {'kernel': jnp.full((2,), i)} for i in range(12)}
+  wanted = np.repeat(np.arange(12), 2).reshape(12, 2)
+  np.testing.assert_array_equal(stacked(params)['blocks']['kernel'], wanted)
+  np.testing.assert_array_equal(unstacked(stacked(params))['block_11']['kernel'], [11, 11])
+
+
+@pytest.mark.parametrize('scan', [False, True], ids=['unrolled', 'scanned'])
+def test_remat_changes_memory_only(scan):
+  options = {**GPT, 'scan': scan, 'dropout': 0.3}
+  params = random_params(options)
+  rngs = {'dropout': KEY}
+  given = dict(rngs=rngs, train=True, segments=jnp.array([[0, 0, 0, 1, 1, 1]] * 2))
+  close(gradients({**options, 'remat': True}, params, **given), gradients(options, params, **given))
+  for remat in (False, True):
+    model = Transformer(**{**options, 'remat': remat})
+    apply = lambda p, model=model: model.apply({'params': p}, TOKENS, train=True, rngs=rngs)  # noqa: E731
+    assert ('remat' in str(jax.make_jaxpr(apply)(params))) == remat
+
+
+def test_grouped_queries_equal_full_heads_that_repeat_keys_and_values():
+  grouped = {**GPT, 'key_value_heads': 2}
+  params = random_params(grouped)
+
+  def repeated(made):
+    """[..., 2·(2 + 2)·4], q q k v of each group → [..., 4·3·4], q k v of each head."""
+    made = made.reshape(*made.shape[:-1], 2, 4, 4)
+    keys_values = made[..., 2:, :]
+    heads = [jnp.concatenate([made[..., i : i + 1, :], keys_values], axis=-2) for i in range(2)]
+    return jnp.stack(heads, axis=-3).reshape(*made.shape[:-3], -1)
+
+  full = {}
+  for name, value in params.items():
+    full[name] = value
+    if name.startswith('block'):
+      attention = value['attention']
+      made = jax.tree.map(repeated, attention['query_key_value'])
+      full[name] = {**value, 'attention': {**attention, 'query_key_value': made}}
+  close(run(GPT, full), run(grouped, params))
+
+
+@pytest.mark.parametrize('scan', [False, True], ids=['unrolled', 'scanned'])
+@pytest.mark.parametrize('options', [GPT, LLAMA, VASWANI], ids=['gpt', 'llama', 'vaswani'])
+def test_token_by_token_equals_all_at_once(options, scan):
+  params = random_params(options)
+  model = Transformer(**{**options, 'scan': scan})
+  variables = {'params': stacked(params) if scan else params}
+  step = jit(lambda carry, token, t: model.apply(variables, carry, token, t, method='step'))
+  # Room for more than is written, and what lies there must not be seen.
+  carry = model.apply(variables, 2, T + 2, method='start')
+  carry = jax.tree.map(lambda cache: cache + 100.0, carry)
+  logits = []
+  for t in range(T):
+    before = carry
+    carry, behind = step(carry, TOKENS[:, t], t)
+    assert behind.dtype == jnp.float32
+    logits.append(behind)
+  assert jax.tree.map(jnp.shape, carry) == jax.tree.map(jnp.shape, before)
+  close(jnp.stack(logits, axis=1), run(options, params))
+
+
+# --- precision and dropout ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('options', [GPT, LLAMA, BERT], ids=['gpt', 'llama', 'bert'])
+def test_bfloat16_is_of_the_products_alone(options):
+  params = random_params(options, scale=0.2)
+  half = {**options, 'dtype': jnp.bfloat16}
+  got, wanted = run(half, params), run(options, params)
+  assert got.dtype == jnp.float32
+  difference = float(jnp.abs(got - wanted).max() / jnp.abs(wanted).max())
+  assert 1e-5 < difference < 0.05
+  text = str(
+    jax.make_jaxpr(lambda p: Transformer(**half).apply({'params': p}, TOKENS, False))(params)
+  )
+  products = [line for line in text.splitlines() if 'dot_general' in line]
+  assert len(products) >= 6 * L
+  if options['causal']:
+    carry = Transformer(**half).apply({'params': params}, 2, T, method='start')
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(carry)} == {'bfloat16'}
+    carry, logits = Transformer(**half).apply(
+      {'params': params}, carry, TOKENS[:, 0], 0, method='step'
+    )
+    close(logits, got[:, 0], 0.02)
+
+
+@pytest.mark.parametrize('scan', [False, True], ids=['unrolled', 'scanned'])
+def test_dropout_is_of_training_and_by_key(scan):
+  options = {**GPT, 'scan': scan, 'dropout': 0.5}
+  params = random_params(options)
+  model = Transformer(**options)
+  train = jit(
+    lambda key: model.apply({'params': params}, TOKENS, train=True, rngs={'dropout': key})
+  )
+  assert (run(options, params) == run({**options, 'dropout': 0.0}, params)).all()
+  assert (train(KEY) == train(KEY)).all()
+  assert (train(KEY) != train(jax.random.key(1))).any()
+
+
+# --- what cannot be -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+  ('changed', 'message'),
+  [
+    ({'heads': 3}, r'width=16 is not divisible by .*heads=3'),
+    ({'key_value_heads': 3}, r'heads=4 is not divisible by .*key_value_heads=3'),
+    ({'heads': 16, 'positions': 'rotary'}, r'a head has 1; make .* even'),
+    ({'context': 4}, r'6 tokens are more than the config.modules.model.context=4'),
+    ({'norm': 'layr'}, r'norm=layr is not known \(did you mean "layer"\?\)'),
+    ({'norm_place': 'prae'}, r'norm_place=prae is not known \(did you mean "pre"\?\)'),
+    ({'positions': 'rotatory'}, r'positions=rotatory is not known \(did you mean "rotary"\?\)'),
+    ({'head': 'linaer'}, r'head=linaer is not known \(did you mean "linear"\?\)'),
+    ({'pool': 'mena'}, r'pool=mena is not known \(did you mean "mean"\?\)'),
+    ({'mlp': 'gelo'}, r'has no activation "gelo" \(did you mean "g?elu"\?\)'),
+    ({'outputs': 3}, r'tied=True gives a logit for each of the 11 tokens, and the objective reads 3'),
+  ],
+)  # fmt: skip
+def test_refuses(changed, message):
+  model = Transformer(**{**GPT, **changed})
+  with pytest.raises(UserError, match=message):
+    jax.eval_shape(lambda: model.init(KEY, TOKENS, train=False))
+
+
+def test_refuses_to_write_with_a_model_that_sees_what_is_behind():
+  with pytest.raises(UserError, match='causal=False sees what is behind a token'):
+    Transformer(**BERT).apply({}, 1, 4, method='start')
+
+
+def test_refuses_a_cache_longer_than_the_learned_positions():
+  with pytest.raises(UserError, match='9 tokens are more than'):
+    Transformer(**GPT).apply({}, 1, 9, method='start')
+  Transformer(**LLAMA).apply({}, 1, 9, method='start')
