@@ -12,7 +12,10 @@ from metrics.columns import take
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-  """How well each class is found, from `label`, `prediction` and `probability`.
+  """How well each class is found, from `label`, `prediction` and, where it is, `probability`.
+
+  Of sequences [N, T] each place counts for itself; what has the label -1 is left out. Without
+  `probability` [..., K] there is no `roc_auc`, and the classes are those that have names.
 
   Headlines are the macro means `precision`, `recall` and `f1` (Sokolova and Lapalme 2009, table 3,
   with the F1 of each class averaged) over the classes that the split holds, and for two classes
@@ -28,11 +31,13 @@ class Report:
   ) -> Summary:
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-    label, prediction, probability = take(
-      columns, 'classification.Report', 'label', 'prediction', 'probability'
-    )
-    probability = probability.astype(np.float64)
-    classes = np.arange(probability.shape[1])
+    label, prediction = take(columns, 'classification.Report', 'label', 'prediction')
+    real = label >= 0
+    label, prediction = label[real], prediction[real]
+    probability = None
+    if 'probability' in columns:
+      probability = np.asarray(columns['probability'])[real].astype(np.float64)
+    classes = np.arange(_number(label, prediction, probability, class_names))
     *scores, support = precision_recall_fscore_support(
       label, prediction, labels=classes, average=None, zero_division=0
     )
@@ -42,19 +47,31 @@ class Report:
       for name, score in zip(('precision', 'recall', 'f1'), scores, strict=True)
     }
     figures = {name: Value(float(np.mean(score[present]))) for name, score in by_class.items()}
-    if len(classes) == 2:
+    if probability is not None and len(classes) == 2:
       figures['roc_auc'] = Value(_roc_auc(label, probability[:, 1:], classes[1:]))
     if not details:
       return Summary(figures)
 
     names = list(class_names) or [str(k) for k in classes]
-    if len(classes) > 2:
+    if probability is not None and len(classes) > 2:
       figures['roc_auc/macro'] = Value(_roc_auc(label, probability, classes))
     for name, score in {**by_class, 'support': support}.items():
       figures.update({f'{name}/{names[k]}': Value(float(score[k])) for k in classes})
     counts = confusion_matrix(label, prediction, labels=classes)
     picture = charts.to_pixels(charts.confusion_matrix(counts, names))
     return Summary(figures, {'confusion_matrix': counts.tolist()}, {'confusion_matrix': picture})
+
+
+def _number(
+  label: np.ndarray,
+  prediction: np.ndarray,
+  probability: np.ndarray | None,
+  class_names: Sequence[str],
+) -> int:
+  """How many classes there are: K of the probabilities, or as many as are named or occur."""
+  if probability is not None:
+    return probability.shape[1]
+  return max(len(class_names), *(1 + int(column.max(initial=-1)) for column in (label, prediction)))
 
 
 def _roc_auc(label: np.ndarray, probability: np.ndarray, classes: np.ndarray) -> float:

@@ -72,11 +72,14 @@ class Writing(NamedTuple):
       [B, length], the prompt first, and whose `position` says how many of them stand.
     advance: (variables, loop, count, temperature, top_k, top_p) -> loop with up to `count` tokens
       more; can be jitted with every one of these traced.
+    check: (prompt, length, temperature, top_k, top_p) -> None; raises UserError for what no text
+      can be made of, naming the flag of sample.py.
     context: most tokens of a text, the prompt included; 0 for no bound.
   """
 
   begin: Callable[[Variables, jax.Array, jax.Array, int], Any]
   advance: Callable[[Variables, Any, jax.Array, jax.Array, jax.Array, jax.Array], Any]
+  check: Callable[[Any, int, float, int, float], None]
   context: int
 
 

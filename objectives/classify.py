@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from errors import UserError
 from losses import classification
 from losses.labels import smoothed
-from objectives.base import Aux, Batch, Drawing, Player, Variables, apply_training, pick
+from objectives.base import Aux, Batch, Drawing, Player, Variables, pick
 from sampling import attributions, heat_maps
 
 # The path from black to the image is cut into this many pieces for integrated gradients.
@@ -92,7 +92,7 @@ class Classify:
     The loss is the bare one, without smoothing and weights, so that figures of runs compare.
     """
     del key
-    outputs = self._apply(variables, batch[self.input])
+    outputs = self._apply(variables['model'], batch, train=False)
     prediction = self._loss.predict(outputs)
     if not self._classes:
       return {'loss': self._loss.loss(outputs, batch['target']), 'prediction': prediction}
@@ -120,12 +120,12 @@ class Classify:
   # --- training
 
   def _train_loss(self, params, mutable, batch: Batch, key: jax.Array):
-    outputs, changed = apply_training(
-      self.modules['model'],
-      params['model'],
-      mutable['model'],
-      batch[self.input],
-      key=jax.random.fold_in(key, batch['position'][0]),
+    outputs, changed = self._apply(
+      {'params': params['model'], **mutable['model']},
+      batch,
+      train=True,
+      mutable=list(mutable['model']),
+      rngs={'dropout': jax.random.fold_in(key, batch['position'][0])},
     )
     losses = self._loss.loss(outputs, self._target(batch))
     if self.class_weights:
@@ -156,8 +156,9 @@ class Classify:
   def _classes(self) -> bool:
     return self._loss.scores is not None
 
-  def _apply(self, variables: Variables, inputs: jax.Array) -> jax.Array:
-    return self.modules['model'].apply(variables['model'], inputs, train=False)
+  def _apply(self, variables: Variables, batch: Batch, **options):
+    """The module on what it sees of a batch; `options` are those of linen's `apply`."""
+    return self.modules['model'].apply(variables, batch[self.input], **options)
 
   # --- pictures of test images
 
@@ -166,10 +167,14 @@ class Classify:
     of the logit of the class that the model predicts."""
     del key
     images = batch['image'][:num]
-    predicted = self._loss.predict(self._apply(variables, images))
+
+    def outputs(images: jax.Array) -> jax.Array:
+      return self._apply(variables['model'], {'image': images}, train=False)
+
+    predicted = self._loss.predict(outputs(images))
 
     def score(images: jax.Array) -> jax.Array:
-      logits = self._loss.scores(self._apply(variables, images))
+      logits = self._loss.scores(outputs(images))
       return jnp.take_along_axis(logits, predicted[:, None], axis=-1)[:, 0]
 
     side = min(images.shape[1:3])

@@ -181,9 +181,39 @@ def test_headlines_alone(classes, headlines):
 
 
 def test_a_missing_column():
-  columns = {'target': np.zeros(3), 'label': np.zeros(3, int), 'prediction': np.zeros(3, int)}
-  with pytest.raises(UserError, match=r'needs a column "probability".*label, prediction, target'):
+  columns = {'target': np.zeros(3), 'prediction': np.zeros(3, int)}
+  with pytest.raises(UserError, match=r'needs a column "label".*prediction, target'):
     Report().summarise(columns, (), False)
+
+
+def test_without_probabilities_there_is_no_area_under_a_curve():
+  columns = {name: HAND[name] for name in ('label', 'prediction')}
+  figures, wanted = (values(Report().summarise(c, NAMES, True)) for c in (columns, HAND))
+  del wanted['roc_auc/macro']
+  assert figures == wanted
+  # The names say how many classes there are, and without them the classes that occur.
+  more = Report().summarise(columns, [*NAMES, 'yak'], True)
+  assert more.figures['support/yak'].value == 0 and math.isnan(more.figures['f1/yak'].value)
+  for label, prediction in (([0, 2], [1, 1]), ([0, 1], [2, 0])):
+    columns = {'label': np.array(label), 'prediction': np.array(prediction)}
+    assert len(Report().summarise(columns, (), True).tables['confusion_matrix']) == 3
+
+
+@pytest.mark.parametrize('told', [True, False])
+def test_places_of_sequences_count_each_and_those_without_a_label_not_at_all(told):
+  flat = random_columns(4, 60, seed=2)
+  if not told:
+    del flat['probability']
+  sequences = {name: column.reshape(12, 5, *column.shape[1:]) for name, column in flat.items()}
+  padded = {
+    name: np.pad(x, [(0, 0), (0, 2), *[(0, 0)] * (x.ndim - 2)]) for name, x in sequences.items()
+  }
+  padded['label'][:, 5:] = -1
+  padded['prediction'][:, 5:] = 3
+  names = ['a', 'b', 'c', 'd']
+  found, wanted = (Report().summarise(c, names, True) for c in (padded, flat))
+  assert values(found) == pytest.approx(values(wanted))
+  assert found.tables == wanted.tables
 
 
 def test_start_up_does_not_pay_for_scikit_learn_and_matplotlib():

@@ -1,0 +1,53 @@
+"""Token tagging: of which kind each token is."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from errors import UserError
+from objectives.base import Batch, Variables
+from objectives.per_token import PerToken, Rows, where_real
+
+
+@dataclasses.dataclass(frozen=True)
+class Tag(PerToken):
+  """Module `model` as in `PerToken`; its fields `outputs` and `pool` are set from here.
+
+  A token without a kind, such as padding or the end of a document, is left out everywhere.
+
+  Attributes:
+    num_classes: kinds there are, given by the data.
+  """
+
+  num_classes: int
+
+  def __post_init__(self):
+    if self.num_classes < 2:
+      raise UserError(
+        'config.objective.name=tag needs data that says the kind of each token, such as '
+        'python_stdlib with config.data.text.kinds=True'
+      )
+    model = self.modules['model'].clone(outputs=self.num_classes, pool='none')
+    object.__setattr__(self, 'modules', {**self.modules, 'model': model})
+
+  def init(self, key: jax.Array, batch: Batch) -> Variables:
+    variables = super().init(key, batch)
+    if 'kind' not in batch:
+      raise UserError(
+        f'the data has no "kind" of each token, only {", ".join(sorted(batch))}; set '
+        'config.data.text.kinds=True'
+      )
+    return variables
+
+  def evaluate(self, variables: Variables, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
+    """Means over the tokens of each row that have a kind, their number as `weight`, and of every
+    token `prediction` int32 [B, T] and `label` int32 [B, T], -1 where it has none."""
+    rows, logits = self._predicted(variables, batch, key)
+    prediction = logits.argmax(axis=-1).astype(jnp.int32)
+    return {**self._figures(rows, logits), 'prediction': prediction, 'label': rows.targets}
+
+  def rows(self, batch: Batch, key: jax.Array) -> Rows:
+    del key
+    length = batch['length']
+    return Rows(batch['tokens'], where_real(batch['kind'], length), length, None)

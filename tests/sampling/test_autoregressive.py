@@ -1,0 +1,196 @@
+"""The loop over tokens, with a model made by hand: a table of logits for each last token."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from errors import UserError
+from sampling import autoregressive
+
+KEY = jax.random.key(3)
+V = 7
+TABLE = jax.random.normal(jax.random.key(0), (V, V)) * 2
+
+
+def step(carry, tokens, position):
+  """The carry remembers what came where."""
+  return carry.at[:, position].set(tokens), TABLE[tokens]
+
+
+ADVANCE = jax.jit(lambda *given: autoregressive.advance(step, *given))
+DRAW = jax.jit(autoregressive.draw)
+
+
+def begun(prompts, length, key=KEY):
+  prompts = jnp.asarray(prompts, jnp.int32)
+  carry = jnp.full((prompts.shape[0], length), -1, jnp.int32)
+  return autoregressive.begin(carry, prompts, key, length)
+
+
+def text(prompts, length, temperature=1.0, top_k=0, top_p=1.0, key=KEY):
+  loop = begun(prompts, length, key)
+  return ADVANCE(loop, length, temperature, top_k, top_p)
+
+
+def draws(logits, number=20_000, temperature=1.0, top_k=0, top_p=1.0):
+  """How often each token comes, [V]."""
+  keys = jax.random.split(jax.random.key(5), number)
+  rows = jnp.broadcast_to(jnp.asarray(logits, jnp.float32), (number, len(logits)))
+  drawn = DRAW(rows, keys, temperature, top_k, top_p)
+  return np.bincount(drawn, minlength=len(logits)) / number
+
+
+# --- one draw
+
+# Shares 0.5, 0.2, 0.2, 0.1 in an order that is not theirs.
+SHARES = np.array([0.2, 0.5, 0.1, 0.2])
+
+
+@pytest.mark.parametrize(
+  ('options', 'wanted'),
+  [
+    (dict(), [0.2, 0.5, 0.1, 0.2]),
+    (dict(top_k=1), [0, 1, 0, 0]),
+    (dict(top_k=3), [2 / 9, 5 / 9, 0, 2 / 9]),
+    (dict(top_k=9), [0.2, 0.5, 0.1, 0.2]),
+    # Of equals the first.
+    (dict(top_k=2), [2 / 7, 5 / 7, 0, 0]),
+    (dict(top_p=0.01), [0, 1, 0, 0]),
+    (dict(top_p=0.49), [0, 1, 0, 0]),
+    (dict(top_p=0.6), [2 / 7, 5 / 7, 0, 0]),
+    (dict(top_p=0.8), [2 / 9, 5 / 9, 0, 2 / 9]),
+    (dict(top_p=0.95), [0.2, 0.5, 0.1, 0.2]),
+    # The share is of what top_k leaves: 5/9 of three.
+    (dict(top_k=3, top_p=0.55), [0, 1, 0, 0]),
+    # At temperature 1/2 shares go as their squares: 25, 4, 4, 1 of 34.
+    (dict(temperature=0.5), [4 / 34, 25 / 34, 1 / 34, 4 / 34]),
+    (dict(temperature=0.5, top_p=0.73), [0, 1, 0, 0]),
+    (dict(temperature=2.0, top_k=1), [0, 1, 0, 0]),
+    (dict(temperature=0, top_k=3, top_p=0.9), [0, 1, 0, 0]),
+    (dict(temperature=1e-30), [0, 1, 0, 0]),
+    (dict(temperature=1e-30, top_p=0.9), [0, 1, 0, 0]),
+  ],
+)
+def test_how_often_each_token_comes(options, wanted):
+  # Four standard errors of 20,000 draws.
+  np.testing.assert_allclose(draws(np.log(SHARES), **options), wanted, atol=0.0142)
+
+
+def test_a_token_never_comes_that_cannot():
+  assert draws([0.0, -jnp.inf, 1.0])[1] == 0
+  assert draws([0.0, -jnp.inf, 1.0], top_p=0.999)[1] == 0
+
+
+def test_keeping_all_by_rank_draws_what_keeping_all_draws():
+  logits = jax.random.normal(KEY, (50, 9))
+  keys = jax.random.split(KEY, 50)
+  drawn = DRAW(logits, keys, 0.7, 0, 1.0)
+  np.testing.assert_array_equal(DRAW(logits, keys, 0.7, 9, 1.0), drawn)
+  assert drawn.dtype == jnp.int32 and len(np.unique(drawn)) > 3
+
+
+def test_rounded_sums_cut_nothing_off_a_large_vocabulary():
+  # The running sum of 65,536 equal shares reaches 1 before its end in float32.
+  keys = jax.random.split(KEY, 40)
+  logits = jnp.zeros((40, 65_536))
+  drawn = DRAW(logits, keys, 1.0, 65_536, 1.0)
+  np.testing.assert_array_equal(drawn, DRAW(logits, keys, 1.0, 0, 1.0))
+
+
+# --- the loop
+
+
+def test_greedy_text_by_hand():
+  loop = text([[2, 5], [0, 0]], 9, temperature=0)
+  for row, first in zip(np.asarray(loop.tokens), ([2, 5], [0, 0])):
+    wanted = list(first)
+    while len(wanted) < 9:
+      wanted.append(int(np.argmax(TABLE[wanted[-1]])))
+    assert row.tolist() == wanted
+  assert int(loop.position) == 9 and loop.tokens.dtype == jnp.int32
+
+
+def test_the_model_sees_every_token_once_at_its_place_but_the_last():
+  loop = text([[1, 2, 3], [4, 5, 6]], 8)
+  np.testing.assert_array_equal(loop.carry[:, :-1], loop.tokens[:, :-1])
+  np.testing.assert_array_equal(loop.carry[:, -1], -1)
+  np.testing.assert_array_equal(loop.tokens[:, :3], [[1, 2, 3], [4, 5, 6]])
+
+
+def test_a_row_depends_neither_on_the_others_nor_on_how_the_loop_was_cut():
+  whole = text([[1]] * 4, 12).tokens
+  np.testing.assert_array_equal(text([[1]] * 2, 12).tokens, whole[:2])
+  assert len({tuple(row) for row in np.asarray(whole).tolist()}) == 4
+  loop = begun([[1]] * 4, 12)
+  positions = []
+  while int(loop.position) < 12:
+    loop = ADVANCE(loop, 5, 1.0, 0, 1.0)
+    positions.append(int(loop.position))
+    np.testing.assert_array_equal(loop.tokens[:, : positions[-1]], whole[:, : positions[-1]])
+  assert positions == [6, 11, 12]
+  np.testing.assert_array_equal(loop.tokens, whole)
+  assert (np.asarray(text([[1]] * 4, 12, key=jax.random.key(4)).tokens) != whole).any()
+
+
+def test_a_place_draws_anew_where_the_same_token_stands_again():
+  # One token is as likely as another, so a key used twice would show as a period.
+  flat = jnp.zeros((V, V))
+  loop = autoregressive.advance(
+    lambda carry, tokens, position: (carry, flat[tokens]), begun([[0]], 200), 200, 1.0, 0, 1.0
+  )
+  assert len(np.unique(loop.tokens[0, 1:])) == V
+
+
+def test_one_compiled_program_serves_every_option_in_place():
+  advance = jax.jit(lambda *given: autoregressive.advance(step, *given), donate_argnums=0)
+  begin = jax.jit(lambda prompts: begun(prompts, 10))
+  for options in ((0.0, 0, 1.0), (0.9, 0, 1.0), (1.3, 3, 0.5)):
+    typed = [jnp.asarray(value, kind) for value, kind in zip(options, ('f4', 'i4', 'f4'))]
+    started = begin(jnp.array([[1, 2]]))
+    made = advance(started, jnp.int32(20), *typed)
+    np.testing.assert_array_equal(made.tokens, text([[1, 2]], 10, *options).tokens)
+    assert started.carry.is_deleted() and started.tokens.is_deleted()
+  assert advance._cache_size() == 1
+
+
+# --- what cannot be
+
+FINE = dict(
+  prompt=np.array([0, 6]), length=8, vocabulary=7, context=8, temperature=0.0, top_k=0, top_p=1.0
+)
+
+
+def test_what_can_be_passes():
+  autoregressive.check(**FINE)
+  autoregressive.check(**{**FINE, 'context': 0, 'length': 999, 'top_p': 1e-3, 'top_k': 99})
+
+
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [
+    (dict(length=9), '--length=9 is past the context of this model, 8 tokens'),
+    (dict(length=2), 'the prompt has 2 tokens and --length=2 counts them too'),
+    (dict(prompt=np.array([0, 7])), 'token 7 of the prompt is none; they go from 0 to 6'),
+    (dict(prompt=np.array([-1])), 'token -1 of the prompt'),
+    (dict(temperature=-0.1), '--temperature=-0.1 must be'),
+    (dict(temperature=float('nan')), '--temperature=nan must be'),
+    (dict(temperature=float('inf')), '--temperature=inf must be'),
+    (dict(top_k=-1), '--top_k=-1 must be'),
+    (dict(top_p=0.0), '--top_p=0.0 must be'),
+    (dict(top_p=1.5), '--top_p=1.5 must be'),
+    (dict(top_p=float('nan')), '--top_p=nan must be'),
+  ],
+)
+def test_what_cannot_be(options, message):
+  with pytest.raises(UserError, match=message):
+    autoregressive.check(**{**FINE, **options})
+
+
+def test_traced_values_are_not_looked_at():
+  def checked(prompt, temperature, top_k, top_p):
+    given = dict(prompt=prompt, temperature=temperature, top_k=top_k, top_p=top_p)
+    autoregressive.check(**{**FINE, **given})
+    return temperature
+
+  assert jax.jit(checked)(jnp.array([99]), -1.0, -1, 7.0) == -1
