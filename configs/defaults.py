@@ -29,6 +29,7 @@ def defaults() -> ConfigDict:
     data_dir='',
     resident_mb=2048,
     workers=0,
+    text={},
     augment=dict(crop=0, flip=False, rotate=0.0, scale=0.0, cutout=0, mixup=0.0),
   )
   config.train = dict(
@@ -63,6 +64,7 @@ def optimizer(name: str, learning_rate: float, **options: Any) -> ConfigDict:
     schedule=dict(name='constant', warmup=0, end=0.0, boundaries=(), factors=()),
     clip=0.0,
     weight_decay=0.0,
+    decay_only='',
     l1=0.0,
     clip_weights=0.0,
   )

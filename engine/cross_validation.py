@@ -18,7 +18,14 @@ from engine.evaluation import Figure, make_evaluator
 from engine.judge import as_json, finite
 from engine.report import Counting
 from engine.restore import Restored, restore_run
-from engine.session import Session, check_sections, data_options, open_session, open_training
+from engine.session import (
+  Session,
+  check_sections,
+  data_options,
+  open_session,
+  open_testing,
+  open_training,
+)
 from engine.state import variables_for_sampling
 from errors import UserError
 
@@ -96,25 +103,24 @@ def cross_validate(config: ConfigDict, folds: int, workdir: str, argv: Sequence[
     )
   source = open_training(data)
   Fold(source, 0, folds, held_out=True)  # So many folds can be cut, or it says so.
-  parts = [Fold(source, fold, folds, held_out=True) for fold in range(folds)]
   session = open_session(_of_fold(config, 0, folds))
   together = lanes.fit_together(session, source)
   how = 'in one program' if together else 'one after another'
   started = time.time()
   with run.only_writer(workdir):
-    for line in run.claim(workdir, session.config, source.spec.to_json()):
+    for line in run.claim(workdir, session.config, source.spec):
       print(f'changed  {line}')
     print(f'devices  {describe.devices(session.mesh)}')
     print(f'data     {describe.data(source.spec, together)}')
     print(f'folds    {folds} {how}, each trained on {session.spec.n:,} examples', flush=True)
     trained = _together(session, source, workdir) if together else _in_turn(config, folds, workdir)
-    scored = [_score(fold, *pair) for fold, pair in enumerate(zip(trained, parts, strict=True))]
+    scored = [_score(config, fold, folds, restored) for fold, restored in enumerate(trained)]
     made_by = {
       'command': shlex.join(['python', *argv]),
       'workdir': str(Path(workdir).resolve()),
       'folds': folds,
       'trained': how,
-      'data': {**source.spec.to_json(), 'held_out': sum(part.spec.n for part in parts)},
+      'data': {**source.spec.to_json(), 'held_out': sum(each.spec.n for each in scored)},
       'config': run.read_config(workdir),
       'versions': runtime.versions(),
       'devices': describe.devices(session.mesh),
@@ -152,7 +158,9 @@ def _folder(workdir: str, fold: int) -> str:
   return f'{workdir}/fold_{fold}'
 
 
-def _score(fold: int, trained: Restored, part: Fold) -> Scored:
+def _score(config: ConfigDict, fold: int, folds: int, trained: Restored) -> Scored:
+  data = data_options(_of_fold(config, fold, folds))
+  part = open_testing(data, trained.session.spec.tokenizer)
   evaluator = make_evaluator(trained.session, part)
   variables, key = variables_for_sampling(trained.state), trained.state.key
   with Counting(f'evaluate fold {fold}', evaluator.number) as progress:

@@ -15,6 +15,8 @@ def devices(mesh: Mesh) -> str:
 
 def data(spec: Spec, resident: bool) -> str:
   shape = ' × '.join(map(str, spec.features['image'][0])) if 'image' in spec.features else ''
+  if 'tokens' in spec.features:
+    shape = f'of {spec.features["tokens"][0][0]} tokens'
   classes = f', {spec.num_classes} classes' if spec.num_classes else ''
   where = 'resident on the devices' if resident else 'streamed'
   return f'{spec.name} {spec.split}: {spec.n:,} examples {shape}{classes}, {where}'

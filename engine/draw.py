@@ -13,7 +13,7 @@ from data.transforms import prepare
 from engine import pictures
 from engine.build import parameters
 from engine.evaluation import augment_off
-from engine.restore import check_seed, make_folder, open_split, restore_run
+from engine.restore import Restored, check_seed, make_folder, open_split
 from engine.session import Session
 from engine.state import State, stream_key, variables_for_sampling
 from errors import UserError, nearest
@@ -28,8 +28,8 @@ EXAMPLES = 500
 
 
 def draw(
+  restored: Restored,
   workdir: str,
-  checkpoint: str,
   kind: str,
   num: int | None,
   conditions: Mapping[str, Any],
@@ -37,11 +37,11 @@ def draw(
   seed: int,
   out: str,
 ) -> None:
-  """Restores a run and writes pictures to `out`, whose ending picks the form.
+  """Writes pictures of a run to `out`, whose ending picks the form.
 
   Args:
-    workdir: the run's folder.
-    checkpoint: 'latest', 'best', or a step.
+    restored: the run.
+    workdir: its folder, to be named.
     kind: 'prior', or one of the objective's drawings.
     num: how many of what the kind counts; None for its own default.
     conditions: what the samples are to be, e.g. `label`; for 'prior' only.
@@ -50,7 +50,7 @@ def draw(
     out: a .png, or an .npz with the arrays.
 
   Raises:
-    UserError: no run, no such checkpoint or kind, an ending other than .png and .npz, a bad number.
+    UserError: no such kind, an ending other than .png and .npz, a bad number.
   """
   ending = Path(out).suffix
   if ending not in ('.png', '.npz'):
@@ -58,7 +58,6 @@ def draw(
   if num is not None and num < 1:
     raise UserError(f'--num={num} must be at least 1')
   check_seed(seed)
-  restored = restore_run(workdir, checkpoint)
   objective, state, step = restored.session.objective, restored.state, restored.step
   kinds = [*([PRIOR] if objective.sample is not None else []), *objective.drawings]
   if kind not in kinds:
@@ -84,7 +83,7 @@ def draw(
     if ending == '.png':
       pictures.write_png(path, pictures.enlarge(pictures.grid(flat, columns)))
     else:
-      _write_npz(path, image=images, step=np.int64(step), seed=np.int64(seed))
+      write_npz(path, image=images, step=np.int64(step), seed=np.int64(seed))
   except OSError as error:
     raise UserError(f'cannot write {out} ({error.strerror}); choose another --out') from error
   print(f'{kind}: {num} {what}, step {step} of {workdir}: {out}')
@@ -149,7 +148,8 @@ def draw_kind(
   return np.asarray(drawn(variables_for_sampling(state), batch))
 
 
-def _write_npz(path: Path, **arrays: np.ndarray) -> None:
+def write_npz(path: Path, **arrays: np.ndarray) -> None:
+  """Writes through a second file and a rename."""
   part = path.with_name(f'{path.name}.{os.getpid()}.part')
   with open(part, 'wb') as handle:
     np.savez_compressed(handle, **arrays)

@@ -62,7 +62,7 @@ class Evaluation(NamedTuple):
 
 
 # Features that a model sees; the others are said of an example.
-_INPUTS = ('image', 'inputs')
+_INPUTS = ('image', 'inputs', 'tokens', 'length', 'kind')
 
 # Images float32 [N, H, W, C] in [0, 1] and their labels [N], if they have any.
 Labelled = tuple[np.ndarray, np.ndarray | None]
@@ -140,6 +140,7 @@ class Evaluator:
         'objective draws none; remove it'
       )
     told = self._of_samples and 'label' in parameters(objective.sample)
+    self._derive = getattr(objective, 'derive', None)
     self._told_classes = source.spec.num_classes if told else 0
 
   @property
@@ -171,7 +172,7 @@ class Evaluator:
       progress: called after every batch.
     """
     columns = self._over_the_split(self._evaluate, variables, key, progress)
-    figures = {name: _figure(column) for name, column in columns.items() if _is_figure(column)}
+    figures = self._figures(columns)
     said = {name: column for name, column in columns.items() if not _is_figure(column)}
     tables: dict[str, Any] = {}
     pictures: dict[str, np.ndarray] = {}
@@ -190,7 +191,7 @@ class Evaluator:
     if not jax.eval_shape(self._measure, variables, key, 0, first)[0]:
       return {}
     columns = self._over_the_split(self._measure, variables, key, progress)
-    return {name: _figure(column) for name, column in columns.items() if _is_figure(column)}
+    return _averaged(columns)
 
   def time(self, variables: Variables, key: jax.Array) -> dict[str, Figure]:
     """Latency of one example (on a mesh, of one per device), and examples/s of whole batches.
@@ -217,6 +218,14 @@ class Evaluator:
       taken.append(time.perf_counter() - started)
     return np.array(taken[1:])
 
+  def _figures(self, columns: Mapping[str, np.ndarray]) -> dict[str, Figure]:
+    """The averages to report: as they are, or as the objective derives them."""
+    averages = _averaged(columns)
+    if not self._derive:
+      return averages
+    derived = self._derive({name: figure.mean for name, figure in averages.items()})
+    return {name: averages.get(name, Figure(value, None)) for name, value in derived.items()}
+
   def _over_the_split(
     self, function: Callable, variables: Variables, key: jax.Array, progress: Progress | None
   ) -> dict[str, np.ndarray]:
@@ -232,7 +241,7 @@ class Evaluator:
       done += int(mask.sum())
       if progress is not None:
         so_far = {name: np.concatenate(parts) for name, parts in columns.items()}
-        progress(done, {n: float(c.mean()) for n, c in so_far.items() if _is_figure(c)})
+        progress(done, {n: figure.mean for n, figure in _averaged(so_far).items()})
     return {name: np.concatenate(parts) for name, parts in columns.items()}
 
   def compare_samples(
@@ -280,7 +289,9 @@ class Evaluator:
 
   def _loaded(self) -> Any:
     if self._examples is None:
-      fits = arrays.size_bytes(self._source.spec) <= self._resident_mb * 2**20
+      # Rows of text are cut from arrays that are mapped into memory already.
+      is_text = bool(self._source.spec.tokenizer)
+      fits = not is_text and arrays.size_bytes(self._source) <= self._resident_mb * 2**20
       self._examples = arrays.load_arrays(self._source) if fits else self._source
     return self._examples
 
@@ -308,10 +319,24 @@ def _is_figure(column: np.ndarray) -> bool:
   return column.ndim == 1 and np.issubdtype(column.dtype, np.floating)
 
 
-def _figure(values: np.ndarray) -> Figure:
-  several = len(values) > 1
-  error = float(values.std(ddof=1)) / math.sqrt(len(values)) if several else None
-  return Figure(float(values.mean()), error)
+def _averaged(columns: Mapping[str, np.ndarray]) -> dict[str, Figure]:
+  """The mean of every column that is a figure, weighted by `weight` where there is one."""
+  figures = {name: column for name, column in columns.items() if _is_figure(column)}
+  weights = figures.pop('weight', None)
+  return {name: _figure(column, weights) for name, column in figures.items()}
+
+
+def _figure(values: np.ndarray, weights: np.ndarray | None) -> Figure:
+  """Σwx/Σw; its standard error is that of a ratio of sums (Cochran 1977, equation 6.13)."""
+  weights = np.ones_like(values) if weights is None else weights
+  total, n = weights.sum(), len(values)
+  if not total:
+    return Figure(math.nan, None)
+  # Rows of no weight may hold anything.
+  mean = float(np.sum(weights * np.where(weights > 0, values, 0)) / total)
+  deviations = weights * np.where(weights > 0, values - mean, 0)
+  error = math.sqrt(n / (n - 1) * float(np.sum(deviations**2))) / total if n > 1 else None
+  return Figure(mean, error)
 
 
 def augment_off(data: Data) -> dict[str, Any]:
@@ -330,7 +355,7 @@ def make_evaluator(session: Session, source: Examples | None = None) -> Evaluato
   return Evaluator(
     session.objective,
     session.config.evaluate,
-    source or open_testing(data),
+    source or open_testing(data, session.spec.tokenizer),
     data.resident_mb,
     augment_off(data),
     session.mesh,

@@ -67,6 +67,7 @@ def fit_together(session: Session, source: Examples) -> bool:
   """Whether the folds can be lanes: they end at the same step, and the split is resident."""
   return (
     not session.train.patience
+    and not session.data.text
     and arrays.size_bytes(source.spec) <= session.data.resident_mb * 2**20
     and jax.process_count() == 1
   )

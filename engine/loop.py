@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from data import tokenization
 from data.feed import Feed
 from data.resident import Resident
 from engine import describe, evaluation, run, runtime
@@ -52,7 +53,7 @@ def train(config: ConfigDict, workdir: str) -> None:
   with ExitStack() as stack:
     if first:
       stack.enter_context(run.only_writer(workdir))
-      for line in run.claim(workdir, config, session.spec.to_json()):
+      for line in run.claim(workdir, config, session.spec):
         say('changed', line)
     stack.callback(checkpoints.close)
     state, start, meta = _restore_or_init(checkpoints, session, say)
@@ -254,11 +255,19 @@ class _Trainer:
     if figures:
       self.report.scalars(step, speed, figures)
     if self._sample is not None and (step % self.options.sample_every == 0 or last):
-      self.report.samples(step, np.asarray(jax.device_get(self._sample(state))))
+      self._show(step, np.asarray(jax.device_get(self._sample(state))))
     # Whatever was just evaluated may be the best so far.
     best = bool(self.session.config.checkpoint.best) and bool(evaluated)
     if step % self.checkpoints.every == 0 or last or best:
       self._save(step, state, evaluated)
+
+  def _show(self, step: int, samples: np.ndarray) -> None:
+    """Images as a grid, tokens as text."""
+    if not np.issubdtype(samples.dtype, np.integer):
+      self.report.samples(step, samples)
+      return
+    tokenizer = tokenization.from_json(self.session.spec.tokenizer)
+    self.report.texts(step, [tokenizer.decode(row) for row in samples])
 
   def _wait_for_a_gain(self, evaluated: Mapping[str, float]) -> None:
     """Counts an evaluation towards an early stop."""

@@ -1,5 +1,6 @@
 """Optimizers and schedules by name: optax, plus the few words of the config around it."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from engine.build import call, parameters
+from engine.sharding import path_name
 from errors import UserError, nearest
 
 Schedule = Callable[[jax.Array], jax.Array]
@@ -35,6 +37,7 @@ def make_optimizer(
   schedule: Mapping[str, Any],
   clip: float,
   weight_decay: float,
+  decay_only: str,
   l1: float,
   clip_weights: float,
   **options: Any,
@@ -50,6 +53,8 @@ def make_optimizer(
     clip: largest global norm of the gradient; 0 is off.
     weight_decay: λ of the L2 term ½λ‖w‖², whose gradient λw enters before the optimizer; 0 is off.
       The decoupled kind belongs to optimizers that have it, e.g. `adamw`, and takes this value.
+    decay_only: a pattern (`re.search`) of the paths `MODULE/…/NAME` of the parameters that decay,
+      e.g. 'kernel$|embedding$'; '' is all.
     l1: λ of λ‖w‖₁, likewise; 0 is off.
     clip_weights: every weight is kept in [−clip_weights, clip_weights] after each update (the
       Lipschitz bound of Arjovsky et al. 2017); 0 is off.
@@ -59,14 +64,17 @@ def make_optimizer(
   rate = call(
     make_schedule, schedule, f'{where}.schedule', learning_rate, steps, f'{where}.schedule'
   )
+  mask = _paths_with(decay_only, f'{where}.decay_only') if decay_only else None
   decoupled = 'weight_decay' in parameters(factory)
   if decoupled:
     options['weight_decay'] = weight_decay
+    if decay_only and 'mask' in parameters(factory):
+      options['mask'] = mask
   links = []
   if clip:
     links.append(optax.clip_by_global_norm(clip))
   if weight_decay and not decoupled:
-    links.append(optax.add_decayed_weights(weight_decay))
+    links.append(optax.add_decayed_weights(weight_decay, mask))
   if l1:
     links.append(add_l1(l1))
   links.append(call(factory, {'learning_rate': rate, **options}, where))
@@ -74,6 +82,28 @@ def make_optimizer(
     links.append(keep_weights_within(clip_weights))
   chain = optax.chain(*links)
   return Optimizer(chain.init, chain.update, rate)
+
+
+def _paths_with(pattern: str, where: str) -> Callable[[Any], Any]:
+  """Returns the function `parameters -> tree of bools`, whether the pattern is in the path.
+
+  Raises:
+    UserError: it is no regular expression, or, when called, it is in no path.
+  """
+  try:
+    compiled = re.compile(pattern)
+  except re.error as error:
+    raise UserError(f'{where}={pattern} is no regular expression: {error}') from error
+
+  def mask(params: Any) -> Any:
+    found = jax.tree_util.tree_map_with_path(
+      lambda path, _: bool(compiled.search(path_name(path))), params
+    )
+    if not any(jax.tree.leaves(found)):
+      raise UserError(f'{where}={pattern} is found in no parameter; leave it empty for all')
+    return found
+
+  return mask
 
 
 def find(name: str, where: str) -> Callable:

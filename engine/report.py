@@ -4,7 +4,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +65,16 @@ class Report:
     path = self._workdir / 'samples' / f'step_{step:08d}.png'
     pictures.write_png(path, pictures.enlarge(sheet))
     self._tensorboard().add_image('samples', sheet, step, dataformats='HWC')
+
+  def texts(self, step: int, texts: Sequence[str]) -> None:
+    """Texts, as samples/step_N.txt and in TensorBoard."""
+    if not self._visible:
+      return
+    path = self._workdir / 'samples' / f'step_{step:08d}.txt'
+    path.parent.mkdir(exist_ok=True)
+    whole = '\n---------------\n'.join(texts)
+    path.write_text(whole + '\n')
+    self._tensorboard().add_text('samples', f'```\n{whole}\n```', step)
 
   def say(self, line: str) -> None:
     """One line for the person at the terminal."""
@@ -181,6 +191,16 @@ class _Plain:
       pace = f'  {_number(speed)} steps/s  ETA {_clock((self._last_step - step) / speed)}'
     print(f'step {step}/{self._last_step}{pace}  {_losses(metrics)}', flush=True)
 
+  def texts(self, step: int, texts: Sequence[str]) -> None:
+    """Texts, as samples/step_N.txt and in TensorBoard."""
+    if not self._visible:
+      return
+    path = self._workdir / 'samples' / f'step_{step:08d}.txt'
+    path.parent.mkdir(exist_ok=True)
+    whole = '\n---------------\n'.join(texts)
+    path.write_text(whole + '\n')
+    self._tensorboard().add_text('samples', f'```\n{whole}\n```', step)
+
   def say(self, line: str) -> None:
     print(line, flush=True)
 
@@ -217,6 +237,16 @@ class _Bar:
   def log(self, step: int, speed: float | None, metrics: Mapping[str, float]) -> None:
     if any(name.startswith('eval/') for name in metrics):
       self.say(f'step {step}  {_losses(metrics)}')
+
+  def texts(self, step: int, texts: Sequence[str]) -> None:
+    """Texts, as samples/step_N.txt and in TensorBoard."""
+    if not self._visible:
+      return
+    path = self._workdir / 'samples' / f'step_{step:08d}.txt'
+    path.parent.mkdir(exist_ok=True)
+    whole = '\n---------------\n'.join(texts)
+    path.write_text(whole + '\n')
+    self._tensorboard().add_text('samples', f'```\n{whole}\n```', step)
 
   def say(self, line: str) -> None:
     self._progress.console.print(line, highlight=False, markup=False)

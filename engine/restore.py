@@ -42,6 +42,7 @@ def restore_run(workdir: str, checkpoint: str) -> Restored:
   """
   config = ConfigDict(run.read_config(workdir))
   spec = Spec.from_json(run.read_description(workdir)['data'])
+  spec = spec._replace(tokenizer=run.read_tokenizer(workdir))
   # Wherever it was trained, it is used on what is here; no batch of the training is made.
   config.mesh, config.sharding = {'data': -1, 'fsdp': 1, 'tensor': 1}, ()
   config.data.batch_size, config.train.accumulate = jax.device_count(), 1
@@ -80,7 +81,7 @@ def open_split(session: Session, split: str) -> Examples:
   Raises:
     UserError: it is not to be had, or its examples look otherwise than those trained on.
   """
-  source = open_testing(session.data, split)
+  source = open_testing(session.data, session.spec.tokenizer, split)
   if source.spec.features != session.spec.features:
     raise UserError(
       f'{source.spec.name} {source.spec.split} holds {source.spec.features}, but the run was '

@@ -3,17 +3,20 @@
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from data.spec import Spec
 from engine.build import to_plain
 from engine.runtime import versions
 from engine.upgrade import upgraded
 from errors import UserError
+
+TOKENIZER = 'tokenizer.json'
 
 # Options that say how long a run goes, what it shows or where it computes, not what it computes.
 FREE = (
@@ -36,19 +39,19 @@ FREE = (
 )
 
 
-def claim(workdir: str, config: ConfigDict, data: Mapping[str, Any]) -> list[str]:
+def claim(workdir: str, config: ConfigDict, spec: Spec) -> list[str]:
   """Makes `workdir` the run of `config`, or checks that it is.
 
   Args:
     workdir: the folder, made if it is not there.
     config: the whole config.
-    data: the data set's description, kept so that sampling needs no data.
+    spec: of the training split, kept with its tokenizer so that sampling needs no data.
 
   Returns:
     One line per option that differs from the last call's and may.
 
   Raises:
-    UserError: the folder belongs to another config, or cannot be written.
+    UserError: the folder belongs to another config or tokenizer, or cannot be written.
   """
   folder = Path(workdir)
   plain = json.loads(json.dumps(to_plain(config)))
@@ -60,11 +63,18 @@ def claim(workdir: str, config: ConfigDict, data: Mapping[str, Any]) -> list[str
         f'{workdir} holds a run of another config ({"; ".join(refused)}); choose another '
         '--workdir, or give the options of that run'
       )
+    if spec.tokenizer != read_tokenizer(workdir):
+      raise UserError(
+        f'{workdir} holds a run with another tokenizer than {spec.name} makes now: the text or '
+        f'{config.data.text.tokenizer} changed; choose another --workdir'
+      )
   else:
     changes = {}
-  description = {'data': dict(data), 'versions': versions()}
+  description = {'data': spec.to_json(), 'versions': versions()}
   try:
     folder.mkdir(parents=True, exist_ok=True)
+    if spec.tokenizer:
+      write_text(folder / TOKENIZER, spec.tokenizer)
     write_json(folder / 'config.json', plain)
     write_json(folder / 'run.json', description)
   except OSError as error:
@@ -88,6 +98,12 @@ def read_description(workdir: str) -> dict[str, Any]:
   return _read(workdir, 'run.json')
 
 
+def read_tokenizer(workdir: str) -> str:
+  """The JSON of a run's tokenizer; '' for a run that has none."""
+  path = Path(workdir) / TOKENIZER
+  return path.read_text() if path.exists() else ''
+
+
 def _read(workdir: str, name: str) -> dict[str, Any]:
   path = Path(workdir) / name
   if not path.exists():
@@ -102,8 +118,13 @@ def _read(workdir: str, name: str) -> dict[str, Any]:
 
 def write_json(path: Path, value: Any) -> None:
   """Writes through a second file and a rename, so that a reader never sees half of it."""
+  write_text(path, json.dumps(value, indent=2) + '\n')
+
+
+def write_text(path: Path, text: str) -> None:
+  """Likewise."""
   part = path.with_name(f'{path.name}.{os.getpid()}.part')
-  part.write_text(json.dumps(value, indent=2) + '\n')
+  part.write_text(text)
   part.replace(path)
 
 

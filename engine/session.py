@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from data import feed
+from data import feed, text, tokenization
 from data.feed import Feed
 from data.selection import Fold
 from data.source import Examples, Spec, open_source
@@ -79,6 +79,7 @@ class Data(NamedTuple):
     data_dir: where prepared data sets lie; '' means $TFDS_DATA_DIR or ~/tensorflow_datasets.
     resident_mb: MiB up to which a decoded split lives on the devices; larger ones are streamed.
     workers: reading processes of a streamed split; 0 reads with threads.
+    text: see `data.text.Text`; empty for images and tables.
     augment: see `data.transforms.prepare`.
   """
 
@@ -94,6 +95,7 @@ class Data(NamedTuple):
   data_dir: str
   resident_mb: int
   workers: int
+  text: Mapping[str, Any]
   augment: Mapping[str, Any]
 
 
@@ -139,19 +141,39 @@ def data_options(config: ConfigDict) -> Data:
   return options._replace(classes=as_tuple(options.classes), columns=as_tuple(options.columns))
 
 
-def open_training(data: Data) -> Examples:
-  """What is trained on."""
+def open_training(data: Data, tokenizer: str = '') -> Examples:
+  """What is trained on; of text its rows of tokens.
+
+  Args:
+    data: the section.
+    tokenizer: the run's, as JSON; '' to make it as the section says.
+  """
   whole = open_source(data.name, data.split, data.data_dir, data.classes, data.columns)
-  return Fold(whole, data.fold, data.folds, held_out=False) if data.folds else whole
+  chosen = Fold(whole, data.fold, data.folds, held_out=False) if data.folds else whole
+  return _tokenized(chosen, data, tokenizer, training=True)
 
 
-def open_testing(data: Data, split: str = '') -> Examples:
+def open_testing(data: Data, tokenizer: str, split: str = '') -> Examples:
   """What is evaluated on, or another split of that data set."""
   if data.folds and not split:
     whole = open_source(data.name, data.split, data.data_dir, data.classes, data.columns)
-    return Fold(whole, data.fold, data.folds, held_out=True)
-  name = data.test_name or data.name.split('+')[0]
-  return open_source(name, split or data.test_split, data.data_dir, data.classes, data.columns)
+    chosen = Fold(whole, data.fold, data.folds, held_out=True)
+  else:
+    name, split = data.test_name or data.name.split('+')[0], split or data.test_split
+    chosen = open_source(name, split, data.data_dir, data.classes, data.columns)
+  return _tokenized(chosen, data, tokenizer, training=False)
+
+
+def _tokenized(examples: Examples, data: Data, tokenizer: str, training: bool) -> Examples:
+  if data.text:
+    options = call(text.Text, data.text, 'config.data.text')
+    return text.open_text(examples, options, tokenizer, training)
+  if 'text' in examples.spec.features:
+    raise UserError(
+      f'{data.name} is text, and config.data.text is empty: start from a config of text, such as '
+      'configs/gpt.py'
+    )
+  return examples
 
 
 def length(train: Train, examples: int, per_step: int) -> int:
@@ -246,7 +268,7 @@ def open_feed(session: Session, step: int) -> Feed:
   """The batches of a session from `step` on."""
   data = session.data
   return feed.open_feed(
-    source=open_training(data),
+    source=open_training(data, session.spec.tokenizer),
     batch_size=session.per_step,
     seed=session.train.seed,
     resident_mb=data.resident_mb,
@@ -259,13 +281,16 @@ def open_feed(session: Session, step: int) -> Feed:
 def build_objective(config: ConfigDict, spec: Spec) -> Objective:
   """Builds the modules and, with them, the objective.
 
-  Modules and objectives that have the fields `image_shape`, `num_classes` or `dtype` get them
-  from the data and from `config.train.precision`.
+  Modules and objectives that have the fields `image_shape`, `num_classes`, `vocabulary`,
+  `specials`, `token_bytes`, `dtype` or `fused` (whether there are kernels that only a GPU has) get
+  them from the data, from `config.train.precision` and from the devices.
   """
   provided = {
     'image_shape': tuple(spec.features['image'][0]) if 'image' in spec.features else None,
     'num_classes': spec.num_classes,
     'dtype': PRECISIONS[train_options(config).precision],
+    'fused': jax.default_backend() == 'gpu',
+    **_of_tokenizer(spec.tokenizer),
   }
   modules = {
     name: build(module, 'models', f'config.modules.{name}', provided)
@@ -274,6 +299,19 @@ def build_objective(config: ConfigDict, spec: Spec) -> Objective:
   return build(
     to_plain(config.objective), 'objectives', 'config.objective', {**provided, 'modules': modules}
   )
+
+
+def _of_tokenizer(tokenizer: str) -> dict[str, Any]:
+  """What modules and objectives are told of it; nothing where there is none."""
+  if not tokenizer:
+    return {}
+  known = tokenization.from_json(tokenizer)
+  sizes = known.token_bytes()
+  return {
+    'vocabulary': known.size,
+    'specials': dict(known.specials),
+    'token_bytes': None if sizes is None else tuple(map(int, sizes)),
+  }
 
 
 def build_optimizers(

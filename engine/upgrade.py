@@ -1,15 +1,17 @@
 """Configs of runs made before an option existed: it is added, set to what was done then."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-# Every option that came after the first run was written, and the value that changes nothing.
+# Every option that came after the first run was written, and the value that changes nothing; `*`
+# stands for every section there.
 ADDED = {
   'data.test_name': '',
   'data.classes': [],
   'data.columns': [],
   'data.folds': 0,
   'data.fold': 0,
+  'data.text': {},
   'data.augment.cutout': 0,
   'data.augment.mixup': 0.0,
   'train.epochs': 0.0,
@@ -18,6 +20,7 @@ ADDED = {
   'evaluate.timed_calls': 0,
   'init_from': '',
   'init_rules': '.*=load',
+  'optimizer.*.decay_only': '',
 }
 
 
@@ -25,10 +28,15 @@ def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
   """The config of a run, as plain dicts, with the options that it lacks."""
   whole = dict(config)
   for path, value in ADDED.items():
-    *parents, name = path.split('.')
-    node = whole
-    for part in parents:
-      node[part] = dict(node[part])
-      node = node[part]
-    node.setdefault(name, value)
+    _add(whole, path.split('.'), value)
   return whole
+
+
+def _add(node: dict[str, Any], path: Sequence[str], value: Any) -> None:
+  first, *rest = path
+  if not rest:
+    node.setdefault(first, value)
+    return
+  for name in list(node) if first == '*' else [first]:
+    node[name] = dict(node[name])
+    _add(node[name], rest, value)

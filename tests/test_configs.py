@@ -209,13 +209,13 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters():
 
 def test_config_of_a_run_survives_json(tmp_path):
   config = config_of('gan')
-  assert run.claim(str(tmp_path), config, spec('mnist5k').to_json()) == []
-  assert run.claim(str(tmp_path), config, spec('mnist5k').to_json()) == []
+  assert run.claim(str(tmp_path), config, spec('mnist5k')) == []
+  assert run.claim(str(tmp_path), config, spec('mnist5k')) == []
   config.train.steps += 1
-  assert run.claim(str(tmp_path), config, spec('mnist5k').to_json()) == [
+  assert run.claim(str(tmp_path), config, spec('mnist5k')) == [
     f'train.steps: {config.train.steps - 1} → {config.train.steps}'
   ]
   config.objective.loss = 'hinge'
   config.train.seed = 3
   with pytest.raises(UserError, match=r'objective.loss: non_saturating → hinge; train.seed: 0 → 3'):
-    run.claim(str(tmp_path), config, spec('mnist5k').to_json())
+    run.claim(str(tmp_path), config, spec('mnist5k'))

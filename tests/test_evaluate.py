@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from engine import draw, judge
+from engine.restore import restore_run
 from errors import UserError
 from tests import runs
 
@@ -22,7 +23,8 @@ def vae(tmp_path_factory):
 
 
 def pictures_of(workdir, out, kind='prior', num=None, split='', seed=0, **conditions):
-  draw.draw(str(workdir), 'latest', kind, num, conditions, split, seed, str(out))
+  restored = restore_run(str(workdir), 'latest')
+  draw.draw(restored, str(workdir), kind, num, conditions, split, seed, str(out))
 
 
 def figures_of(workdir, out, checkpoint='latest', split='', seed=None):

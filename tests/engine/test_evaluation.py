@@ -54,6 +54,17 @@ class Costly(Kept):
   costly = True
 
 
+class Weighed(Seen):
+  """Rows count by their index; row 0 holds nothing that may count."""
+
+  def evaluate(self, variables, batch, key):
+    index = batch['index'].astype(jnp.float32)
+    return {'x': jnp.where(index > 0, index % 3, jnp.nan), 'y': index * 0 + 2, 'weight': index}
+
+  def derive(self, figures):
+    return {'x': figures['x'], 'twice': 2 * figures['y']}
+
+
 class Silent(Seen):
   def measure(self, variables, batch, key):
     return {}
@@ -81,6 +92,20 @@ def test_every_example_counts_once(source, batch_size):
   np.testing.assert_allclose(figures['pixel'].mean, pixels.mean(), rtol=1e-6)
   measured = evaluator(source, batch_size).measure({}, key)
   assert measured['squared_index'].mean == (np.arange(50) ** 2).mean()
+
+
+@pytest.mark.parametrize('batch_size', [7, 50])
+def test_weights_and_what_the_objective_derives(source, batch_size):
+  weighed = evaluator(source, batch_size, Weighed())
+  figures = weighed.evaluate({}, jax.random.key(0), False).figures
+  index = np.arange(1, 50)
+  mean = (index * (index % 3)).sum() / index.sum()
+  assert [*figures] == ['x', 'twice']
+  np.testing.assert_allclose(figures['x'].mean, mean, rtol=1e-6)
+  # Cochran 1977, equation 6.13: rows drawn with their weights.
+  error = np.sqrt(50 / 49 * (index**2 * (index % 3 - mean) ** 2).sum()) / index.sum()
+  np.testing.assert_allclose(figures['x'].standard_error, error, rtol=1e-6)
+  assert figures['twice'].mean == 4 and figures['twice'].standard_error is None
 
 
 def test_progress_counts_up_to_the_split(source):

@@ -41,6 +41,27 @@ def test_adamw_takes_the_weight_decay_itself():
   np.testing.assert_allclose(after, [0.95], rtol=1e-5)
 
 
+@pytest.mark.parametrize('name, after', [('sgd', 0.95), ('adamw', 0.95)])
+def test_only_chosen_parameters_decay(name, after):
+  section = {**to_plain(optimizer(name, 0.1)), 'weight_decay': 0.5, 'decay_only': 'kernel$'}
+  chain = make_optimizer(100, 'config.optimizer.x', **section)
+  params = {'m': {'kernel': jnp.ones(1), 'kernel_scale': jnp.ones(1)}}
+  updates, _ = chain.update(
+    {'m': {k: jnp.zeros(1) for k in params['m']}}, chain.init(params), params
+  )
+  assert float(1 + updates['m']['kernel'][0]) == pytest.approx(after)
+  assert float(updates['m']['kernel_scale'][0]) == 0
+
+
+def test_a_pattern_that_fits_no_parameter_is_refused():
+  section = {**to_plain(optimizer('adamw', 0.1)), 'weight_decay': 0.5, 'decay_only': 'kernels'}
+  chain = make_optimizer(100, 'config.optimizer.x', **section)
+  with pytest.raises(UserError, match='config.optimizer.x.decay_only=kernels is found in no param'):
+    chain.init({'m': {'kernel': jnp.ones(1)}})
+  with pytest.raises(UserError, match='no regular expression'):
+    make_optimizer(100, 'config.optimizer.x', **{**section, 'decay_only': '('})
+
+
 def test_weights_are_clipped_after_the_update():
   after, _ = one_update([0.5, -0.5, 0.001], [-1.0, 1.0, 0.0], clip_weights=0.01)
   np.testing.assert_allclose(after, [0.01, -0.01, 0.001], atol=1e-7)

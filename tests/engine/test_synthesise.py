@@ -30,7 +30,7 @@ def untrained(workdir, name):
   features = {'image': ((28, 28, 1), 'uint8'), 'label': ((), 'int32')}
   spec = Spec('mnist5k', 'train', 4000, features, 10, 'identity', NAMES)
   session = open_session(config, spec)
-  run.claim(str(workdir), config, spec.to_json())
+  run.claim(str(workdir), config, spec)
   checkpoints = Checkpoints(str(workdir), **to_plain(config.checkpoint))
   checkpoints.save(2, session.init(), {}, {})
   checkpoints.close()
@@ -65,7 +65,8 @@ def test_images_of_every_class_in_turn_as_sample_py_draws_them(cgan, tmp_path, m
   assert (len(source), source.spec.class_names) == (507, NAMES)
   read = source.read(range(507))
   np.testing.assert_array_equal(read['label'], np.arange(507) % 10)
-  draw.draw(str(cgan), 'latest', 'prior', 507, {}, '', 4, str(tmp_path / 'x.npz'))
+  restored = restore_run(str(cgan), 'latest')
+  draw.draw(restored, str(cgan), 'prior', 507, {}, '', 4, str(tmp_path / 'x.npz'))
   arrays = np.load(tmp_path / 'x.npz')['image']
   np.testing.assert_array_equal(read['image'], to_uint8(arrays))
   # The labels are those that the generator was told, in the second chunk too.

@@ -10,10 +10,11 @@ from tests.test_transfer import config_of
 
 def without(config, path):
   *parents, name = path.split('.')
-  node = config
+  nodes = [config]
   for part in parents:
-    node = node[part]
-  del node[name]
+    nodes = [node[key] for node in nodes for key in (node if part == '*' else [part])]
+  for node in nodes:
+    del node[name]
 
 
 def test_options_that_came_later_are_added(tmp_path):

@@ -1,0 +1,34 @@
+"""BERT-style masked language model: a small one, on the Python source files that every machine has.
+
+  python train.py --config=configs/bert.py
+
+15 % of the tokens are to be guessed from both sides (Devlin et al. 2019). Fine-tune it with
+configs/bert_classify.py and configs/bert_tag.py.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import gpt
+
+
+def get_config(data: str = 'python_stdlib') -> ConfigDict:
+  config = gpt.get_config(data)
+  config.objective = dict(name='masked_lm', share=0.15, masked=0.8, random=0.1)
+  config.modules.model.update(
+    causal=False,
+    hidden=0,
+    norm='layer',
+    norm_place='post',
+    positions='learned',
+    mlp='gelu',
+    biases=True,
+    embedding_norm=True,
+    head='transform',
+    dropout=0.1,
+  )
+  config.data.batch_size = 32
+  config.data.text.update(
+    specials=('pad', 'unknown', 'class', 'separator', 'mask', 'end'), next_token=False
+  )
+  config.train.steps = 10_000
+  return config

@@ -1,0 +1,34 @@
+"""First names, female or male, by a BERT that read source code, or by one that read nothing.
+
+  python train.py --config=configs/bert_classify.py:runs/bert     # from a run of configs/bert.py
+  python train.py --config=configs/bert_classify.py               # the same from scratch
+
+The names are those of the 1990 US census inside the package `names`; one borne by both sexes counts
+for the one that bears it more often. Any TFDS data set of text and label does:
+--config.data.name=imdb_reviews.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import bert, pretrained
+
+
+def get_config(run: str = '') -> ConfigDict:
+  config = pretrained.start_from(bert.get_config(), run)
+  config.objective = dict(
+    name='seq_classify', pool='first', loss='softmax', label_smoothing=0.0, class_weights=()
+  )
+  config.modules.model.update(head='pooler', tied=False)
+  config.data.name = 'names'
+  config.data.text.update(rows='documents', length=16)
+  config.data.batch_size = 32
+  config.optimizer.model.learning_rate = 3e-4
+  config.train.steps = 1_000_000
+  config.train.epochs = 10.0
+  config.train.evaluate_every = 250
+  config.evaluate.metrics = dict(
+    report=dict(name='classification.Report'), calibration=dict(name='calibration', bins=15)
+  )
+  config.checkpoint.best = 'eval/accuracy'
+  config.checkpoint.best_mode = 'max'
+  return config

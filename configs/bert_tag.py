@@ -1,0 +1,26 @@
+"""The kind of every token of Python source (keyword, name, string, comment…), by a BERT.
+
+  python train.py --config=configs/bert_tag.py:runs/bert     # from a run of configs/bert.py
+  python train.py --config=configs/bert_tag.py               # the same from scratch
+
+The labels come from Python's own tokenizer; evaluate.py gives precision, recall and F1 of each.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import bert, pretrained
+
+
+def get_config(run: str = '') -> ConfigDict:
+  config = pretrained.start_from(bert.get_config(), run)
+  config.objective = dict(name='tag')
+  config.modules.model.update(head='linear', tied=False)
+  config.data.text.update(rows='windows', kinds=True)
+  config.data.batch_size = 16
+  config.optimizer.model.learning_rate = 3e-4
+  config.train.steps = 1000
+  config.train.evaluate_every = 250
+  config.evaluate.metrics = dict(report=dict(name='classification.Report'))
+  config.checkpoint.best = 'eval/accuracy'
+  config.checkpoint.best_mode = 'max'
+  return config

@@ -1,0 +1,72 @@
+"""GPT-style language model: a small one, on the Python source files that every machine has.
+
+  python train.py --config=configs/gpt.py                      # the standard library's source files
+  python train.py --config=configs/gpt.py:tiny_shakespeare     # any prepared TFDS text data set
+  python sample.py --workdir=runs/gpt --prompt='def ' --temperature=0.8
+
+Pre-norm blocks with rotary positions and SwiGLU over 2,048 byte-level BPE tokens, which are learned
+from the training split and kept in the run. The parent of every other config of text.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.defaults import defaults, optimizer
+
+
+def get_config(data: str = 'python_stdlib') -> ConfigDict:
+  config = defaults()
+  config.objective = dict(name='causal_lm', separate_documents=False)
+  config.modules.model = dict(
+    name='transformer',
+    width=192,
+    layers=4,
+    heads=6,
+    key_value_heads=0,
+    hidden=512,
+    context=128,
+    causal=True,
+    norm='rms',
+    norm_place='pre',
+    norm_epsilon=1e-5,
+    positions='rotary',
+    mlp='swiglu',
+    biases=False,
+    tied=True,
+    types=0,
+    embedding_norm=False,
+    head='linear',
+    dropout=0.0,
+    scan=False,
+    remat=False,
+  )
+  config.optimizer.model = language_optimizer(1e-3)
+  config.data.name = data
+  config.data.test_split = 'validation'
+  config.data.batch_size = 16
+  config.data.text = dict(
+    tokenizer='bpe',
+    vocabulary=2048,
+    specials=('end',),
+    rows='windows',
+    length=128,
+    next_token=True,
+    stride=0,
+    kinds=False,
+  )
+  config.train.steps = 5000
+  config.train.sample_every = 1000
+  config.train.samples = 4
+  config.train.evaluate_every = 500
+  config.checkpoint.every = 500
+  config.checkpoint.best = 'eval/loss'
+  config.evaluate.batch_size = 64
+  config.evaluate.timed_calls = 50
+  return config
+
+
+def language_optimizer(learning_rate: float) -> ConfigDict:
+  """AdamW as nanoGPT sets it: matrices decay, the rate falls to a tenth along a cosine."""
+  section = optimizer('adamw', learning_rate, b1=0.9, b2=0.99, weight_decay=0.1, clip=1.0)
+  section.decay_only = 'kernel$|embedding$'
+  section.schedule = dict(name='cosine', warmup=100, end=0.1, boundaries=(), factors=())
+  return section
