@@ -17,6 +17,31 @@ class Case(NamedTuple):
   target: float
 
 
+class Decoding(NamedTuple):
+  """One comparison of writing text.
+
+  Attributes:
+    config: flags of `benchmarks.decode_steps`, without number and length of texts.
+    peer: arguments of `benchmarks/peers/torch_gpt.py generate`, likewise.
+    rows: texts written at once.
+    target: our tokens/s over the peer's, at least.
+  """
+
+  config: tuple[str, ...]
+  peer: tuple[str, ...]
+  rows: int
+  target: float
+
+
+# One layer of 256 units over the characters of tiny Shakespeare. One-hot characters would be a
+# lookup for us and a product for torch.nn; with an embedding both sides do the same.
+RNN = (
+  '--config=configs/rnn.py:tiny_shakespeare',
+  '--config.data.text.tokenizer=character',
+  '--config.data.text.specials=()',
+  '--config.modules.model.embedding=64',
+)
+
 CASES = {
   'dense_gan_128': Case(
     ('--config=configs/gan.py', '--config.data.batch_size=128'),
@@ -77,4 +102,30 @@ CASES = {
     ('torch_classifier.py', 'cnn_binary', '--batch-size', '64'),
     1.0,
   ),
+  'gpt_shakespeare_cpu': Case(
+    ('--config=configs/gpt_shakespeare_cpu.py',), ('torch_gpt.py', 'steps'), 1.2
+  ),
+  'rnn_tanh': Case(
+    (*RNN, '--config.modules.model.cell=tanh'), ('torch_rnn.py', 'tanh', '--embedding', '64'), 1.7
+  ),
+  'rnn_lstm': Case(
+    (*RNN, '--config.modules.model.cell=lstm'), ('torch_rnn.py', 'lstm', '--embedding', '64'), 1.0
+  ),
+}
+
+# The models of nanoGPT's two settings, both with a context of 256 and in float32.
+SMALL = (
+  ('--config=configs/gpt_shakespeare_cpu.py', '--config.modules.model.context=256'),
+  ('--layers', '4', '--heads', '4', '--width', '128'),
+)
+LARGE = (
+  ('--config=configs/gpt_shakespeare.py', '--config.train.precision=float32'),
+  ('--layers', '6', '--heads', '6', '--width', '384'),
+)
+
+DECODING = {
+  'decode_small_1': Decoding(*SMALL, rows=1, target=3.0),
+  'decode_small_8': Decoding(*SMALL, rows=8, target=3.0),
+  'decode_large_1': Decoding(*LARGE, rows=1, target=3.0),
+  'decode_large_8': Decoding(*LARGE, rows=8, target=3.0),
 }

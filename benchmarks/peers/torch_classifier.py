@@ -17,23 +17,10 @@ model.
 import argparse
 from collections.abc import Sequence
 
-import protocol
 import torch
+import torch_peer
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-EXAMPLES = 4000
-
-
-class Flatten(nn.Module):
-  """Feature maps [B, C, H, W] → [B, C·H·W], in the order they have in memory."""
-
-  def __init__(self, channels_last: bool):
-    super().__init__()
-    self.channels_last = channels_last
-
-  def forward(self, x: Tensor) -> Tensor:
-    return (x.permute(0, 2, 3, 1) if self.channels_last else x).flatten(1)
 
 
 def mlp() -> nn.Sequential:
@@ -52,7 +39,7 @@ def cnn(kernel: int, hidden: int, outputs: int, args: argparse.Namespace) -> nn.
     *after,
     nn.Conv2d(32, 64, kernel, padding='same'),
     *after,
-    Flatten(args.channels_last),
+    torch_peer.Flatten(args.channels_last),
     nn.Linear(7 * 7 * 64, hidden),
     nn.ReLU(inplace=True),
     nn.Linear(hidden, outputs),
@@ -66,9 +53,8 @@ class Trainer:
     self.batch_size = args.batch_size
     self.binary = args.model == 'cnn_binary'
     self.signed = args.model != 'mlp'
-    shape = (EXAMPLES, 784) if args.model == 'mlp' else (EXAMPLES, 1, 28, 28)
-    self.images = torch.randint(0, 256, shape, dtype=torch.uint8)
-    self.labels = torch.randint(2 if self.binary else 10, (EXAMPLES,))
+    self.images = torch_peer.resident_images(flat=args.model == 'mlp')
+    self.labels = torch.randint(2 if self.binary else 10, (torch_peer.EXAMPLES,))
     if args.model == 'mlp':
       self.model = mlp()
     else:
@@ -81,47 +67,34 @@ class Trainer:
 
   def batch(self) -> tuple[Tensor, Tensor]:
     """Returns a random batch gathered from the resident uint8 array: images, labels."""
-    indices = torch.randint(EXAMPLES, (self.batch_size,))
+    indices = torch.randint(torch_peer.EXAMPLES, (self.batch_size,))
     images = self.images[indices].float()
     images = images.div_(127.5).sub_(1) if self.signed else images.div_(255)
     return images, self.labels[indices]
 
-  def step(self) -> Tensor:
+  def step(self) -> dict[str, Tensor]:
     images, labels = self.batch()
     logits = self.model(images)
     if self.binary:
       loss = F.binary_cross_entropy_with_logits(logits[:, 0], labels.float())
     else:
       loss = F.cross_entropy(logits, labels)
-    self.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    self.optimizer.step()
-    return loss.detach()
-
-  def run(self, steps: int) -> dict[str, float]:
-    for _ in range(steps):
-      loss = self.step()
-    return {'loss': loss.item()}
+    return {'loss': torch_peer.descend(loss, self.optimizer)}
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
   """Reads the command line; the defaults are the fastest setting measured."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('model', choices=('mlp', 'cnn', 'cnn_binary'))
-  parser.add_argument('--batch-size', type=int, default=64)
+  parser = torch_peer.parser(__doc__, 'model', ('mlp', 'cnn', 'cnn_binary'), batch_size=64)
   parser.add_argument('--channels-last', action=argparse.BooleanOptionalAction, default=True)
   parser.add_argument('--pool-first', action=argparse.BooleanOptionalAction, default=True)
   parser.add_argument('--adam', choices=('fused', 'foreach', 'plain'), default='fused')
-  parser.add_argument('--threads', type=int, default=2)
   return parser.parse_args(argv)
 
 
 def main() -> None:
   args = parse()
-  torch.set_num_threads(args.threads)
-  torch.set_flush_denormal(True)
-  torch.manual_seed(0)
-  protocol.serve(Trainer(args).run)
+  torch_peer.begin(args.threads)
+  torch_peer.serve(Trainer(args).step)
 
 
 if __name__ == '__main__':

@@ -17,13 +17,12 @@ import argparse
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 
-import protocol
 import torch
+import torch_peer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 LATENT = 100
-EXAMPLES = 4000
 EMA_DECAY = 0.999
 
 
@@ -106,8 +105,7 @@ class Trainer:
     if convolutional and args.channels_last:
       self.generator.to(memory_format=torch.channels_last)
       self.discriminator.to(memory_format=torch.channels_last)
-    shape = (EXAMPLES, 1, 28, 28) if convolutional else (EXAMPLES, 784)
-    self.data = torch.randint(0, 256, shape, dtype=torch.uint8)
+    self.data = torch_peer.resident_images(flat=not convolutional)
     self.params_g = list(self.generator.parameters())
     self.params_d = list(self.discriminator.parameters())
     self.ema = [p.detach().clone() for p in self.params_g]
@@ -116,7 +114,7 @@ class Trainer:
 
   def real(self) -> Tensor:
     """Returns a random batch in [0, 1], gathered from the resident uint8 array."""
-    indices = torch.randint(EXAMPLES, (self.args.batch_size,))
+    indices = torch.randint(torch_peer.EXAMPLES, (self.args.batch_size,))
     return self.data[indices].float().div_(255)
 
   def latent(self) -> Tensor:
@@ -141,13 +139,13 @@ class Trainer:
   def loss_g(self) -> Tensor:
     return F.softplus(-self.discriminator(self.generator(self.latent()))).mean()
 
-  def step(self) -> tuple[Tensor, Tensor]:
+  def step(self) -> dict[str, Tensor]:
     """One update of the discriminator, one of the generator, one of the EMA."""
     loss_d = self.update(self.loss_d, self.params_d, self.optimizer_d, frozen=self.params_g)
     loss_g = self.update(self.loss_g, self.params_g, self.optimizer_g, frozen=self.params_d)
     with torch.no_grad():
       torch._foreach_lerp_(self.ema, self.params_g, 1 - EMA_DECAY)
-    return loss_d, loss_g
+    return {'loss_d': loss_d, 'loss_g': loss_g}
 
   def update(
     self,
@@ -159,30 +157,19 @@ class Trainer:
     """Lowers `loss_fn()` by `params`; no gradient of `frozen` is computed."""
     for param in frozen:
       param.requires_grad_(False)
-    loss = loss_fn()
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
+    loss = torch_peer.descend(loss_fn(), optimizer)
     for param in frozen:
       param.requires_grad_(True)
-    return loss.detach()
-
-  def run(self, steps: int) -> dict[str, float]:
-    for _ in range(steps):
-      loss_d, loss_g = self.step()
-    return {'loss_d': loss_d.item(), 'loss_g': loss_g.item()}
+    return loss
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
   """Reads the command line; the defaults are the fastest setting measured."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('model', choices=('dense', 'dcgan'))
-  parser.add_argument('--batch-size', type=int, default=128)
+  parser = torch_peer.parser(__doc__, 'model', ('dense', 'dcgan'), batch_size=128)
   parser.add_argument('--r1', type=float, default=0.0, help='γ of the R1 penalty; 0: none')
   parser.add_argument('--plain', action='store_true', help='dense: RMSprop and ReLU, as in 2014')
   parser.add_argument('--channels-last', action=argparse.BooleanOptionalAction, default=True)
   parser.add_argument('--concat', action='store_true', help='real and fake in one forward pass')
-  parser.add_argument('--threads', type=int, default=2)
   args = parser.parse_args(argv)
   if args.model == 'dcgan' and (args.plain or args.concat):
     parser.error('--plain and --concat are for the dense GAN: batch statistics are per batch')
@@ -191,10 +178,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
   args = parse()
-  torch.set_num_threads(args.threads)
-  torch.set_flush_denormal(True)
-  torch.manual_seed(0)
-  protocol.serve(Trainer(args).run)
+  torch_peer.begin(args.threads)
+  torch_peer.serve(Trainer(args).step)
 
 
 if __name__ == '__main__':

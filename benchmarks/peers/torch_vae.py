@@ -17,28 +17,16 @@ import argparse
 import itertools
 from collections.abc import Sequence
 
-import protocol
 import torch
+import torch_peer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 LATENT = 20
-EXAMPLES = 4000
-
-
-class Flatten(nn.Module):
-  """Feature maps [B, C, H, W] → [B, C·H·W], in the order they have in memory."""
-
-  def __init__(self, channels_last: bool):
-    super().__init__()
-    self.channels_last = channels_last
-
-  def forward(self, x: Tensor) -> Tensor:
-    return (x.permute(0, 2, 3, 1) if self.channels_last else x).flatten(1)
 
 
 class Unflatten(nn.Module):
-  """[B, 64·7·7] → feature maps [B, 64, 7, 7], the inverse of `Flatten`."""
+  """[B, 64·7·7] → feature maps [B, 64, 7, 7], the inverse of `torch_peer.Flatten`."""
 
   def __init__(self, channels_last: bool):
     super().__init__()
@@ -65,7 +53,7 @@ def conv_encoder(channels_last: bool) -> nn.Sequential:
     nn.ReLU(inplace=True),
     nn.Conv2d(32, 64, 4, 2, padding=1),
     nn.ReLU(inplace=True),
-    Flatten(channels_last),
+    torch_peer.Flatten(channels_last),
     *dense(7 * 7 * 64, 256, 2 * LATENT),
   )
 
@@ -111,46 +99,32 @@ class Trainer:
   def __init__(self, args: argparse.Namespace):
     self.batch_size = args.batch_size
     self.model = VAE(args.model, args.channels_last)
-    shape = (EXAMPLES, 784) if args.model == 'dense' else (EXAMPLES, 1, 28, 28)
-    self.data = torch.randint(0, 256, shape, dtype=torch.uint8)
+    self.data = torch_peer.resident_images(flat=args.model == 'dense')
     self.optimizer = torch.optim.RMSprop(
       self.model.parameters(), lr=1e-3, alpha=0.9, eps=1e-8, foreach=True
     )
 
   def images(self) -> Tensor:
     """Returns a random batch in [0, 1], gathered from the resident uint8 array."""
-    indices = torch.randint(EXAMPLES, (self.batch_size,))
+    indices = torch.randint(torch_peer.EXAMPLES, (self.batch_size,))
     return self.data[indices].float().div_(255)
 
-  def step(self) -> Tensor:
+  def step(self) -> dict[str, Tensor]:
     loss = self.model(self.images(), torch.randn(self.batch_size, LATENT))
-    self.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    self.optimizer.step()
-    return loss.detach()
-
-  def run(self, steps: int) -> dict[str, float]:
-    for _ in range(steps):
-      loss = self.step()
-    return {'loss': loss.item()}
+    return {'loss': torch_peer.descend(loss, self.optimizer)}
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
   """Reads the command line; the defaults are the fastest setting measured."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('model', choices=('dense', 'conv'))
-  parser.add_argument('--batch-size', type=int, default=128)
+  parser = torch_peer.parser(__doc__, 'model', ('dense', 'conv'), batch_size=128)
   parser.add_argument('--channels-last', action=argparse.BooleanOptionalAction, default=True)
-  parser.add_argument('--threads', type=int, default=2)
   return parser.parse_args(argv)
 
 
 def main() -> None:
   args = parse()
-  torch.set_num_threads(args.threads)
-  torch.set_flush_denormal(True)
-  torch.manual_seed(0)
-  protocol.serve(Trainer(args).run)
+  torch_peer.begin(args.threads)
+  torch_peer.serve(Trainer(args).step)
 
 
 if __name__ == '__main__':

@@ -1,0 +1,51 @@
+"""Training speed of a transformer's config in tokens/s, and its model FLOPs utilisation (MFU).
+
+  python -m benchmarks.utilisation --config=configs/gpt_shakespeare.py --steps=200
+
+Whole steps as train.py takes them, without logs, checkpoints and evaluations; the median over
+`--repeats`. The formula and the peaks are in `benchmarks/flops.py`: on an accelerator the peak is
+that of bfloat16, whatever the config's precision; on a CPU it is a float32 product, measured here.
+"""
+
+import statistics
+import sys
+
+from absl import flags
+
+from engine import cli
+
+cli.define_config_flag()
+flags.DEFINE_integer('steps', 100, 'Steps of a repeat.')
+flags.DEFINE_integer('repeats', 5, 'How often they are timed.')
+
+
+def main() -> None:
+  # Imports jax, which must come after the process was prepared.
+  import jax
+
+  from benchmarks import flops
+  from benchmarks.peers.protocol import timed
+  from benchmarks.stepper import Stepper
+  from engine.session import open_session
+
+  values = flags.FLAGS
+  session = open_session(values.config)
+  model, params = session.objective.modules['model'], session.abstract.params['model']
+  length = session.data.text['length']
+  parameters = flops.multiplied_parameters(params, model.tied)
+  cost = flops.token_flops(
+    parameters, model.layers, model.heads, model.width // model.heads, length
+  )
+  run = Stepper(values.config).run
+  run(values.steps)
+  seconds = [timed(values.steps, run)['seconds'] for _ in range(values.repeats)]
+  speed = session.per_step * length * values.steps / statistics.median(seconds)
+  devices = jax.devices()
+  peak = len(devices) * flops.peak(devices[0])
+  print(f'{len(devices)} × {devices[0].device_kind}, peak {peak / 1e12:.4g} TFLOP/s')
+  print(f'{parameters:,} parameters, {cost / 1e6:.4g} MFLOP a token')
+  print(f'{speed:.5g} tokens/s, MFU {speed * cost / peak:.1%}')
+
+
+if __name__ == '__main__':
+  cli.launch(main, sys.argv)
