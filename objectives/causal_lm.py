@@ -57,11 +57,6 @@ class CausalLM(PerToken):
     model = model.clone(outputs=self.vocabulary, pool='none')
     object.__setattr__(self, 'modules', {**self.modules, 'model': model})
 
-  def init(self, key: jax.Array, batch: Batch) -> Variables:
-    # As many as the model sees at once: it may have no position for the last target.
-    seen = {name: batch[name][:, :-1] for name in ('tokens',) if name in batch}
-    return super().init(key, {**batch, **seen})
-
   def evaluate(self, variables: Variables, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
     """Means over the targets of each row: `loss` in nats, `accuracy` of the likeliest token, and
     `bytes`; their number as `weight`."""

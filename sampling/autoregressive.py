@@ -134,8 +134,7 @@ def _kept(logits: jax.Array, top_k: jax.Array | int, top_p: jax.Array | float) -
   among = (rank < top_k) | (jnp.asarray(top_k) == 0)
   share = jax.nn.softmax(jnp.where(among, logits, -jnp.inf), axis=-1)
   before = jnp.cumsum(share, axis=-1) - share
-  # Rounded sums reach 1 before the last token does.
-  return among & ((before < top_p) | (jnp.asarray(top_p) >= 1))
+  return among & (before < top_p)
 
 
 def check(

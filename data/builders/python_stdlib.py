@@ -142,7 +142,9 @@ def kinds_of(text: str) -> tuple[np.ndarray, np.ndarray]:
   for type_, string, start, end, _ in tokenize.generate_tokens(io.StringIO(text).readline):
     if type_ == token.ERRORTOKEN:
       raise tokenize.TokenError(f'what is {string!r}?', start)
-    kind = _KEYWORD if string in _KEYWORDS else _KINDS_OF_TYPES.get(type_, 0)
+    kind = _KINDS_OF_TYPES.get(type_, 0)
+    if type_ == token.NAME and string in _KEYWORDS:
+      kind = _KEYWORD
     if kind:
       of_byte[place(*start) : place(*end)] = kind
   starts = np.flatnonzero(np.diff(of_byte, prepend=-1))

@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import shutil
+import sysconfig
 
 import jax
 import numpy as np
@@ -50,3 +52,42 @@ def stock_root():
   if not STOCK or not (pathlib.Path(STOCK) / 'fashion_mnist').is_dir():
     pytest.skip('TFDS_DATA_DIR names no folder with a prepared fashion_mnist')
   return pathlib.Path(STOCK)
+
+
+@pytest.fixture
+def shakespeare_root():
+  """The TFDS folder with a stock tiny_shakespeare."""
+  if not STOCK or not (pathlib.Path(STOCK) / 'tiny_shakespeare').is_dir():
+    pytest.skip('TFDS_DATA_DIR names no folder with a prepared tiny_shakespeare')
+  return pathlib.Path(STOCK)
+
+
+@pytest.fixture(scope='session')
+def library_root(tmp_path_factory):
+  """A TFDS folder in which python_stdlib is prepared of some small files of the library."""
+  real = pathlib.Path(sysconfig.get_paths()['stdlib'])
+  library = tmp_path_factory.mktemp('library')
+  for folder in ('json', 'tomllib', 'wsgiref'):
+    shutil.copytree(real / folder, library / folder)
+  for name in ('abc', 'bisect', 'code', 'colorsys', 'glob', 'heapq', 'sched', 'stat', 'this'):
+    shutil.copy(real / f'{name}.py', library)
+  for name in ('site-packages/mine.py', 'json/tests/test_all.py', 'encodings/table.py'):
+    (library / name).parent.mkdir(parents=True, exist_ok=True)
+    (library / name).write_text('left = out\n')
+  (library / 'template.py').write_text('@(is no Python\n')
+  root = tmp_path_factory.mktemp('tfds')
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv('ATELIER_CACHE', str(root / 'unused'))
+    patch.setattr(sysconfig, 'get_paths', lambda: {'stdlib': str(library)})
+    source.open_source('python_stdlib', 'train', str(root))
+  return root
+
+
+@pytest.fixture(scope='session')
+def names_root(tmp_path_factory):
+  """A TFDS folder in which names is prepared."""
+  root = tmp_path_factory.mktemp('tfds')
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv('ATELIER_CACHE', str(root / 'unused'))
+    source.open_source('names', 'train', str(root))
+  return root

@@ -255,6 +255,61 @@ def test_gelu_is_exact_gelu():
   close(run(layers.gelu), run(functools.partial(jax.nn.gelu, approximate=False)), 1e-6)
 
 
+@pytest.mark.parametrize('entries', [7, 2000], ids=['few', 'many'])
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+def test_lookup_and_its_gradient(entries: int, dtype):
+  table = operands((1, 1), (entries, 1), 1, 5)[1].reshape(entries, 5).astype(dtype)
+  ids = jnp.array([[6, 0, 6], [3, 1, 6]])
+  weight = jnp.arange(1.0, 7).reshape(2, 3, 1).astype(dtype)
+
+  def run(function: Callable) -> tuple[Array, Array]:
+    energy = lambda table: jnp.sum(weight * function(table, ids) ** 2)  # noqa: E731
+    return function(table, ids), jit(jax.grad(energy))(table)
+
+  tolerance = 1e-5 if dtype == jnp.float32 else 1e-2
+  close(run(layers.lookup), run(lambda table, ids: table[ids]), tolerance)
+
+
+@pytest.mark.parametrize(
+  ('centred', 'bias', 'plain'),
+  [
+    (True, True, nn.LayerNorm(1e-3, use_fast_variance=False)),
+    (True, False, nn.LayerNorm(1e-3, use_bias=False, use_fast_variance=False)),
+    (False, False, nn.RMSNorm(1e-3)),
+  ],
+  ids=['layer', 'layer without bias', 'rms'],
+)
+def test_norm_is_linens(centred: bool, bias: bool, plain: nn.Module):
+  norm = layers.Norm(1e-3, centred, bias)
+  x = 3 * operands((4, 6), (1, 1), 5, 1)[0] + 2
+  params = {'scale': jnp.linspace(0.5, 2, 5), **({'bias': jnp.linspace(-1, 1, 5)} if bias else {})}
+
+  def run(module: nn.Module) -> tuple:
+    energy = lambda p, x: jnp.sum(jnp.sin(module.apply({'params': p}, x)))  # noqa: E731
+    return module.apply({'params': params}, x), jit(jax.grad(energy, argnums=(0, 1)))(params, x)
+
+  close(run(norm), run(plain))
+  made = norm.init(jax.random.key(0), x)['params']
+  assert jax.tree.map(jnp.shape, made) == jax.tree.map(jnp.shape, params)
+  half = norm.apply({'params': params}, x.astype(jnp.bfloat16))
+  assert half.dtype == jnp.float32
+
+
+@pytest.mark.parametrize('use_bias', [True, False])
+def test_output_by_a_kernel_and_by_an_embedding(use_bias: bool):
+  output = layers.Output(4, use_bias, nn.initializers.normal(1.0), jnp.bfloat16)
+  x = operands((2, 3), (1, 1), 5, 1)[0]
+  params = output.init(jax.random.key(0), x, None)['params']
+  assert set(params) == {'kernel', *(['bias'] if use_bias else [])}
+  if use_bias:
+    params['bias'] = jnp.arange(4.0)
+  got = output.apply({'params': params}, x, None)
+  assert got.dtype == jnp.float32
+  close(got, x @ params['kernel'] + params.get('bias', 0), 0.02)
+  kernel = params.pop('kernel')
+  close(output.apply({'params': params}, x, kernel.T), got)
+
+
 @pytest.mark.parametrize('function', [layers.conv, layers.conv_transpose])
 def test_wrong_arguments_are_named(function):
   x, kernel = operands((6, 6), (3, 3), 4, 2)

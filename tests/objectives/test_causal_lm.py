@@ -1,5 +1,6 @@
 """Next-token prediction: losses by hand, documents kept apart, texts as the model has them."""
 
+import functools
 import math
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from errors import UserError
+from models.rnn import RNN
 from objectives.causal_lm import CausalLM
 from tests.objectives.models_of_text import (
   Table,
@@ -92,32 +94,55 @@ def test_no_bytes_where_they_are_not_known():
   assert 'bytes' not in evaluation(objective)(variables(objective, data), data, KEY)
 
 
-def test_padding_changes_nothing():
-  objective, tokens = build(), some(2, 8)
+@pytest.fixture(scope='module')
+def trained():
+  """A transformer and parameters of it."""
+  objective = build()
+  return objective, variables(objective, batch(some(2, 8)))
+
+
+@pytest.fixture(scope='module')
+def dropping(trained):
+  """The same parameters where half of the units are dropped: evaluation and training loss."""
+  objective = build(transformer(dropout=0.5))
+  evaluate, loss = evaluation(objective), training(objective)
+  return functools.partial(evaluate, trained[1]), functools.partial(loss, trained[1])
+
+
+def test_padding_changes_nothing(dropping):
+  evaluate, loss = dropping
+  tokens = some(2, 8)
   padded = tokens.copy()
   padded[1, 5:] = [9, 9, END]
   data, other = batch(tokens, [8, 5]), batch(padded, [8, 5])
-  given = variables(objective, data)
-  evaluate, loss = evaluation(objective), training(objective)
-  said, again = (evaluate(given, rows, KEY) for rows in (data, other))
+  said, again = evaluate(data, KEY), evaluate(other, KEY)
   for name, column in said.items():
     np.testing.assert_allclose(again[name], column, rtol=1e-6)
-  np.testing.assert_allclose(loss(given, data, KEY)[0], loss(given, other, KEY)[0], rtol=1e-6)
+  np.testing.assert_allclose(loss(data, KEY)[0], loss(other, KEY)[0], rtol=1e-6)
+
+
+def test_dropout_is_for_training_and_differs_by_microbatch(dropping):
+  evaluate, loss = dropping
+  data = batch(some(2, 8))
+  moved = {**data, 'position': data['position'] + 2}
+  rows = ((data, KEY), (data, jax.random.key(5)), (moved, KEY), (data, KEY))
+  losses = [float(loss(*given)[0]) for given in rows]
+  assert losses[0] == losses[3] and len(set(losses)) == 3
+  said = [evaluate(*given)['loss'] for given in rows]
+  np.testing.assert_array_equal(said[0], said[1])
 
 
 def test_a_row_holds_one_token_more_than_the_model_sees():
   objective = build(transformer(context=7))
-  data = batch(some(1, 8))
-  assert np.isfinite(evaluation(objective)(variables(objective, data), data, KEY)['loss']).all()
+  jax.eval_shape(objective.init, KEY, batch(some(1, 8)))
   with pytest.raises(UserError, match='context'):
     jax.eval_shape(objective.init, KEY, batch(some(1, 9)))
 
 
-def test_separate_documents_are_as_if_each_stood_alone():
+def test_separate_documents_are_as_if_each_stood_alone(trained):
   rows = [[1, 2, 3, END, 4, 5], [1, 2, 3, END, 0, 0], [END, 4, 5, 0, 0, 0]]
   data = batch(rows, [6, 4, 3])
-  apart, joined = build(separate_documents=True), build()
-  given = variables(apart, data)
+  apart, (joined, given) = build(separate_documents=True), trained
   split, whole = (evaluation(objective)(given, data, KEY) for objective in (apart, joined))
   np.testing.assert_array_equal(split['weight'], [5, 3, 2])
   wanted = (3 * whole['loss'][1] + 2 * whole['loss'][2]) / 5
@@ -134,70 +159,62 @@ def test_full_microbatches_average_to_the_whole():
   np.testing.assert_allclose(np.mean(halves), whole, rtol=1e-6)
 
 
-def test_dropout_is_for_training_and_differs_by_microbatch():
-  objective, data = build(transformer(dropout=0.5)), batch(some(2, 8))
-  given = variables(objective, data)
-  loss, evaluate = training(objective), evaluation(objective)
-  moved = {**data, 'position': data['position'] + 2}
-  losses = [
-    float(loss(given, rows, key)[0])
-    for rows, key in ((data, KEY), (data, jax.random.key(5)), (moved, KEY), (data, KEY))
-  ]
-  assert losses[0] == losses[3] and len(set(losses)) == 3
-  said = [evaluate(given, data, key)['loss'] for key in (KEY, jax.random.key(5))]
-  np.testing.assert_array_equal(*said)
-
-
 # --- texts
 
 
-def sampled(objective, given, num, **conditions):
-  return np.asarray(jax.jit(lambda given: objective.sample(given, KEY, num, **conditions))(given))
-
-
 @pytest.fixture(scope='module')
-def written():
-  objective = build()
+def recurrent():
+  """A recurrent network, the quicker one to compile, and parameters of it."""
+  objective = build(RNN(cell='tanh', width=8, embedding=0, layers=1, tied=False, dropout=0.0))
   return objective, variables(objective, batch(some(2, 8)))
 
 
-def test_greedy_text_is_what_the_whole_forward_pass_says(written):
-  objective, given = written
-  texts = sampled(objective, given, 2, prompt=np.array([3, 1, 4]), length=12, temperature=0.0)
+def sampled(model, num, **conditions):
+  objective, given = model
+  return np.asarray(jax.jit(lambda given: objective.sample(given, KEY, num, **conditions))(given))
+
+
+@pytest.mark.parametrize('model', ['trained', 'recurrent'])
+def test_greedy_text_is_what_the_whole_forward_pass_says(model, request):
+  objective, given = model = request.getfixturevalue(model)
+  texts = sampled(model, 2, prompt=np.array([3, 1, 4]), length=12, temperature=0.0)
   assert texts.shape == (2, 12) and texts.dtype == np.int32
   np.testing.assert_array_equal(texts[:, :3], [[3, 1, 4]] * 2)
-  logits = objective.modules['model'].apply(given['model'], texts, train=False)
-  np.testing.assert_array_equal(texts[:, 3:], np.argmax(logits, axis=-1)[:, 2:-1])
+  forward = jax.jit(lambda given: objective.modules['model'].apply(given, texts, train=False))
+  likeliest = np.argmax(forward(given['model']), axis=-1)
+  np.testing.assert_array_equal(texts[:, 3:], likeliest[:, 2:-1])
   assert len(np.unique(texts[0, 3:])) > 1
 
 
-def test_texts_differ_and_do_not_depend_on_their_number(written):
-  objective, given = written
-  texts = sampled(objective, given, 4, prompt=np.array([3]), length=9)
-  np.testing.assert_array_equal(
-    sampled(objective, given, 2, prompt=np.array([3]), length=9), texts[:2]
-  )
+def test_texts_differ_and_do_not_depend_on_their_number(recurrent):
+  texts = sampled(recurrent, 4, prompt=np.array([3]), length=9)
+  np.testing.assert_array_equal(sampled(recurrent, 2, prompt=np.array([3]), length=9), texts[:2])
   assert len({tuple(row) for row in texts.tolist()}) == 4
 
 
-def test_what_is_not_said(written):
-  objective, given = written
-  texts = sampled(objective, given, 3)
-  assert texts.shape == (3, 12) and (texts[:, 0] == END).all()
-  np.testing.assert_array_equal(sampled(objective, given, 3, prompt=np.zeros(0, np.int32)), texts)
-  plain = build(specials={})
-  assert (sampled(plain, given, 1, length=4)[:, 0] == 0).all()
+def test_a_text_without_a_prompt_begins_as_a_document_does(recurrent):
+  texts = sampled(recurrent, 3, length=5)
+  assert (texts[:, 0] == END).all()
+  nothing = np.zeros(0, np.int32)
+  np.testing.assert_array_equal(sampled(recurrent, 3, prompt=nothing, length=5), texts)
+  plain = build(recurrent[0].modules['model'], specials={})
+  assert (sampled((plain, recurrent[1]), 1, length=4)[:, 0] == 0).all()
 
 
-def test_streaming_says_the_same(written):
-  objective, given = written
+def test_a_text_is_as_long_as_the_model_can_see(trained, recurrent):
+  for (objective, given), context, length in ((trained, 12, 12), (recurrent, 0, 256)):
+    assert objective.writing.context == context
+    texts = jax.eval_shape(lambda given, o=objective: o.sample(given, KEY, 3), given)
+    assert texts.shape == (3, length)
+
+
+def test_streaming_says_the_same(recurrent):
+  objective, given = recurrent
   options = dict(temperature=0.8, top_k=5, top_p=0.9)
-  wanted = sampled(objective, given, 2, prompt=np.array([1, 2]), length=10, **options)
-  writing = objective.writing
-  assert writing.context == 12
+  wanted = sampled(recurrent, 2, prompt=np.array([1, 2]), length=10, **options)
   prompts = jnp.array([[1, 2], [1, 2]])
-  loop = jax.jit(writing.begin, static_argnums=3)(given, prompts, KEY, 10)
-  advance = jax.jit(writing.advance, donate_argnums=1)
+  loop = jax.jit(objective.writing.begin, static_argnums=3)(given, prompts, KEY, 10)
+  advance = jax.jit(objective.writing.advance, donate_argnums=1)
   for position in (4, 7, 10):
     loop = advance(given, loop, jnp.int32(3), 0.8, 5, 0.9)
     assert int(loop.position) == position
@@ -209,10 +226,6 @@ def test_what_writing_refuses():
   objective.writing.check(np.array([1]), 12, 1.0, 0, 1.0)
   with pytest.raises(UserError, match='top_p=2'):
     objective.writing.check(np.array([1]), 12, 1.0, 0, 2.0)
-
-
-def test_a_model_without_a_bound_has_no_context():
-  assert build(Table()).writing.context == 0
 
 
 # --- what cannot be
@@ -248,7 +261,7 @@ def test_data_without_text():
     (dict(top_p=0.0), '--top_p=0.0'),
   ],
 )
-def test_conditions_that_cannot_be(written, conditions, message):
-  objective, given = written
+def test_conditions_that_cannot_be(trained, conditions, message):
+  objective, given = trained
   with pytest.raises(UserError, match=message):
     objective.sample(given, KEY, 1, **conditions)

@@ -90,12 +90,14 @@ def test_keeping_all_by_rank_draws_what_keeping_all_draws():
   assert drawn.dtype == jnp.int32 and len(np.unique(drawn)) > 3
 
 
-def test_rounded_sums_cut_nothing_off_a_large_vocabulary():
-  # The running sum of 65,536 equal shares reaches 1 before its end in float32.
-  keys = jax.random.split(KEY, 40)
-  logits = jnp.zeros((40, 65_536))
-  drawn = DRAW(logits, keys, 1.0, 65_536, 1.0)
-  np.testing.assert_array_equal(drawn, DRAW(logits, keys, 1.0, 0, 1.0))
+def test_shares_that_come_to_top_p_exactly_are_enough():
+  np.testing.assert_array_equal(draws([-jnp.inf, 0.0, 0.0], number=50, top_p=0.5), [0, 1, 0])
+
+
+@pytest.mark.parametrize('top_p', [1.0, 0.9])
+def test_a_temperature_that_makes_logits_overflow(top_p):
+  drawn = draws([40.0, 50.0, 0.0], number=50, temperature=1e-37, top_p=top_p)
+  np.testing.assert_array_equal(drawn, [0, 1, 0])
 
 
 # --- the loop

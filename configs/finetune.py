@@ -1,0 +1,45 @@
+"""A language model that is trained further, from any run of one, on other text.
+
+  python -m tools.import_hf --folder=downloads/gpt2 --workdir=runs/gpt2
+  python train.py --config=configs/finetune.py:runs/gpt2
+  python train.py --config=configs/finetune.py:runs/gpt2 --config.data.name=DATA
+
+The run's modules, objective, rows and tokenizer; AdamW at nanoGPT's rate for fine-tuning. DATA is
+any prepared TFDS text data set. A batch of 8 rows is computed row by row, so that a GPT-2 of 124
+million parameters fits into 8 GB.
+"""
+
+import json
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from configs import gpt, pretrained
+from errors import UserError
+
+
+def get_config(run: str = '') -> ConfigDict:
+  stored = Path(run) / 'config.json'
+  if not run or not stored.is_file():
+    raise UserError(
+      f'configs/finetune.py:{run} names no run to start from; give its folder, e.g. '
+      '--config=configs/finetune.py:runs/gpt2'
+    )
+  old = json.loads(stored.read_text())
+  config = pretrained.start_from(gpt.get_config(), run)
+  config.objective = old['objective']
+  text = old['data']['text']
+  config.data.text.update({name: text[name] for name in ('rows', 'next_token', 'kinds')})
+  config.data.batch_size = 8
+  config.optimizer.model.learning_rate = 3e-5
+  config.optimizer.model.schedule.update(name='constant', warmup=0)
+  config.train.steps = 100
+  config.train.accumulate = 8
+  config.train.log_every = 10
+  config.train.sample_every = 50
+  config.train.evaluate_every = 50
+  config.train.samples = 1
+  config.checkpoint.every = 50
+  config.evaluate.batch_size = 8
+  config.evaluate.timed_calls = 0
+  return config

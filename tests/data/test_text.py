@@ -1,0 +1,234 @@
+"""Text by its options: read, encoded once, kept, and every mistake answered."""
+
+import os
+import pickle
+
+import numpy as np
+import pytest
+
+import errors
+from data import arrays, encoded, folders, source, text, tokenization
+from data.encoded import kinds_of_tokens
+from data.in_order import in_order
+from data.selection import Fold
+
+OPTIONS = text.Text('byte', 0, (), 'windows', 32, True, 0, False)
+FRAME = ('class', 'separator', 'pad')
+
+
+@pytest.fixture
+def names(names_root):
+  return lambda split='train': source.open_source('names', split, str(names_root))
+
+
+@pytest.fixture
+def library(library_root):
+  return source.open_source('python_stdlib', 'train', str(library_root))
+
+
+def opened(examples, tokenizer='', training=True, **changed):
+  return text.open_text(examples, OPTIONS._replace(**changed), tokenizer, training)
+
+
+def test_windows_of_a_stream_with_ends(names):
+  examples = names()
+  made = opened(examples, specials=('end',), length=64)
+  tokenizer = tokenization.from_json(made.spec.tokenizer)
+  every = examples.read(range(len(examples)))['text']
+  whole = ''.join(f'{name}<|endoftext|>' for name in every)
+  read = tokenizer.decode(made.read(range(len(made)))['tokens'][:, :64].reshape(-1))
+  assert whole.startswith(read)
+  assert len(made) == (sum(map(len, every)) + len(every) - 65) // 64 + 1
+  assert (made.spec.num_classes, made.spec.class_names) == (0, ())
+
+
+def test_every_token_of_the_split_evaluated_on_is_a_target_once(names):
+  tokenizer = opened(names(), specials=('end',)).spec.tokenizer
+  made = opened(names('test'), tokenizer, False, specials=('end',), stride=1)
+  targets = []
+  for batch in in_order(made, 40, 0, 1):
+    real = (np.arange(33) < batch['length'][:, None]) & batch['mask'][:, None]
+    targets.append(batch['tokens'][:, 1:][real[:, 1:]])
+  every = names('test').read(range(512))['text']
+  wanted = np.concatenate([[*name.encode(), 256] for name in every])
+  np.testing.assert_array_equal(np.concatenate(targets), wanted[1:])
+
+
+def test_documents_with_their_labels(names):
+  examples = names('test')
+  tokenizer = tokenization.train('byte', [], 0, FRAME)
+  made = opened(examples, tokenizer.to_json(), False, rows='documents', next_token=False)
+  got, wanted = made.read([5, 0, 511]), examples.read([5, 0, 511])
+  np.testing.assert_array_equal(got['label'], wanted['label'])
+  for row, length, name in zip(got['tokens'], got['length'], wanted['text']):
+    assert tokenizer.decode(row) == f'[CLS]{name}[SEP]' and length == len(name) + 2
+  assert made.spec.n == 512 and made.spec.class_names == ('female', 'male')
+  assert made.spec.features['tokens'] == ((32,), 'int32')
+  assert arrays.load_arrays(made)['tokens'].shape == (512, 32)
+
+
+def test_kinds_of_tokens_by_hand():
+  raw = b'if  x:\n  "a b"'
+  kind_start, kind = [0, 2, 4, 5, 6, 9], np.array([2, 0, 1, 5, 0, 4])
+  # 'if', '  x', ':', '\n ', ' ', ' ', '"a', ' ', 'b"'
+  starts = np.array([0, 2, 5, 6, 7, 8, 9, 11, 12])
+  got = kinds_of_tokens(raw, starts, kind_start, kind)
+  assert got.tolist() == [2, 1, 5, 0, 0, 0, 4, 4, 4] and got.dtype == np.int8
+  assert kinds_of_tokens(b'', starts[:0], kind_start[:0], kind[:0]).size == 0
+
+
+@pytest.mark.parametrize('rows', ['windows', 'documents'])
+@pytest.mark.parametrize(('kind', 'size'), [('byte', 0), ('bpe', 600), ('wordpiece', 600)])
+def test_kinds_are_those_of_python(library, kind, size, rows):
+  options = text.Text(kind, size, ('end', 'pad', 'unknown'), rows, 300, True, 0, True)
+  made = text.open_text(library, options, '', True)
+  assert made.spec.num_classes == 7 and made.spec.features['kind'] == ((301,), 'int32')
+  numbers = {name: i for i, name in enumerate(made.spec.class_names)}
+  tokenizer = tokenization.from_json(made.spec.tokenizer)
+  got = made.read(range(len(made)))
+  seen = {}
+  for id, kind_ in set(zip(got['tokens'].reshape(-1).tolist(), got['kind'].reshape(-1).tolist())):
+    seen.setdefault(tokenizer.decode([id]).strip(), set()).add(kind_)
+  quoted = {numbers['string'], numbers['comment']}
+  assert {numbers['operator']} <= seen['('] <= {numbers['operator'], *quoted}
+  if kind != 'byte':
+    # A name may start with either word, and be cut behind it.
+    words = {numbers['name'], *quoted}
+    assert {numbers['keyword']} <= seen['return'] <= {numbers['keyword'], *words}
+    assert {numbers['name']} <= seen['self'] <= words
+  if rows == 'windows':
+    assert seen['<|endoftext|>'] == {-1}
+  else:
+    assert (got['kind'][np.arange(301) >= got['length'][:, None]] == -1).all()
+
+
+def test_made_once_and_only_of_what_is_trained_on(names, monkeypatch):
+  options = {'tokenizer': 'bpe', 'vocabulary': 300}
+  first = text.open_text(names(), OPTIONS._replace(**options), '', True)
+  monkeypatch.setattr(tokenization, 'train', None)
+  monkeypatch.setattr(encoded, '_encode', None)
+  again = text.open_text(names(), OPTIONS._replace(**options), '', True)
+  assert again.spec == first.spec
+  np.testing.assert_array_equal(again.read([7])['tokens'], first.read([7])['tokens'])
+  with pytest.raises(ValueError, match='made from the training split'):
+    text.open_text(names('test'), OPTIONS._replace(**options), '', False)
+
+
+def test_damage_is_mended(names):
+  wanted = opened(names()).read(range(50))
+  for path in (folders.cache_dir() / 'text').glob('*/*.npy'):
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 1
+    path.write_bytes(raw)
+  np.testing.assert_array_equal(opened(names()).read(range(50))['tokens'], wanted['tokens'])
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(names, tmp_path, monkeypatch):
+  wanted = opened(names()).read(range(50))
+  (tmp_path / 'file').write_text('')
+  monkeypatch.setenv('ATELIER_CACHE', str(tmp_path / 'file'))
+  with pytest.warns(UserWarning, match='not kept'):
+    made = opened(names())
+  for one in (made, pickle.loads(pickle.dumps(made))):
+    np.testing.assert_array_equal(one.read(range(50))['tokens'], wanted['tokens'])
+
+
+def test_workers_are_sent_the_path_and_not_the_text(names):
+  made = opened(names())
+  made.read([0])
+  sent = pickle.dumps(made)
+  assert len(sent) < 5_000 < arrays.size_bytes(made)
+  np.testing.assert_array_equal(pickle.loads(sent).read([3])['tokens'], made.read([3])['tokens'])
+
+
+def test_another_tokenizer_or_data_is_another_entry(names, monkeypatch):
+  spec = opened(names()).spec
+  for one in (
+    opened(names('train[:4000]')),
+    opened(names(), specials=('end',)),
+    opened(names(), tokenization.train('byte', [], 0, ('pad',)).to_json()),
+  ):
+    assert one.spec.identity != spec.identity
+  before = set((folders.cache_dir() / 'text').iterdir())
+  prepared_again = names()
+  monkeypatch.setattr(prepared_again, 'stamp', 'another')
+  opened(prepared_again)
+  assert set((folders.cache_dir() / 'text').iterdir()) > before
+
+
+def test_what_the_run_has_is_used(names):
+  mine = tokenization.train('character', ['ÿ', *names().read(range(4137))['text']], 0, ())
+  made = opened(names(), mine.to_json())
+  assert made.spec.tokenizer == mine.to_json()
+  first = names().read([0])['text'][0]
+  np.testing.assert_array_equal(made.read([0])['tokens'][0][: len(first)], mine.encode(first))
+
+
+def test_a_tokenizer_by_its_path(names, tmp_path):
+  mine = tokenization.train('byte', [], 0, ('mask', 'end'))
+  (tmp_path / 'tokenizer.json').write_text(mine.to_json())
+  options = OPTIONS._replace(tokenizer=str(tmp_path), specials=('end',))
+  assert text.open_text(names(), options, '', True).spec.tokenizer == mine.to_json()
+
+
+def test_folds_of_documents(names):
+  parts = [Fold(names('test'), 1, 4, held_out) for held_out in (True, False)]
+  held, rest = (opened(part, rows='documents') for part in parts)
+  assert (len(held), len(rest)) == (128, 384)
+  first = names('test').read([128])['text'][0].encode()
+  assert bytes(held.read([0])['tokens'][0][: len(first)].astype(np.uint8)) == first
+
+
+def test_nanogpts_data(shakespeare_root):
+  shakespeare = lambda split: source.open_source('tiny_shakespeare', split, str(shakespeare_root))  # noqa: E731
+  options = text.Text('character', 0, (), 'windows', 64, True, 1, False)
+  train = text.open_text(shakespeare('train'), options, '', True)
+  tokenizer = tokenization.from_json(train.spec.tokenizer)
+  # prepare.py's figures, and train.py's number of places that a window may start at.
+  assert tokenizer.size == 65 and len(train) == 1_003_854 - 64
+  last = text.open_text(shakespeare('validation+test'), options, train.spec.tokenizer, False)
+  assert len(last) == -(-(111_540 - 1) // 64)
+  got = last.read(range(len(last)))
+  assert (got['length'] - 1).sum() == 111_540 - 1
+  # The second half of the validation text follows the first.
+  parts = [shakespeare(split).read([0])['text'][0] for split in ('validation', 'test')]
+  tokens = got['tokens'][:, :64].reshape(-1)[: 111_540 - 1]
+  assert tokenizer.decode(tokens) == ''.join(parts)[:-1]
+
+
+@pytest.mark.parametrize(
+  ('changed', 'message'),
+  [
+    ({'tokenizer': 'bit'}, r'tokenizer=bit is no tokenizer \(did you mean "byte"\?\)'),
+    ({'tokenizer': '/'}, '/ holds no tokenizer'),
+    ({'tokenizer': '/', 'vocabulary': 9}, 'vocabulary=9 is for tokenizers that are trained'),
+    ({'vocabulary': 9}, 'vocabulary=9 .*set it to 0 for byte'),
+    ({'specials': ('ende',)}, r'"ende" is no role .*\(did you mean "end"\?\)'),
+    ({'rows': 'window'}, r'rows=window is unknown \(did you mean "windows"\?\)'),
+    ({'length': 0}, 'length=0 must be at least 1'),
+    ({'length': 10**6}, 'tokens, fewer than the 1,000,001 of one window'),
+    ({'stride': -1}, 'stride=-1 must be 0'),
+    ({'kinds': True}, 'names does not say of what kind .*python_stdlib'),
+  ],
+)
+def test_mistakes_are_named(names, changed, message):
+  with pytest.raises(errors.UserError, match=message):
+    text.open_text(names(), OPTIONS._replace(**changed), '', True)
+
+
+def test_specials_that_a_given_tokenizer_lacks(names):
+  given = tokenization.train('byte', [], 0, ('pad',)).to_json()
+  with pytest.raises(errors.UserError, match=r'has no \[MASK\] for "mask", only pad'):
+    opened(names(), given, specials=('pad', 'mask'))
+
+
+def test_data_without_text(mnist5k):
+  with pytest.raises(errors.UserError, match='mnist5k has none, only image, label'):
+    opened(mnist5k)
+
+
+def test_characters_that_only_the_test_split_has(names):
+  given = tokenization.train('character', ['abc'], 0, ()).to_json()
+  with pytest.raises(errors.UserError, match='The vocabulary of 3 characters lacks'):
+    opened(names('test'), given, False)
+  assert not os.path.exists(folders.cache_dir() / 'text')

@@ -1,0 +1,236 @@
+"""transformers loads what is exported, and says what the run says."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from configs import bert, bert_tag, gpt, rnn
+from data import tokenization
+from data.spec import Spec
+from engine import run
+from engine.build import to_plain
+from engine.checkpoint import Checkpoints
+from engine.session import open_session
+from errors import UserError
+from tests.tools import hugging_face as hf
+from tools.hugging_face import tokenizer as tokenizers
+from tools.hugging_face.from_run import export_run
+from tools.hugging_face.to_run import import_folder
+
+TEXT = 'import os\n\tdef é(x): return "∀ 👍"  # <0x41>\n' * 4
+ROLES = ('end', 'pad', 'unknown', 'class', 'separator', 'mask')
+
+
+def make_run(workdir, config, tokenizer, classes=0):
+  """A run of `config` at step 0 whose parameters are all random, without looking at data."""
+  config.data.batch_size = 1
+  config.checkpoint.best = ''
+  length = config.data.text.length + config.data.text.next_token
+  features = {'tokens': ((length,), 'int32'), 'length': ((), 'int32')}
+  spec = Spec('none', 'train', 0, features, classes, 'none', tokenizer=tokenizer.to_json())
+  session = open_session(config, spec)
+  state = session.init()
+  leaves, structure = jax.tree.flatten(state.params)
+  keys = jax.random.split(jax.random.key(1), len(leaves))
+  moved = [x + 0.3 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys)]
+  state = state.replace(params=jax.tree.unflatten(structure, moved))
+  run.claim(str(workdir), config, spec)
+  checkpoints = Checkpoints(str(workdir), **to_plain(config.checkpoint))
+  checkpoints.save(0, state, {}, {})
+  checkpoints.close()
+  return workdir
+
+
+def small(config, **options):
+  config.modules.model.update(
+    width=16, layers=2, heads=2, hidden=0, context=hf.CONTEXT, dropout=0.0, **options
+  )
+  config.data.text.length = hf.CONTEXT
+  return config
+
+
+def small_gpt(**options):
+  """A GPT of ours that is a GPT-2 but for `options`."""
+  usual = dict(norm='layer', positions='learned', mlp='gelu')
+  return small(gpt.get_config(), **{**usual, **options})
+
+
+def exported(workdir, out):
+  export_run(str(workdir), '', str(out))
+  return out
+
+
+def loads_without_complaint(kind, folder):
+  model, said = getattr(hf.transformers, kind).from_pretrained(folder, output_loading_info=True)
+  assert not any(said.values()), said
+  return model.eval()
+
+
+def assert_says_the_same(workdir, model):
+  tokens = hf.some_tokens(model.config.vocab_size)
+  ours = hf.our_logits(workdir, tokens)
+  assert np.abs(ours).max() > 1
+  np.testing.assert_allclose(hf.logits_of(model, tokens), ours, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+  ('kind', 'options'),
+  [
+    ('GPT2LMHeadModel', {}),
+    ('GPT2LMHeadModel', dict(tie_word_embeddings=False, activation_function='relu', n_inner=40)),
+    ('BertForMaskedLM', {}),
+    ('BertForMaskedLM', dict(tie_word_embeddings=False, type_vocab_size=3)),
+  ],
+)
+@pytest.mark.parametrize('scan', [False, True])
+def test_there_and_back_is_the_same_to_the_bit(kind, options, scan, tmp_path):
+  model = hf.random_model(kind, **options)
+  folder = hf.save(model, tmp_path / 'folder')
+  import_folder(str(folder), str(tmp_path / 'run'), scan)
+  out = exported(tmp_path / 'run', tmp_path / 'out')
+  before, after = load_file(folder / 'model.safetensors'), load_file(out / 'model.safetensors')
+  unused = {'cls.predictions.bias'} if options and kind.startswith('Bert') else set()
+  for name in before.keys() - unused:
+    assert before[name].tobytes() == after[name].tobytes(), name
+  import_folder(str(out), str(tmp_path / 'again'), scan)
+  first, second = hf.params_of(tmp_path / 'run'), hf.params_of(tmp_path / 'again')
+  assert first.keys() == second.keys()
+  assert all(first[name].tobytes() == second[name].tobytes() for name in first)
+  loaded = loads_without_complaint(kind, out)
+  theirs = {name: getattr(model.config, name) for name in (*hf.GPT2, *hf.BERT, *options)
+            if hasattr(model.config, name) and 'token_id' not in name}  # fmt: skip
+  assert {name: getattr(loaded.config, name) for name in theirs} == theirs
+
+
+@pytest.mark.parametrize('options', [
+  dict(scan=True),
+  dict(biases=True, mlp='gelu_tanh', norm_epsilon=0.1),
+  dict(tied=False, mlp='silu', key_value_heads=2),
+])  # fmt: skip
+def test_a_gpt_of_ours(options, tmp_path):
+  tokenizer = tokenization.train('bpe', [TEXT], 270, ('end',))
+  workdir = make_run(tmp_path / 'run', small_gpt(**options), tokenizer)
+  out = exported(workdir, tmp_path / 'out')
+  assert_says_the_same(workdir, loads_without_complaint('AutoModelForCausalLM', out))
+  theirs = hf.transformers.AutoTokenizer.from_pretrained(out)
+  assert theirs(TEXT)['input_ids'] == tokenizer.encode(TEXT).tolist()
+  assert theirs.eos_token_id == tokenizer.specials['end'] == 270
+  stored = json.loads((out / 'config.json').read_text())
+  assert stored['eos_token_id'] == 270 and stored['n_positions'] == hf.CONTEXT
+
+
+@pytest.mark.parametrize('types', [0, 1])
+def test_a_bert_of_ours(types, tmp_path):
+  tokenizer = tokenization.train('wordpiece', [TEXT], 60, ROLES)
+  workdir = make_run(tmp_path / 'run', small(bert.get_config(), types=types), tokenizer)
+  out = exported(workdir, tmp_path / 'out')
+  model = loads_without_complaint('AutoModelForMaskedLM', out)
+  assert_says_the_same(workdir, model)
+  assert model.config.pad_token_id == tokenizer.specials['pad']
+  theirs = hf.transformers.AutoTokenizer.from_pretrained(out)
+  assert theirs.mask_token_id == tokenizer.specials['mask']
+
+
+@pytest.mark.parametrize(
+  ('kind', 'size', 'specials'),
+  [
+    ('byte', 0, ('end', 'pad')),
+    ('byte', 0, ()),
+    ('character', 0, ('end',)),
+    ('character', 0, ('end', 'unknown')),
+    ('bpe', 300, ('end', 'pad')),
+    ('wordpiece', 60, ROLES),
+  ],
+)
+def test_every_tokenizer_gives_the_same_ids_and_text(kind, size, specials, tmp_path):
+  ours = tokenization.train(kind, [TEXT], size, specials)
+  for name, content in tokenizers.files(ours.to_json(), 64).items():
+    (tmp_path / name).write_text(json.dumps(content))
+  theirs = hf.transformers.AutoTokenizer.from_pretrained(tmp_path)
+  text = TEXT + ('ß' if kind == 'byte' or 'unknown' in specials else '')
+  ids = ours.encode(text).tolist()
+  assert theirs(text)['input_ids'] == ids
+  assert theirs.decode(ids) == ours.decode(ids)
+  assert len(theirs) == ours.size and theirs.model_max_length == 64
+  names = dict(end='eos_token_id', pad='pad_token_id', unknown='unk_token_id', mask='mask_token_id')
+  for role, name in names.items():
+    assert getattr(theirs, name) == ours.specials.get(role)
+
+
+def test_averaged_parameters_are_exported(tmp_path):
+  config = small_gpt()
+  config.ema = dict(model=0.9)
+  workdir = make_run(tmp_path / 'run', config, tokenization.train('byte', [], 0, ('end',)))
+  out = exported(workdir, tmp_path / 'out')
+  table = load_file(out / 'model.safetensors')['transformer.wte.weight']
+  assert 0.015 < table.std() < 0.025  # the average is of the start; the parameters were moved since
+
+
+@pytest.mark.parametrize(
+  ('options', 'named'),
+  [
+    (dict(positions='rotary'), 'positions=rotary'),
+    (dict(mlp='swiglu'), 'mlp=swiglu'),
+    (dict(norm='rms'), 'norm=rms'),
+    (dict(norm_place='post'), 'norm_place=post'),
+    (dict(key_value_heads=1), 'key_value_heads=1'),
+    (dict(types=2), 'types=2'),
+    (dict(embedding_norm=True), 'embedding_norm=True'),
+    (dict(tied=False, biases=True), 'output/bias'),
+  ],
+)
+def test_what_is_no_gpt2_is_refused(options, named, tmp_path):
+  tokenizer = tokenization.train('byte', [], 0, ('end',))
+  workdir = make_run(tmp_path / 'run', small_gpt(**options), tokenizer)
+  with pytest.raises(UserError, match=named):
+    export_run(str(workdir), '', str(tmp_path / 'out'))
+  assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize(
+  ('options', 'named'),
+  [
+    (dict(norm_place='pre'), 'norm_place=pre'),
+    (dict(embedding_norm=False), 'embedding_norm=False'),
+    (dict(positions='sinusoidal'), 'positions=sinusoidal'),
+    (dict(head='linear'), 'head=linear'),
+  ],
+)
+def test_what_is_no_bert_is_refused(options, named, tmp_path):
+  tokenizer = tokenization.train('byte', [], 0, ROLES)
+  workdir = make_run(tmp_path / 'run', small(bert.get_config(), **options), tokenizer)
+  with pytest.raises(UserError, match=named):
+    export_run(str(workdir), '', str(tmp_path / 'out'))
+
+
+def test_other_runs_and_full_folders_are_refused(tmp_path):
+  tokenizer = tokenization.train('byte', [], 0, ROLES)
+  out = tmp_path / 'out'
+  workdir = make_run(tmp_path / 'rnn', rnn.get_config(), tokenizer)
+  with pytest.raises(UserError, match='only a transformer'):
+    export_run(str(workdir), '', str(out))
+  config = small(bert_tag.get_config())
+  with pytest.raises(UserError, match='only language models'):
+    export_run(str(make_run(tmp_path / 'tag', config, tokenizer, classes=3)), '', str(out))
+  with pytest.raises(UserError, match='is no run'):
+    export_run(str(tmp_path / 'nowhere'), '', str(out))
+  out.mkdir()
+  (out / 'mine').write_text('kept')
+  with pytest.raises(UserError, match=r'--out=.* holds something'):
+    export_run(str(workdir), '', str(out))
+  assert (out / 'mine').read_text() == 'kept'
+
+
+def test_the_command_writes_the_checkpoint_asked_for(tmp_path, script):
+  tokenizer = tokenization.train('byte', [], 0, ('end',))
+  workdir = make_run(tmp_path / 'run', small_gpt(), tokenizer)
+  command = ('-m', 'tools.export_hf', f'--workdir={workdir}', f'--out={tmp_path}/out')
+  done = script(*command, '--checkpoint=7')
+  assert done.returncode == 2 and 'there is no checkpoint 7' in done.stderr
+  done = script(*command)
+  assert done.returncode == 0, done.stderr
+  assert 'GPT2LMHeadModel' in done.stdout
+  loads_without_complaint('AutoModelForCausalLM', tmp_path / 'out')
