@@ -10,11 +10,12 @@ for the one that bears it more often. Any TFDS data set of text and label does:
 
 from ml_collections import ConfigDict
 
-from configs import bert, pretrained
+from configs import bert
+from configs.finetune import start_from
 
 
 def get_config(run: str = '') -> ConfigDict:
-  config = pretrained.start_from(bert.get_config(), run)
+  config = start_from(bert.get_config(), run)
   config.objective = dict(
     name='seq_classify', pool='first', loss='softmax', label_smoothing=0.0, class_weights=()
   )

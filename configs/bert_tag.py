@@ -8,11 +8,12 @@ The labels come from Python's own tokenizer; evaluate.py gives precision, recall
 
 from ml_collections import ConfigDict
 
-from configs import bert, pretrained
+from configs import bert
+from configs.finetune import start_from
 
 
 def get_config(run: str = '') -> ConfigDict:
-  config = pretrained.start_from(bert.get_config(), run)
+  config = start_from(bert.get_config(), run)
   config.objective = dict(name='tag')
   config.modules.model.update(head='linear', tied=False)
   config.data.text.update(rows='windows', kinds=True)

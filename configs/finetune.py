@@ -11,22 +11,22 @@ million parameters fits into 8 GB.
 
 import json
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import gpt, pretrained
+from configs import gpt
 from errors import UserError
 
 
 def get_config(run: str = '') -> ConfigDict:
-  stored = Path(run) / 'config.json'
-  if not run or not stored.is_file():
+  if not run:
     raise UserError(
-      f'configs/finetune.py:{run} names no run to start from; give its folder, e.g. '
+      'configs/finetune.py names no run to start from; give its folder, e.g. '
       '--config=configs/finetune.py:runs/gpt2'
     )
-  old = json.loads(stored.read_text())
-  config = pretrained.start_from(gpt.get_config(), run)
+  old = _stored(run)
+  config = start_from(gpt.get_config(), run)
   config.objective = old['objective']
   text = old['data']['text']
   config.data.text.update({name: text[name] for name in ('rows', 'next_token', 'kinds')})
@@ -43,3 +43,35 @@ def get_config(run: str = '') -> ConfigDict:
   config.evaluate.batch_size = 8
   config.evaluate.timed_calls = 0
   return config
+
+
+def start_from(config: ConfigDict, run: str) -> ConfigDict:
+  """Returns `config` with the modules and the tokenizer of a run, from which it is to start.
+
+  Args:
+    config: of the new run, of text.
+    run: the folder of the old one; '' leaves the config as it is.
+
+  Raises:
+    UserError: the folder is no run of text.
+  """
+  if not run:
+    return config
+  old = _stored(run)
+  config.modules = old['modules']
+  config.data.text.update(
+    tokenizer=run, vocabulary=0, specials=(), length=old['data']['text']['length']
+  )
+  config.init_from = run
+  return config
+
+
+def _stored(run: str) -> dict[str, Any]:
+  """The config of a run of text, as plain dicts."""
+  path = Path(run) / 'config.json'
+  if not path.is_file():
+    raise UserError(f'{run} is no run to start from: there is no {path}; give the folder of one')
+  stored = json.loads(path.read_text())
+  if not stored['data'].get('text'):
+    raise UserError(f'{run} is a run without text; start from one of a language model')
+  return stored

@@ -12,6 +12,18 @@ from ml_collections import ConfigDict
 
 from configs.defaults import defaults, optimizer
 
+# `tensor` splits attention by its heads and the dense net by its units; `fsdp` the other side of
+# every kernel, and the embedding. Scanned blocks have an axis of layers in front.
+_SPLIT_BY_COLUMNS = '(query_key_value|up|gate)/kernel$'
+_SPLIT_BY_ROWS = '(output|down)/kernel$'
+SHARDING = (
+  (f'blocks/.*{_SPLIT_BY_COLUMNS}', (None, 'fsdp', 'tensor')),
+  (f'blocks/.*{_SPLIT_BY_ROWS}', (None, 'tensor', 'fsdp')),
+  (f'block_.*{_SPLIT_BY_COLUMNS}', ('fsdp', 'tensor')),
+  (f'block_.*{_SPLIT_BY_ROWS}', ('tensor', 'fsdp')),
+  ('embedding/embedding$', (None, 'fsdp')),
+)
+
 
 def get_config(data: str = 'python_stdlib') -> ConfigDict:
   config = defaults()
@@ -53,6 +65,7 @@ def get_config(data: str = 'python_stdlib') -> ConfigDict:
     stride=0,
     kinds=False,
   )
+  config.sharding = SHARDING
   config.train.steps = 5000
   config.train.sample_every = 1000
   config.train.samples = 4

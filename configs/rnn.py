@@ -18,6 +18,7 @@ def get_config(data: str = 'python_stdlib') -> ConfigDict:
   config.modules.model = dict(
     name='rnn.RNN', cell='lstm', width=256, embedding=0, layers=1, dropout=0.0, tied=False
   )
+  config.sharding = ()
   config.optimizer.model = optimizer('adam', 2e-3, clip=1.0)
   config.data.batch_size = 32
   config.data.text.update(tokenizer='byte', vocabulary=0, length=64)
