@@ -32,39 +32,38 @@ class Encoded:
     features: name -> [N], what else the data say of each document, e.g. `label`.
   """
 
-  def __init__(self, folder: pathlib.Path, names: list[str], held: dict[str, np.ndarray] | None):
-    """Made by `encode`: of the arrays `names` kept in `folder`, or of those in `held`."""
+  def __init__(self, folder: pathlib.Path | None, held: dict[str, np.ndarray]):
+    """Of the arrays `held`, which also lie in `folder`, unless they could not be kept."""
     self._folder = folder
-    self._names = names
-    self._held = held
-    self._arrays: dict[str, np.ndarray] | None = held
+    self._names = [*held]
+    self._held: dict[str, np.ndarray] | None = held
 
   @property
   def tokens(self) -> np.ndarray:
-    return self._open()['tokens']
+    return self._arrays()['tokens']
 
   @property
   def ends(self) -> np.ndarray:
-    return self._open()['ends']
+    return self._arrays()['ends']
 
   @property
   def kind(self) -> np.ndarray | None:
-    return self._open().get('kind')
+    return self._arrays().get('kind')
 
   @property
   def features(self) -> dict[str, np.ndarray]:
     own = ('tokens', 'ends', 'kind')
-    return {name: values for name, values in self._open().items() if name not in own}
+    return {name: values for name, values in self._arrays().items() if name not in own}
 
   def __getstate__(self) -> dict[str, Any]:
     # Worker processes open the files themselves.
-    return {**self.__dict__, '_arrays': self._held}
+    return {**self.__dict__, '_held': None if self._folder else self._held}
 
-  def _open(self) -> dict[str, np.ndarray]:
-    if self._arrays is None:
+  def _arrays(self) -> dict[str, np.ndarray]:
+    if self._held is None:
       files = {name: self._folder / f'{name}.npy' for name in self._names}
-      self._arrays = {name: np.load(path, mmap_mode='r') for name, path in files.items()}
-    return self._arrays
+      self._held = {name: np.load(path, mmap_mode='r') for name, path in files.items()}
+    return self._held
 
 
 def train_tokenizer(
@@ -96,11 +95,11 @@ def encode(examples: Examples, tokenizer: Tokenizer, key: str, kinds: bool) -> E
   folder = _folder(examples, 'tokens', key, str(kinds))
   features = [name for name in examples.spec.features if name not in _OF_TEXT]
   names = ['tokens', 'ends', *(['kind'] if kinds else []), *features]
-  if arrays.kept(folder, names, mapped=True) is None:
+  found = arrays.kept(folder, names, mapped=True)
+  if found is None:
     made = _encode(examples, tokenizer, features, kinds)
-    if not arrays.keep(folder, made):
-      return Encoded(folder, names, made)
-  return Encoded(folder, names, None)
+    found = arrays.keep(folder, made) and arrays.kept(folder, names, mapped=True)
+  return Encoded(folder, found) if found else Encoded(None, made)
 
 
 def kinds_of_tokens(

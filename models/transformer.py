@@ -170,7 +170,8 @@ class Transformer(nn.Module):
     if segments is not None:
       places = positions.restarting(segments)
       mask = (segments[:, :, None] == segments[:, None, :])[:, None]
-    # Padding lies behind what is real, where a causal token does not look anyway.
+    # Padding lies behind what is real, where a causal token does not look anyway. Every row has one
+    # token to look at: a kernel may make anything of none.
     seen = None if lengths is None or self.causal else jnp.maximum(lengths, 1)
     x = self.drop(self._embedded(tokens, places), deterministic=not train)
     x = self._through(x, self.place.angles(places), mask, seen, train)

@@ -1,5 +1,7 @@
 """Every config builds and takes one step; every key of it is read; typos are named."""
 
+import functools
+import math
 from pathlib import Path
 
 import jax
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from data import tokenization
 from data.spec import Spec
 from data.transforms import prepare
 from engine import cli, run, session
@@ -35,8 +38,37 @@ ARGUMENTS = {
   'tabular': ('breast_cancer', 'diabetes'),
   'synthetic': ('both',),
 }
+# Configs of text, and the argument each is built with; `finetune` wants a run and has a test of its
+# own in tests/test_text_runs.py.
+TEXT = {
+  'gpt': 'python_stdlib',
+  'gpt2': '124m',
+  'gpt_shakespeare': 'tiny_shakespeare',
+  'gpt_shakespeare_cpu': 'tiny_shakespeare',
+  'rnn': 'python_stdlib',
+  'bert': 'python_stdlib',
+  'bert_tag': '',
+  'bert_classify': '',
+}
+CONFIGS.remove('finetune')
 # Compiled to run once.
 HURRIED = {'xla_backend_optimization_level': 0}
+
+
+@functools.cache
+def tokenizer(specials: tuple[str, ...]) -> str:
+  return tokenization.train('byte', (), 0, specials).to_json()
+
+
+def spec_of_text(config: ConfigDict) -> Spec:
+  """As `data.text.open_text` would describe it, of bytes."""
+  text = config.data.text
+  row = ((text.length + text.next_token,), 'int32')
+  features = {'tokens': row, 'length': ((), 'int32')}
+  features.update({'kind': row} if text.kinds else LABEL if text.rows == 'documents' else {})
+  classes = 2 if len(features) > 2 else 0
+  json = tokenizer(tuple(text.specials))
+  return Spec('text', 'train', 100, features, classes, 'identity', (), json)
 
 
 def spec(data: str, classes: int | None = None) -> Spec:
@@ -50,30 +82,46 @@ VARIANTS = ('cdcgan', 'cgan', 'cnn_binary', 'cvae', 'gan_plain', 'iwae', 'vae_nl
 
 def cases() -> list[tuple[str, str]]:
   images = {name: ('mnist5k',) if name in VARIANTS else ('mnist5k', 'cifar10') for name in CONFIGS}
-  return [(name, data) for name in CONFIGS for data in ARGUMENTS.get(name, images[name])]
+  pictures = [name for name in CONFIGS if name not in TEXT]
+  pairs = [(name, data) for name in pictures for data in ARGUMENTS.get(name, images[name])]
+  return [*pairs, *TEXT.items()]
 
 
 def config_for(name: str) -> ConfigDict:
-  return config_of(name, ARGUMENTS.get(name, ('mnist5k',))[0])
+  return config_of(name, TEXT.get(name, ARGUMENTS.get(name, ('mnist5k',))[0]))
 
 
 def config_of(name: str, data: str = 'mnist5k') -> ConfigDict:
   config = cli.load(f'{ROOT}/configs/{name}.py:{data}')
   config.data.batch_size = 4
+  if name in TEXT:
+    # As deep and wide as it is, a step would take a minute.
+    small = dict(width=16, layers=2, heads=4, hidden=16, context=8, embedding=4)
+    model = config.modules.model
+    model.update({key: value for key, value in small.items() if key in model})
+    config.data.text.length = 8
+    config.train.accumulate = 1
   return config
 
 
 def batch_of(description: Spec, rows: int) -> dict[str, jax.Array]:
   rng = np.random.default_rng(0)
+
+  def integers(shape: tuple[int, ...]) -> np.ndarray:
+    places = np.arange(math.prod(shape), dtype=np.int32).reshape(shape)
+    return places % max(description.num_classes, 2)
+
   values = {
     'uint8': lambda shape: rng.integers(0, 256, shape, np.uint8),
     'float32': lambda shape: rng.random(shape, np.float32),
-    'int32': lambda shape: np.arange(rows, dtype=np.int32) % max(description.num_classes, 1),
+    'int32': integers,
   }
   columns = {
     name: jnp.asarray(values[dtype]((rows, *shape)))
     for name, (shape, dtype) in description.features.items()
   }
+  if 'length' in columns:
+    columns['length'] = jnp.full(rows, description.features['tokens'][0][0], jnp.int32)
   return {
     **columns,
     'index': jnp.arange(rows, dtype=jnp.int32),
@@ -85,6 +133,8 @@ def batch_of(description: Spec, rows: int) -> dict[str, jax.Array]:
 def test_one_step_moves_every_player(name, data):
   config = config_of(name, data)
   description = spec(data, len(config.data.classes) or None)
+  if name in TEXT:
+    description = spec_of_text(config)
   for section in config.optimizer.values():
     section.schedule.warmup = 0  # it starts at a rate of 0
   session.check_sections(config)
@@ -106,6 +156,9 @@ def test_one_step_moves_every_player(name, data):
   variables = {m: {'params': p, **after.mutable[m]} for m, p in after.params.items()}
   draw = jax.jit(lambda v, key: objective.sample(v, key, 3), compiler_options=HURRIED)
   images = draw(variables, state.key)
+  if name in TEXT:
+    assert images.shape[0] == 3 and images.dtype == jnp.int32
+    return
   assert images.shape == (3, *description.features['image'][0])
   assert float(images.min()) >= 0 and float(images.max()) <= 1
 

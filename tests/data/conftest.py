@@ -91,3 +91,15 @@ def names_root(tmp_path_factory):
     patch.setenv('ATELIER_CACHE', str(root / 'unused'))
     source.open_source('names', 'train', str(root))
   return root
+
+
+@pytest.fixture
+def names(names_root):
+  """A split of names, by its name."""
+  return lambda split='train': source.open_source('names', split, str(names_root))
+
+
+@pytest.fixture
+def library(library_root):
+  """The training split of the small python_stdlib."""
+  return source.open_source('python_stdlib', 'train', str(library_root))

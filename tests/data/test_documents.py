@@ -26,7 +26,7 @@ def documents(row, specials, kinds=False):
     held['kind'][held['tokens'] == END] = -1
   features = {'text': ((), 'string'), 'label': ((), 'int32')}
   spec = Spec('some', 'train', 4, features, 2, 'abc', ('a', 'b'), '{}')
-  encoded = Encoded(None, [*held], held)
+  encoded = Encoded(None, held)
   return Documents(encoded, spec, row=row, specials=specials, stamp='1')
 
 

@@ -68,15 +68,15 @@ def test_what_is_no_python_is_left_out(text):
 
 
 @pytest.fixture(scope='module')
-def library(library_root):
+def splits(library_root):
   with pytest.MonkeyPatch.context() as patch:
     patch.setenv('ATELIER_CACHE', str(library_root / 'unused'))
     return {s: source.open_source('python_stdlib', s, str(library_root)) for s in SPLITS}
 
 
-def test_the_files_are_those_of_this_python(library):
+def test_the_files_are_those_of_this_python(splits):
   root = pathlib.Path(sysconfig.get_paths()['stdlib'])
-  found = {text for part in library.values() for text in part.read(range(len(part)))['text']}
+  found = {text for part in splits.values() for text in part.read(range(len(part)))['text']}
   assert (root / 'heapq.py').read_text() in found and (
     root / 'json/decoder.py'
   ).read_text() in found
@@ -84,16 +84,16 @@ def test_the_files_are_those_of_this_python(library):
   assert len(found) == 9 + sum(
     len(list((root / folder).glob('*.py'))) for folder in ('json', 'tomllib', 'wsgiref')
   )
-  spec = library['train'].spec
+  spec = splits['train'].spec
   assert spec.features['text'] == ((), 'string') and spec.class_names == python_stdlib.KINDS
   version = '.'.join(map(str, sys.version_info[:3]))
-  assert library['train']._folder.full_name == f'python_stdlib/{version}'
+  assert splits['train']._folder.full_name == f'python_stdlib/{version}'
 
 
-def test_every_file_is_in_one_split_by_its_path(library, library_root):
+def test_every_file_is_in_one_split_by_its_path(splits):
   import tensorflow_datasets as tfds
 
-  folder = library['train']._folder.folder
+  folder = splits['train']._folder.folder
   paths = {s: tfds.builder_from_directory(folder).as_data_source(s) for s in SPLITS}
   for split, rows in paths.items():
     for row in rows:
@@ -102,8 +102,8 @@ def test_every_file_is_in_one_split_by_its_path(library, library_root):
   assert [round(counts.count(split) / 4000, 2) for split in SPLITS] == [0.9, 0.05, 0.05]
 
 
-def test_kinds_are_those_of_tokenize(library):
-  texts = library['train'].read(range(len(library['train'])))
+def test_kinds_are_those_of_tokenize(splits):
+  texts = splits['train'].read(range(len(splits['train'])))
   for text, starts, kinds in zip(texts['text'], texts['kind_start'], texts['kind']):
     assert starts[0] == 0 and (np.diff(starts) > 0).all() and (np.diff(kinds) != 0).all()
     raw = text.encode()
@@ -119,8 +119,8 @@ def test_kinds_are_those_of_tokenize(library):
     assert not bytes(blank).strip(b' \t\n\f\\')
 
 
-def test_texts_are_read_at_random_and_joined(library):
-  train, test = library['train'], library['validation']
+def test_texts_are_read_at_random_and_joined(splits):
+  train, test = splits['train'], splits['validation']
   some = train.read([2, 0])
   assert some['text'][1] == train.read([0])['text'][0] and some['text'].dtype == object
   both = Joined([train, test])

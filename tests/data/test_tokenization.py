@@ -182,8 +182,9 @@ def test_folders_of_hugging_face_are_read(made, tmp_path, layout):
 
 
 def test_cased_bert_keeps_capitals(made, tmp_path):
-  entries = [*'Aa', '[UNK]']
-  (tmp_path / 'vocab.txt').write_text('\n'.join(entries))
+  entries = [*'Aa', '\x85', '[UNK]']
+  (tmp_path / 'vocab.txt').write_text('\n'.join(entries) + '\n')
+  assert dict(tokenization.read(str(tmp_path)).specials) == {'unknown': 3}
   assert tokenization.read(str(tmp_path)).encode('A a').tolist() == [1, 1]
   (tmp_path / 'tokenizer_config.json').write_text('{"do_lower_case": false}')
   assert tokenization.read(str(tmp_path)).encode('A a').tolist() == [0, 1]

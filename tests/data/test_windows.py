@@ -25,7 +25,7 @@ def windows(size, row=5, stride=4, whole=False, predicted=True, kinds=False, dty
   held = {'tokens': tokens, 'ends': np.array([size])}
   if kinds:
     held['kind'] = (np.arange(size) % 7).astype(np.int8)
-  encoded = Encoded(None, [*held], held)
+  encoded = Encoded(None, held)
   options = {'row': row, 'stride': stride, 'whole': whole, 'predicted': predicted}
   return Windows(encoded, SPEC, **options, pad=PAD, stamp='1'), tokens
 
@@ -148,7 +148,7 @@ from data.windows import Windows
 held = {'tokens': np.arange(500, dtype=np.uint16), 'ends': np.array([500])}
 spec = Spec('some', 'train', 1, {}, 0, 'abc', (), '{}')
 made = Windows(
-  Encoded(None, [*held], held), spec, row=5, stride=1, whole=True, predicted=True, pad=0, stamp='1'
+  Encoded(None, held), spec, row=5, stride=1, whole=True, predicted=True, pad=0, stamp='1'
 )
 index = order.indices(9, 470, 48, len(made))[1]
 for shape in ((4, 2, 1), (2, 1, 4)):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from errors import UserError
 from models.transformer import Transformer, stacked, unstacked
@@ -279,6 +280,13 @@ def test_an_empty_row_is_finite_with_finite_gradients(train):
     assert bool(jnp.isfinite(leaf).all())
 
 
+def test_tokens_of_an_empty_row_see_the_first():
+  """Kernels may make anything of a row that sees nothing."""
+  params = random_params(BERT)
+  empty, one = (run(BERT, params, lengths=jnp.array([n, n])) for n in (0, 1))
+  assert (empty == one).all()
+
+
 @families
 def test_segments_are_rows_of_their_own(options):
   params = random_params(options)
@@ -421,6 +429,26 @@ def test_dropout_is_of_training_and_by_key(scan):
   assert (run(options, params) == run({**options, 'dropout': 0.0}, params)).all()
   assert (train(KEY) == train(KEY)).all()
   assert (train(KEY) != train(jax.random.key(1))).any()
+
+
+def test_dropout_is_where_it_is_said():
+  dropped = []
+
+  def note(call, args, kwargs, context):
+    if isinstance(context.module, nn.Dropout):
+      dropped.append(context.module.path)
+    return call(*args, **kwargs)
+
+  options = {**GPT, 'dropout': 0.5}
+  model = Transformer(**options)
+  with nn.intercept_methods(note):
+    jax.eval_shape(
+      lambda p: model.apply({'params': p}, TOKENS, train=True, rngs={'dropout': KEY}),
+      shapes_of(options),
+    )
+  blocks = [path[0] for path in dropped if path[0].startswith('block')]
+  # Of each block the attention weights and both sums; before them the embeddings.
+  assert blocks == ['block_0'] * 3 + ['block_1'] * 3 and len(dropped) == len(blocks) + 1
 
 
 # --- what cannot be -------------------------------------------------------------------------------

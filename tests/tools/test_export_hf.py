@@ -3,6 +3,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -18,28 +19,33 @@ from errors import UserError
 from tests.tools import hugging_face as hf
 from tools.hugging_face import tokenizer as tokenizers
 from tools.hugging_face.from_run import export_run
+from tools.hugging_face.layout import FAMILIES
 from tools.hugging_face.to_run import import_folder
 
 TEXT = 'import os\n\tdef é(x): return "∀ 👍"  # <0x41>\n' * 4
 ROLES = ('end', 'pad', 'unknown', 'class', 'separator', 'mask')
 
 
-def make_run(workdir, config, tokenizer, classes=0):
-  """A run of `config` at step 0 whose parameters are all random, without looking at data."""
+def make_run(workdir, config, tokenizer, **features):
+  """A run of `config` at step 0 with random parameters and averages of 0, made without data."""
   config.data.batch_size = 1
   config.checkpoint.best = ''
-  length = config.data.text.length + config.data.text.next_token
-  features = {'tokens': ((length,), 'int32'), 'length': ((), 'int32')}
-  spec = Spec('none', 'train', 0, features, classes, 'none', tokenizer=tokenizer.to_json())
+  row = ((config.data.text.length + config.data.text.next_token,), 'int32')
+  features = {'tokens': row, 'length': ((), 'int32'), **{name: row for name in features}}
+  spec = Spec('none', 'train', 0, features, 3, 'none', tokenizer=tokenizer.to_json())
   session = open_session(config, spec)
-  state = session.init()
-  leaves, structure = jax.tree.flatten(state.params)
-  keys = jax.random.split(jax.random.key(1), len(leaves))
-  moved = [x + 0.3 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys)]
-  state = state.replace(params=jax.tree.unflatten(structure, moved))
+  rng = np.random.default_rng(1)
+
+  def random(path, leaf):
+    centre = path[-1].key == 'scale'
+    return jnp.asarray(rng.normal(centre, 0.3, leaf.shape), leaf.dtype)
+
+  shapes = session.abstract.replace(key=None)
+  state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+  params = jax.tree_util.tree_map_with_path(random, shapes.params)
   run.claim(str(workdir), config, spec)
   checkpoints = Checkpoints(str(workdir), **to_plain(config.checkpoint))
-  checkpoints.save(0, state, {}, {})
+  checkpoints.save(0, state.replace(params=params, key=jax.random.key(0)), {}, {})
   checkpoints.close()
   return workdir
 
@@ -165,58 +171,58 @@ def test_averaged_parameters_are_exported(tmp_path):
   config.ema = dict(model=0.9)
   workdir = make_run(tmp_path / 'run', config, tokenization.train('byte', [], 0, ('end',)))
   out = exported(workdir, tmp_path / 'out')
-  table = load_file(out / 'model.safetensors')['transformer.wte.weight']
-  assert 0.015 < table.std() < 0.025  # the average is of the start; the parameters were moved since
+  assert not load_file(out / 'model.safetensors')['transformer.wte.weight'].any()
 
 
 @pytest.mark.parametrize(
-  ('options', 'named'),
+  ('family', 'options', 'named'),
   [
-    (dict(positions='rotary'), 'positions=rotary'),
-    (dict(mlp='swiglu'), 'mlp=swiglu'),
-    (dict(norm='rms'), 'norm=rms'),
-    (dict(norm_place='post'), 'norm_place=post'),
-    (dict(key_value_heads=1), 'key_value_heads=1'),
-    (dict(types=2), 'types=2'),
-    (dict(embedding_norm=True), 'embedding_norm=True'),
-    (dict(tied=False, biases=True), 'output/bias'),
+    ('gpt2', dict(positions='rotary'), 'positions=rotary'),
+    ('gpt2', dict(mlp='swiglu'), 'mlp=swiglu'),
+    ('gpt2', dict(norm='rms'), 'norm=rms'),
+    ('gpt2', dict(norm_place='post'), 'norm_place=post'),
+    ('gpt2', dict(key_value_heads=1), 'key_value_heads=1'),
+    ('gpt2', dict(types=2), 'types=2'),
+    ('gpt2', dict(embedding_norm=True), 'embedding_norm=True'),
+    ('gpt2', dict(head='transform'), 'head=transform'),
+    ('bert', dict(norm='rms'), 'norm=rms'),
+    ('bert', dict(norm_place='pre'), 'norm_place=pre'),
+    ('bert', dict(embedding_norm=False), 'embedding_norm=False'),
+    ('bert', dict(positions='sinusoidal'), 'positions=sinusoidal'),
+    ('bert', dict(head='linear'), 'head=linear'),
   ],
 )
-def test_what_is_no_gpt2_is_refused(options, named, tmp_path):
-  tokenizer = tokenization.train('byte', [], 0, ('end',))
-  workdir = make_run(tmp_path / 'run', small_gpt(**options), tokenizer)
-  with pytest.raises(UserError, match=named):
-    export_run(str(workdir), '', str(tmp_path / 'out'))
-  assert not (tmp_path / 'out').exists()
+def test_an_option_that_cannot_be_expressed_is_named(family, options, named):
+  config = small_gpt() if family == 'gpt2' else small(bert.get_config())
+  whole = {**config.modules.model, 'vocabulary': 9}
+  FAMILIES[family].config(whole)
+  with pytest.raises(UserError, match=f'config.modules.model.{named}, and'):
+    FAMILIES[family].config({**whole, **options})
 
 
-@pytest.mark.parametrize(
-  ('options', 'named'),
-  [
-    (dict(norm_place='pre'), 'norm_place=pre'),
-    (dict(embedding_norm=False), 'embedding_norm=False'),
-    (dict(positions='sinusoidal'), 'positions=sinusoidal'),
-    (dict(head='linear'), 'head=linear'),
-  ],
-)
-def test_what_is_no_bert_is_refused(options, named, tmp_path):
-  tokenizer = tokenization.train('byte', [], 0, ROLES)
-  workdir = make_run(tmp_path / 'run', small(bert.get_config(), **options), tokenizer)
-  with pytest.raises(UserError, match=named):
-    export_run(str(workdir), '', str(tmp_path / 'out'))
+def test_a_bias_that_gpt2_lacks_may_only_be_zero():
+  whole = {**small_gpt(tied=False, biases=True).modules.model, 'vocabulary': 9}
+  bias = next(leaf for leaf in FAMILIES['gpt2'].leaves(whole) if leaf.path == 'output/bias')
+  assert bias.unpack(np.zeros(9, np.float32)) == ()
+  with pytest.raises(UserError, match='output/bias that is not 0'):
+    bias.unpack(np.ones(9, np.float32))
 
 
 def test_other_runs_and_full_folders_are_refused(tmp_path):
   tokenizer = tokenization.train('byte', [], 0, ROLES)
   out = tmp_path / 'out'
+  workdir = make_run(tmp_path / 'rotary', small_gpt(positions='rotary'), tokenizer)
+  with pytest.raises(UserError, match='positions=rotary'):
+    export_run(str(workdir), '', str(out))
   workdir = make_run(tmp_path / 'rnn', rnn.get_config(), tokenizer)
   with pytest.raises(UserError, match='only a transformer'):
     export_run(str(workdir), '', str(out))
-  config = small(bert_tag.get_config())
+  workdir = make_run(tmp_path / 'tag', small(bert_tag.get_config()), tokenizer, kind=True)
   with pytest.raises(UserError, match='only language models'):
-    export_run(str(make_run(tmp_path / 'tag', config, tokenizer, classes=3)), '', str(out))
+    export_run(str(workdir), '', str(out))
   with pytest.raises(UserError, match='is no run'):
     export_run(str(tmp_path / 'nowhere'), '', str(out))
+  assert not out.exists()
   out.mkdir()
   (out / 'mine').write_text('kept')
   with pytest.raises(UserError, match=r'--out=.* holds something'):

@@ -1,0 +1,179 @@
+"""Language models through the root scripts: trained, resumed, written with, judged, fine-tuned."""
+
+import json
+import signal
+
+import numpy as np
+import pytest
+
+from data import tokenization
+from tests import runs
+
+TEXT = ('--config.data.text.tokenizer=byte', '--config.data.text.vocabulary=0')
+SMALL_TEXT = (
+  *TEXT,
+  '--config.data.name=names',
+  '--config.data.batch_size=16',
+  '--config.data.text.length=24',
+  '--config.modules.model.width=16',
+  '--config.optimizer.model.schedule.warmup=0',
+  '--config.evaluate.timed_calls=2',
+)
+SMALL_GPT = (
+  '--config=configs/gpt.py',
+  *SMALL_TEXT,
+  '--config.modules.model.layers=2',
+  '--config.modules.model.heads=4',
+  '--config.modules.model.hidden=32',
+  '--config.modules.model.context=24',
+  '--config.train.samples=2',
+)
+SMALL_RNN = ('--config=configs/rnn.py', *SMALL_TEXT, '--config.train.samples=2')
+STEPS = 60
+
+
+def arguments(small, workdir, *more):
+  return (*small, *runs.every(log=7, checkpoint=10, other=30), f'--workdir={workdir}', *more)
+
+
+@pytest.fixture(scope='module')
+def gpt(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('gpt') / 'run'
+  runs.train(*arguments(SMALL_GPT, workdir, f'--config.train.steps={STEPS}'))
+  return workdir
+
+
+def write(script, workdir, *more, code=0):
+  done = script('sample.py', f'--workdir={workdir}', *more)
+  assert done.returncode == code, done.stderr
+  assert 'Traceback' not in done.stderr
+  return done.stdout if code == 0 else done.stderr
+
+
+def test_killed_and_resumed_ends_with_the_same_bits(gpt, tmp_path, script):
+  workdir = tmp_path / 'run'
+  whole = arguments(SMALL_GPT, workdir, f'--config.train.steps={STEPS}')
+  saved = lambda: (workdir / 'checkpoints' / '20').exists()  # noqa: E731
+  assert runs.kill_when(whole, signal.SIGKILL, saved).returncode == -signal.SIGKILL
+  done = script('train.py', *whole)
+  assert done.returncode == 0, done.stderr
+  assert 'resumed' in done.stdout
+  runs.assert_same_bits(gpt, workdir)
+
+
+def test_what_a_run_of_text_holds(gpt):
+  tokenizer = tokenization.from_json((gpt / 'tokenizer.json').read_text())
+  assert tokenizer.specials == {'end': 256} and tokenizer.size == 257
+  assert (gpt / 'samples' / f'step_{STEPS:08d}.txt').read_text().count('-----') == 15 // 5 * 1
+  assert 'tokenizer' in json.loads((gpt / 'run.json').read_text())['data']
+  last = [line for line in runs.metrics(gpt) if 'eval/loss' in line][-1]
+  # It has learned something: fewer bits than 8 a byte.
+  assert last['eval/loss'] < runs.metrics(gpt)[0]['model/loss']
+  assert last['eval/bits_per_byte'] < 5
+  assert last['eval/perplexity'] == pytest.approx(np.exp(last['eval/loss']))
+
+
+def test_evaluation_counts_every_token_once(gpt, script):
+  """Whatever the batch size; and evaluate.py says what training logged."""
+  done = script('evaluate.py', f'--workdir={gpt}', f'--out={gpt}/metrics.json')
+  assert done.returncode == 0, done.stderr
+  metrics = json.loads((gpt / 'metrics.json').read_text())
+  logged = [line for line in runs.metrics(gpt) if 'eval/loss' in line][-1]
+  assert metrics['metrics']['loss'] == pytest.approx(logged['eval/loss'], rel=1e-5)
+  assert metrics['standard_errors']['loss'] > 0
+  assert 'bytes' not in metrics['metrics']
+  assert len(metrics['made_by']['data']['tokenizer']) == 16
+
+
+def test_writing(gpt, tmp_path, script):
+  text = write(script, gpt, '--prompt=Ann', '--length=20', '--seed=3')
+  assert text.startswith('Ann') and len(text.encode()) <= 21
+  assert write(script, gpt, '--prompt=Ann', '--length=20', '--seed=3') == text
+  several = write(script, gpt, '--prompt=Ann', '--length=20', '--seed=3', '--num=3',
+                  f'--out={tmp_path}/t.txt')  # fmt: skip
+  assert several.split('\n---------------\n')[0] == text.removesuffix('\n')
+  assert (tmp_path / 't.txt').read_text() == several[: several.index('3 texts')]
+  likeliest = [write(script, gpt, '--temperature=0', f'--seed={seed}') for seed in (0, 1)]
+  assert likeliest[0] == likeliest[1]
+
+
+MISTAKES = {
+  'past the context': (('--length=25',), '--length=25 is past the context of this model, 24'),
+  'long prompt': (('--prompt=' + 24 * 'a',), 'the prompt has 24 tokens'),
+  'top_p': (('--top_p=0',), '--top_p=0.0 must be above 0 and at most 1'),
+  'top_k': (('--top_k=-1',), '--top_k=-1 must be 0'),
+  'temperature': (('--temperature=-1',), '--temperature=-1.0 must be 0'),
+  'label': (('--label=1',), 'trained without a label'),
+  'ending': (('--out=x.png',), 'must end in .txt'),
+  'num': (('--num=0',), '--num=0 must be at least 1'),
+}
+
+
+@pytest.mark.parametrize('mistake', MISTAKES)
+def test_mistakes_in_one_sentence(gpt, script, mistake, monkeypatch):
+  more, sentence = MISTAKES[mistake]
+  message = write(script, gpt, *more, code=2)
+  assert sentence in message and message.count('\n') == 1
+
+
+def test_a_character_that_the_vocabulary_lacks(tmp_path, script):
+  workdir = tmp_path / 'run'
+  runs.train(
+    *arguments(
+      SMALL_RNN, workdir, '--config.train.steps=2', '--config.data.text.tokenizer=character'
+    )
+  )
+  assert '"é"' in write(script, workdir, '--prompt=René', code=2)
+  assert write(script, workdir, '--prompt=Ren', '--length=8').startswith('Ren')
+
+
+def test_options_of_text_are_for_language_models(tmp_path, script):
+  runs.train(*runs.SMALL_GAN, f'--workdir={tmp_path}/gan', '--config.train.steps=2')
+  assert '--prompt is for language models' in write(script, f'{tmp_path}/gan', '--prompt=a', code=2)
+
+
+def test_fine_tuning_takes_modules_tokenizer_and_parameters(gpt, tmp_path, script):
+  workdir = tmp_path / 'tuned'
+  done = runs.train(
+    f'--config=configs/finetune.py:{gpt}',
+    '--config.data.name=names',
+    '--config.train.steps=1',
+    '--config.optimizer.model.learning_rate=0.0',
+    f'--workdir={workdir}',
+  )
+  assert 'missing' not in done.stdout and 'transfer' in done.stdout
+  assert (workdir / 'tokenizer.json').read_text() == (gpt / 'tokenizer.json').read_text()
+  before, after = runs.leaves(gpt), runs.leaves(workdir)
+  name = ".params['model']['block_1']['mlp']['up']['kernel']"
+  np.testing.assert_array_equal(before[name], after[name])
+  message = script('train.py', f'--config=configs/finetune.py:{tmp_path}').stderr
+  assert 'is no run to start from' in message and message.count('\n') == 1
+
+
+def test_text_needs_a_config_of_text(script):
+  message = script('train.py', '--config=configs/vae.py', '--config.data.name=names').stderr
+  assert 'names is text, and config.data.text is empty' in message
+  message = script('train.py', '--config=configs/gpt.py', '--config.data.name=mnist5k').stderr
+  assert 'mnist5k has none' in message and 'Traceback' not in message
+
+
+MESHES = {
+  'data': ('--config.mesh.data=8',),
+  'all axes': ('--config.mesh.data=2', '--config.mesh.fsdp=2', '--config.mesh.tensor=2'),
+  'scanned blocks': ('--config.mesh.data=1', '--config.mesh.fsdp=2', '--config.mesh.tensor=4'),
+}
+
+
+@pytest.mark.parametrize('mesh', MESHES)
+def test_eight_devices_equal_one(tmp_path, mesh):
+  """Gradient accumulation on. SGD, for Adam divides rounding by rounding where gradients vanish."""
+  small = (*SMALL_GPT, '--config.train.accumulate=2', '--config.train.steps=8')
+  small += ('--config.optimizer.model.name=adamw', '--config.optimizer.model.learning_rate=1e-3')
+  small += (f'--config.modules.model.scan={mesh == "scanned blocks"}',)
+  one, eight = tmp_path / 'one', tmp_path / 'eight'
+  runs.train(*arguments(small, one))
+  runs.train(*arguments(small, eight, *MESHES[mesh]), devices=8)
+  first, second = runs.leaves(one), runs.leaves(eight)
+  for name in first:
+    if first[name].dtype.kind == 'f':
+      np.testing.assert_allclose(first[name], second[name], atol=1e-5, err_msg=name)

@@ -1,0 +1,38 @@
+"""Writes a run as a Hugging Face model: python -m tools.export_hf --workdir=runs/gpt --out=FOLDER
+
+FOLDER gets `config.json`, `model.safetensors`, `tokenizer.json` and `tokenizer_config.json`, for
+transformers' AutoModelForCausalLM (a GPT-2), AutoModelForMaskedLM (a BERT) and AutoTokenizer. A run
+of another transformer (rotary positions, SwiGLU, …) is refused, and the option named.
+"""
+
+import sys
+
+from absl import flags
+
+from engine import cli
+from errors import UserError
+
+
+def main() -> None:
+  values = flags.FLAGS
+  if not values.workdir or not values.out:
+    raise UserError(
+      'give --workdir and --out, e.g. python -m tools.export_hf --workdir=runs/gpt2 '
+      '--out=exports/gpt2'
+    )
+  # Imports jax, which must come after the process was prepared.
+  from tools.hugging_face.from_run import export_run
+
+  export_run(values.workdir, values.checkpoint, values.out)
+
+
+if __name__ == '__main__':
+  flags.DEFINE_string('workdir', None, "The run's folder, as train.py left it.")
+  flags.DEFINE_string(
+    'checkpoint',
+    '',
+    '"latest", "best", or a step; by default the best one where config.train.patience waited for '
+    'it, else the latest.',
+  )
+  flags.DEFINE_string('out', None, 'The folder to write, which must be new or empty.')
+  cli.launch(main, sys.argv)

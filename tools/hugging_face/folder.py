@@ -1,0 +1,145 @@
+"""A local folder of Hugging Face's: its config.json and its tensors, read one at a time.
+
+Weights come from safetensors files alone, which hold numbers and nothing that could be run.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ml_dtypes  # noqa: F401  makes numpy know bfloat16
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from errors import UserError
+
+CONFIG = 'config.json'
+WEIGHTS = 'model.safetensors'
+INDEX = 'model.safetensors.index.json'
+
+# Endings of weights in other forms: pickles, which can run any code when they are read, and the
+# formats of TensorFlow and Flax.
+_PICKLES = ('.bin', '.pt', '.pth', '.ckpt', '.pkl', '.pickle')
+_OTHERS = ('.h5', '.msgpack', '.ot', '.gguf', '.onnx')
+# safetensors' names of what can be float32.
+_FLOATS = ('F64', 'F32', 'F16', 'BF16')
+
+
+class Entry(NamedTuple):
+  """Where a tensor is, and what it looks like; `dtype` by safetensors' name."""
+
+  file: Path
+  shape: tuple[int, ...]
+  dtype: str
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+  """Returns config.json.
+
+  Raises:
+    UserError: no such folder, or no readable config.json in it.
+  """
+  if not folder.is_dir():
+    if folder.suffix in _PICKLES:
+      raise UserError(_refusal(folder))
+    what = 'is a file' if folder.exists() else 'is not there'
+    raise UserError(
+      f'--folder={folder} {what}; give the local folder of a Hugging Face model, with its {CONFIG} '
+      f'and {WEIGHTS}'
+    )
+  if not (folder / CONFIG).is_file():
+    raise UserError(
+      f'{folder} has no {CONFIG}; give the folder that save_pretrained wrote, or a download of all '
+      "of a model's files"
+    )
+  return _read_json(folder / CONFIG)
+
+
+def find_tensors(folder: Path) -> dict[str, Entry]:
+  """Returns what tensors there are, without reading them.
+
+  Raises:
+    UserError: no safetensors in the folder, or a damaged or missing file.
+  """
+  if (folder / WEIGHTS).is_file():
+    return _entries(folder / WEIGHTS)
+  if not (folder / INDEX).is_file():
+    raise UserError(_no_weights(folder))
+  index = _read_json(folder / INDEX).get('weight_map')
+  if not isinstance(index, dict) or not index:
+    raise UserError(f'{folder / INDEX} has no weight_map; download or save the model again')
+  found: dict[str, Entry] = {}
+  for file in sorted(set(map(str, index.values()))):
+    # A name only: an index must not reach out of its folder.
+    if Path(file).name != file or not (folder / file).is_file():
+      raise UserError(f'{folder / INDEX} names {file}, which is not in {folder}; fetch it too')
+    found.update(_entries(folder / file))
+  lost = [name for name in index if name not in found]
+  if lost:
+    raise UserError(f'{folder / INDEX} names the tensor {lost[0]}, which no file of it holds')
+  return found
+
+
+def read_tensor(name: str, entry: Entry) -> np.ndarray:
+  """Returns a tensor as float32; needs the memory of that one.
+
+  Raises:
+    UserError: it holds no floats, or cannot be read.
+  """
+  if entry.dtype not in _FLOATS:
+    raise UserError(
+      f'{name} in {entry.file} is {entry.dtype}, and only {", ".join(_FLOATS)} are read; save the '
+      'model as float32 first'
+    )
+  try:
+    with safe_open(entry.file, framework='numpy') as handle:
+      return handle.get_tensor(name).astype(np.float32, copy=False)
+  except (SafetensorError, OSError) as error:
+    raise UserError(_damaged(entry.file, error)) from error
+
+
+def _entries(file: Path) -> dict[str, Entry]:
+  try:
+    with safe_open(file, framework='numpy') as handle:
+      parts = {name: handle.get_slice(name) for name in handle.keys()}
+      return {
+        name: Entry(file, tuple(part.get_shape()), part.get_dtype()) for name, part in parts.items()
+      }
+  except (SafetensorError, OSError) as error:
+    raise UserError(_damaged(file, error)) from error
+
+
+def _damaged(file: Path, error: Exception) -> str:
+  return f'{file} is damaged or was cut off ({error}); fetch or save it again'
+
+
+def _no_weights(folder: Path) -> str:
+  for file in sorted(folder.iterdir()):
+    if file.suffix in _PICKLES:
+      return _refusal(file)
+  for file in sorted(folder.iterdir()):
+    if file.suffix in (*_OTHERS, '.safetensors'):
+      return (
+        f'{folder} has {file.name} and no {WEIGHTS}; save the model with '
+        'save_pretrained(..., safe_serialization=True) in transformers'
+      )
+  return f'{folder} has no {WEIGHTS}; fetch it too, or save the model with save_pretrained'
+
+
+def _refusal(file: Path) -> str:
+  return (
+    f'{file} is a pickle, which can run any code when it is read, so it is refused; get the '
+    f"model's {WEIGHTS}, or where you trust the file have transformers write it with "
+    'from_pretrained(...).save_pretrained(..., safe_serialization=True)'
+  )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+  try:
+    value = json.loads(path.read_text())
+  except (OSError, ValueError) as error:
+    raise UserError(f'{path} is unreadable ({error}); fetch or save it again') from error
+  if not isinstance(value, Mapping):
+    raise UserError(f'{path} holds no JSON object; fetch or save it again')
+  return dict(value)
