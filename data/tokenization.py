@@ -89,10 +89,8 @@ def from_json(text: str) -> Tokenizer:
   """
   try:
     stored = json.loads(text)
-    if stored.get('kind') == 'byte':
-      return Byte(stored['specials'])
-    if stored.get('kind') == 'character':
-      return Character(stored['characters'], stored['specials'])
+    if 'kind' in stored:
+      return _OURS[stored.pop('kind')](**stored)
     import tokenizers
 
     return Subword(tokenizers.Tokenizer.from_str(text))
@@ -138,7 +136,7 @@ def _read_json(path: pathlib.Path) -> Tokenizer:
 
 
 def _short(error: Exception) -> str:
-  return f'{type(error).__name__}: {str(error)[:120]}'
+  return f'{type(error).__name__}: {" ".join(str(error).split())[:120]}'
 
 
 KINDS = {
@@ -147,6 +145,7 @@ KINDS = {
   'bpe': subword.train_bpe,
   'wordpiece': subword.train_wordpiece,
 }
+_OURS = {'byte': Byte, 'character': Character}  # what `to_json` calls them
 _FILES = {
   ('tokenizer.json',): _read_json,
   ('vocab.json', 'merges.txt'): subword.read_gpt2,

@@ -68,7 +68,7 @@ def fit_together(session: Session, source: Examples) -> bool:
   return (
     not session.train.patience
     and not session.data.text
-    and arrays.size_bytes(source.spec) <= session.data.resident_mb * 2**20
+    and arrays.size_bytes(source) <= session.data.resident_mb * 2**20
     and jax.process_count() == 1
   )
 

@@ -137,8 +137,12 @@ def train_options(config: ConfigDict) -> Train:
 
 def data_options(config: ConfigDict) -> Data:
   options = call(Data, to_plain(config.data), 'config.data')
-  as_tuple = lambda value: value if isinstance(value, tuple) else (value,)  # noqa: E731
-  return options._replace(classes=as_tuple(options.classes), columns=as_tuple(options.columns))
+  return options._replace(classes=_as_tuple(options.classes), columns=_as_tuple(options.columns))
+
+
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+  """A flag gives a tuple of one as the one."""
+  return value if isinstance(value, tuple) else (value,)
 
 
 def open_training(data: Data, tokenizer: str = '') -> Examples:
@@ -167,6 +171,7 @@ def open_testing(data: Data, tokenizer: str, split: str = '') -> Examples:
 def _tokenized(examples: Examples, data: Data, tokenizer: str, training: bool) -> Examples:
   if data.text:
     options = call(text.Text, data.text, 'config.data.text')
+    options = options._replace(specials=_as_tuple(options.specials))
     return text.open_text(examples, options, tokenizer, training)
   if 'text' in examples.spec.features:
     raise UserError(

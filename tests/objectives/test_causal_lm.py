@@ -73,7 +73,7 @@ def test_figures_by_hand():
 def test_accuracy_counts_the_likeliest():
   objective = build(Table())
   given = {'model': {'params': {'table': 9 * jnp.roll(jnp.eye(V), 1, axis=1)}}}
-  said = evaluation(objective)(given, batch([[3, 4, 5, 5], [9, END, 0, 1]]), KEY)
+  said = evaluation(objective)(given, batch([[3, 4, 5, 5, 0], [9, END, 0, 1, 2]], [4, 5]), KEY)
   np.testing.assert_allclose(said['accuracy'], [2 / 3, 1])
 
 

@@ -374,5 +374,5 @@ def test_whole_numbers_are_no_weights(folder, tmp_path):
 
 def test_finetune_needs_a_run(tmp_path):
   for argument in ('', f':{tmp_path}'):
-    with pytest.raises(UserError, match='names no run to start from'):
+    with pytest.raises(UserError, match='no run to start from'):
       cli.load(f'{ROOT}/configs/finetune.py{argument}')
