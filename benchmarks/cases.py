@@ -7,30 +7,31 @@ class Case(NamedTuple):
   """One comparison.
 
   Attributes:
-    config: flags of `benchmarks.train_steps`.
+    config: flags of our program.
     peer: file in `benchmarks/peers` and its arguments.
     target: our steps/s over the peer's, at least.
+    program: ours, a module of `benchmarks`.
+    steps: that warm each side up, and that a round has at least.
   """
 
   config: tuple[str, ...]
   peer: tuple[str, ...]
   target: float
+  program: str = 'train_steps'
+  steps: int = 3
 
 
-class Decoding(NamedTuple):
-  """One comparison of writing text.
+def _decoding(config: tuple[str, ...], peer: tuple[str, ...], rows: int) -> Case:
+  """Writing `rows` texts of 256 tokens, the first given: a step is all of them.
 
-  Attributes:
-    config: flags of `benchmarks.decode_steps`, without number and length of texts.
-    peer: arguments of `benchmarks/peers/torch_gpt.py generate`, likewise.
-    rows: texts written at once.
-    target: our tokens/s over the peer's, at least.
+  Ours keeps the keys and values of earlier tokens; nanoGPT's `generate` sends the whole text
+  through the model for every token.
   """
-
-  config: tuple[str, ...]
-  peer: tuple[str, ...]
-  rows: int
-  target: float
+  length = 256
+  peer = ('torch_gpt.py', 'generate', *peer, '--batch-size', str(rows))
+  peer += ('--length', str(length), '--context', str(length))
+  flags = (*config, f'--num={rows}', f'--length={length}')
+  return Case(flags, peer, 3.0, program='decode_steps', steps=1)
 
 
 # One layer of 256 units over the characters of tiny Shakespeare. One-hot characters would be a
@@ -40,6 +41,17 @@ RNN = (
   '--config.data.text.tokenizer=character',
   '--config.data.text.specials=()',
   '--config.modules.model.embedding=64',
+)
+
+# The models of nanoGPT's two settings, for writing: both with a context of 256 and in
+# float32.
+SMALL = (
+  ('--config=configs/gpt_shakespeare_cpu.py', '--config.modules.model.context=256'),
+  ('--layers', '4', '--heads', '4', '--width', '128'),
+)
+LARGE = (
+  ('--config=configs/gpt_shakespeare.py', '--config.train.precision=float32'),
+  ('--layers', '6', '--heads', '6', '--width', '384'),
 )
 
 CASES = {
@@ -111,21 +123,8 @@ CASES = {
   'rnn_lstm': Case(
     (*RNN, '--config.modules.model.cell=lstm'), ('torch_rnn.py', 'lstm', '--embedding', '64'), 1.0
   ),
-}
-
-# The models of nanoGPT's two settings, both with a context of 256 and in float32.
-SMALL = (
-  ('--config=configs/gpt_shakespeare_cpu.py', '--config.modules.model.context=256'),
-  ('--layers', '4', '--heads', '4', '--width', '128'),
-)
-LARGE = (
-  ('--config=configs/gpt_shakespeare.py', '--config.train.precision=float32'),
-  ('--layers', '6', '--heads', '6', '--width', '384'),
-)
-
-DECODING = {
-  'decode_small_1': Decoding(*SMALL, rows=1, target=3.0),
-  'decode_small_8': Decoding(*SMALL, rows=8, target=3.0),
-  'decode_large_1': Decoding(*LARGE, rows=1, target=3.0),
-  'decode_large_8': Decoding(*LARGE, rows=8, target=3.0),
+  'decode_small_1': _decoding(*SMALL, rows=1),
+  'decode_small_8': _decoding(*SMALL, rows=8),
+  'decode_large_1': _decoding(*LARGE, rows=1),
+  'decode_large_8': _decoding(*LARGE, rows=8),
 }

@@ -1,4 +1,4 @@
-"""Steps per second against a named peer, interleaved in one run on one machine.
+"""Steps per second, of training or of writing, against a named peer, interleaved in one run.
 
   python -m benchmarks.compare dense_gan_128 dcgan_128 --peer_python=/path/to/python-with-torch
 
@@ -62,13 +62,13 @@ def compare(case: Case, peer_python: str, rounds: int, seconds: float, threads: 
   """Runs one case; returns medians, the ratio and its spread over rounds."""
   environment = protocol.environment(threads)
   file, *arguments = case.peer
-  ours = Side([sys.executable, '-m', 'benchmarks.train_steps', *case.config], dict(os.environ))
+  ours = Side([sys.executable, '-m', f'benchmarks.{case.program}', *case.config], dict(os.environ))
   peer = Side([peer_python, f'benchmarks/peers/{file}', *arguments], environment)
   sides = {'ours': ours, 'peer': peer}
   lengths = {}
   for name, side in sides.items():
-    side.ask('warm', 3)
-    lengths[name] = max(3, round(side.ask('warm', 10) * seconds))
+    side.ask('warm', case.steps)
+    lengths[name] = max(case.steps, round(side.ask('warm', 3 * case.steps) * seconds))
   speeds: dict[str, list[float]] = {name: [] for name in sides}
   for _ in range(rounds):
     for name, side in sides.items():
