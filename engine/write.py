@@ -73,14 +73,14 @@ def write(restored: Restored, wish: Wish, workdir: str, out: str | None) -> None
       raise UserError(f'--out={out} must end in .txt (the text) or .npz (its tokens)')
     make_folder(Path(out))
   made = []
-  for text in texts(restored, wish, _Screen()):
+  for text in texts(restored, wish, Screen()):
     made.append(text)
   if out is not None:
     _save(Path(out), made, restored.step, wish.seed)
     print(f'{len(made)} texts, step {restored.step} of {workdir}: {out}')
 
 
-def texts(restored: Restored, wish: Wish, screen: '_Screen') -> Iterator[Text]:
+def texts(restored: Restored, wish: Wish, screen: 'Screen') -> Iterator[Text]:
   """Yields the texts, shown on `screen`.
 
   Raises:
@@ -133,7 +133,7 @@ def _document(tokens: np.ndarray, tokenizer: tokenization.Tokenizer) -> tuple[np
   return (tokens[: ends[0]], True) if len(ends) else (tokens, False)
 
 
-class _Screen:
+class Screen:
   """Standard output, and what of a growing text is on it."""
 
   def __init__(self) -> None:
