@@ -42,11 +42,15 @@ def many(rows=64, size=512):
   return batch(np.random.default_rng(0).choice(ORDINARY, (rows, size)))
 
 
+def rows_of(objective, data, key=KEY):
+  return jax.jit(objective.rows)(data, key)
+
+
 @pytest.fixture(scope='module')
 def drawn():
   """Of 32,768 tokens: what they were, and what becomes of them."""
   data = many()
-  rows = jax.jit(build().rows)(data, KEY)
+  rows = rows_of(build(), data)
   return np.asarray(data['tokens']), np.asarray(rows.inputs), np.asarray(rows.targets)
 
 
@@ -58,9 +62,9 @@ def test_fifteen_percent_are_chosen_and_only_they_are_touched(drawn):
   np.testing.assert_array_equal(targets[chosen], tokens[chosen])
   np.testing.assert_array_equal(inputs[~chosen], tokens[~chosen])
   assert set(targets[~chosen]) == {-1}
-  # Each for itself: neither rows nor places are alike.
+  # Each for itself: no row and no place has many of them.
   assert np.unique(chosen, axis=0).shape[0] == len(chosen)
-  assert 0.05 < chosen.mean(axis=0).min() + 0.05 and chosen.mean(axis=1).std() > 0
+  assert chosen.mean(axis=0).max() < 0.5 and chosen.mean(axis=1).max() < 0.25
 
 
 def test_eighty_ten_ten(drawn):
@@ -80,7 +84,7 @@ def test_eighty_ten_ten(drawn):
 
 def test_padding_and_roles_are_never_chosen():
   objective = build(share=1.0, masked=1.0, random=0.0)
-  rows = objective.rows(batch([[5, 1, 2, 3, 4, 0], [5, 7, 8, 9, 9, 9]], [5, 3]), KEY)
+  rows = rows_of(objective, batch([[5, 1, 2, 3, 4, 0], [5, 7, 8, 9, 9, 9]], [5, 3]))
   np.testing.assert_array_equal(rows.targets, [[-1, 1, 2, 3, -1, -1], [-1, 7, 8, -1, -1, -1]])
   np.testing.assert_array_equal(rows.inputs, [[5, 4, 4, 4, 4, 0], [5, 4, 4, 9, 9, 9]])
   np.testing.assert_array_equal(rows.lengths, [5, 3])
@@ -88,10 +92,10 @@ def test_padding_and_roles_are_never_chosen():
 
 def test_all_random_or_all_kept():
   data = many(4, 64)
-  random = build(share=1.0, masked=0.0, random=1.0).rows(data, KEY)
+  random = rows_of(build(share=1.0, masked=0.0, random=1.0), data)
   assert set(np.unique(random.inputs)) == set(ORDINARY)
   assert (np.asarray(random.inputs) != np.asarray(data['tokens'])).mean() > 0.7
-  kept = build(share=1.0, masked=0.0, random=0.0).rows(data, KEY)
+  kept = rows_of(build(share=1.0, masked=0.0, random=0.0), data)
   np.testing.assert_array_equal(kept.inputs, data['tokens'])
   np.testing.assert_array_equal(kept.targets, data['tokens'])
 
@@ -100,10 +104,10 @@ def test_the_draw_does_not_depend_on_how_the_batch_is_cut(drawn):
   _, inputs, targets = drawn
   data = many()
   cut = {name: column[1::2] for name, column in data.items()}
-  rows = jax.jit(build().rows)(cut, KEY)
+  rows = rows_of(build(), cut)
   np.testing.assert_array_equal(rows.inputs, inputs[1::2])
   np.testing.assert_array_equal(rows.targets, targets[1::2])
-  other = jax.jit(build().rows)(cut, jax.random.key(1))
+  other = rows_of(build(), cut, jax.random.key(1))
   assert (np.asarray(other.targets) != targets[1::2]).any()
 
 
@@ -112,15 +116,13 @@ def test_figures_by_hand():
   data = batch(np.random.default_rng(1).choice(ORDINARY, (3, 9)), [9, 9, 4])
   given = variables(objective, data)
   said = evaluation(objective)(given, data, KEY)
-  rows = objective.rows(data, KEY)
+  rows = rows_of(objective, data)
   table = np.asarray(given['model']['params']['table'], np.float64)
   nats = np.log(np.exp(table).sum(-1, keepdims=True)) - table
-  everywhere = []
   for i, (seen, was) in enumerate(zip(np.asarray(rows.inputs), np.asarray(rows.targets))):
     pairs = [(a, b) for a, b in zip(seen, was) if b >= 0]
     assert 0 < len(pairs) < 9
     losses = [nats[pair] for pair in pairs]
-    everywhere += losses
     np.testing.assert_allclose(said['loss'][i], np.mean(losses), rtol=1e-5)
     hits = np.mean([table[a].argmax() == b for a, b in pairs])
     np.testing.assert_allclose(said['accuracy'][i], hits)

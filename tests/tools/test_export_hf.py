@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from configs import bert, bert_tag, gpt, rnn
@@ -240,3 +241,6 @@ def test_the_command_writes_the_checkpoint_asked_for(tmp_path, script):
   assert done.returncode == 0, done.stderr
   assert 'GPT2LMHeadModel' in done.stdout
   loads_without_complaint('AutoModelForCausalLM', tmp_path / 'out')
+  # Releases before the fifth read no other.
+  with safe_open(tmp_path / 'out' / 'model.safetensors', framework='numpy') as handle:
+    assert handle.metadata() == {'format': 'pt'}

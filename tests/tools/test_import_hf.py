@@ -13,7 +13,7 @@ from engine.state import variables_for_sampling
 from errors import UserError
 from tests.conftest import ROOT
 from tests.tools import hugging_face as hf
-from tools.hugging_face.folder import INDEX, WEIGHTS
+from tools.hugging_face.folder import INDEX, WEIGHTS, find_tensors, read_tensor
 from tools.hugging_face.to_run import import_folder
 
 
@@ -28,8 +28,11 @@ def gpt2(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def bert(tmp_path_factory):
+  """Likewise of a BERT."""
   model, place = hf.random_model('BertForMaskedLM'), tmp_path_factory.mktemp('bert')
-  return model, hf.save(model, place / 'folder')
+  hf.save(model, place / 'folder')
+  import_folder(str(place / 'folder'), str(place / 'run'), scan=False)
+  return model, place / 'folder', place / 'run'
 
 
 @pytest.fixture
@@ -101,13 +104,12 @@ class _Logits:
     self.logits = logits
 
 
-def test_a_bert_does_not_see_padding(bert, tmp_path):
-  model, folder = bert
-  import_folder(str(folder), str(tmp_path / 'run'), scan=False)
+def test_a_bert_does_not_see_padding(bert):
+  model, _, run = bert
   tokens, lengths = hf.some_tokens(model.config.vocab_size), np.array([24, 9, 1], np.int32)
   mask = hf.torch.tensor(np.arange(24) < lengths[:, None])
   theirs = hf.logits_of(model, tokens, attention_mask=mask.long())
-  ours = hf.our_logits(tmp_path / 'run', tokens, lengths=lengths)
+  ours = hf.our_logits(run, tokens, lengths=lengths)
   for row, length in enumerate(lengths):
     np.testing.assert_allclose(ours[row, :length], theirs[row, :length], atol=1e-4)
 
@@ -200,13 +202,16 @@ def test_half_precision_becomes_float32(gpt2, folder, tmp_path):
   model = hf.random_model('GPT2LMHeadModel').to(hf.torch.bfloat16)
   model.save_pretrained(folder)
   import_folder(str(folder), str(tmp_path / 'run'), scan=False)
+  entries = find_tensors(folder)
+  assert {entry.dtype for entry in entries.values()} == {'BF16'}
+  assert read_tensor('transformer.ln_f.bias', entries['transformer.ln_f.bias']).dtype == np.float32
   ours = hf.params_of(tmp_path / 'run')
   assert {value.dtype for value in ours.values()} == {np.dtype('float32')}
   assert_says_the_same(model.float(), tmp_path / 'run')
 
 
 def test_berts_norms_by_their_old_names(bert, tmp_path):
-  model, original = bert
+  model, original, _ = bert
   folder = shutil.copytree(original, tmp_path / 'folder')
   ends = {'LayerNorm.weight': 'LayerNorm.gamma', 'LayerNorm.bias': 'LayerNorm.beta'}
 
@@ -257,6 +262,13 @@ def test_it_is_fine_tuned_from_where_it_was(gpt2, tmp_path, capsys):
   moved = [np.abs(after[name] - value).max() for name, value in before.items()]
   assert 1e-4 < min(moved) and max(moved) < 3e-3
   assert (tmp_path / 'run' / 'tokenizer.json').read_text() == (run / 'tokenizer.json').read_text()
+
+
+def test_a_bert_is_fine_tuned_as_what_it_is(bert):
+  config = cli.load(f'{ROOT}/configs/finetune.py:{bert[2]}')
+  assert config.objective.name == 'masked_lm' and not config.modules.model.causal
+  text = config.data.text
+  assert (text.rows, text.next_token, text.length) == ('windows', False, hf.CONTEXT)
 
 
 def test_the_command_says_what_is_next_and_sample_draws(gpt2, tmp_path, script):

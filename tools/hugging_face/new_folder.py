@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,18 +21,16 @@ def new_folder(target: Path, flag: str) -> Iterator[Path]:
   """A folder beside `target` to write in, which becomes it in the end, or goes away on an error.
 
   Args:
-    target: nothing, or an empty folder.
+    target: what `check_empty` let pass.
     flag: that the user gave it by, for messages.
 
   Raises:
-    UserError: something is there, or it cannot be written.
+    UserError: it cannot be written.
   """
-  check_empty(target, flag)
   # Whole paths only: 'runs/..' has no place beside it.
   target = target.resolve()
-  part = target.with_name(f'{target.name}.part')
+  part = target.with_name(f'{target.name}.{os.getpid()}.part')
   try:
-    shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     yield part
     if target.exists():
