@@ -24,11 +24,11 @@ def get_config(data: str = 'python_stdlib') -> ConfigDict:
     biases=True,
     embedding_norm=True,
     head='transform',
-    dropout=0.1,
+    dropout=0.0,
   )
-  config.data.batch_size = 32
+  config.data.batch_size = 16
   config.data.text.update(
     specials=('pad', 'unknown', 'class', 'separator', 'mask', 'end'), next_token=False
   )
-  config.train.steps = 10_000
+  config.train.steps = 2000
   return config

@@ -15,7 +15,7 @@ from configs.finetune import start_from
 
 
 def get_config(run: str = '') -> ConfigDict:
-  config = start_from(bert.get_config(), run)
+  config = start_from(bert.get_config(), run, fresh='model/output')
   config.objective = dict(
     name='seq_classify', pool='first', loss='softmax', label_smoothing=0.0, class_weights=()
   )

@@ -13,14 +13,14 @@ from configs.finetune import start_from
 
 
 def get_config(run: str = '') -> ConfigDict:
-  config = start_from(bert.get_config(), run)
+  config = start_from(bert.get_config(), run, fresh='model/output')
   config.objective = dict(name='tag')
   config.modules.model.update(head='linear', tied=False)
   config.data.text.update(rows='windows', kinds=True)
   config.data.batch_size = 16
   config.optimizer.model.learning_rate = 3e-4
-  config.train.steps = 1000
-  config.train.evaluate_every = 250
+  config.train.steps = 300
+  config.train.evaluate_every = 100
   config.evaluate.metrics = dict(report=dict(name='classification.Report'))
   config.checkpoint.best = 'eval/accuracy'
   config.checkpoint.best_mode = 'max'

@@ -26,7 +26,7 @@ def get_config(run: str = '') -> ConfigDict:
       '--config=configs/finetune.py:runs/gpt2'
     )
   old = _stored(run)
-  config = start_from(gpt.get_config(), run)
+  config = start_from(gpt.get_config(), run, fresh='')
   config.objective = old['objective']
   text = old['data']['text']
   config.data.text.update({name: text[name] for name in ('rows', 'next_token', 'kinds')})
@@ -45,12 +45,13 @@ def get_config(run: str = '') -> ConfigDict:
   return config
 
 
-def start_from(config: ConfigDict, run: str) -> ConfigDict:
+def start_from(config: ConfigDict, run: str, fresh: str) -> ConfigDict:
   """Returns `config` with the modules and the tokenizer of a run, from which it is to start.
 
   Args:
     config: of the new run, of text.
     run: the folder of the old one; '' leaves the config as it is.
+    fresh: pattern of the parameters that start afresh; '' for none.
 
   Raises:
     UserError: the folder is no run of text.
@@ -63,6 +64,7 @@ def start_from(config: ConfigDict, run: str) -> ConfigDict:
     tokenizer=run, vocabulary=0, specials=(), length=old['data']['text']['length']
   )
   config.init_from = run
+  config.init_rules = f'{fresh}=skip,.*=load' if fresh else '.*=load'
   return config
 
 

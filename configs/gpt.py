@@ -66,10 +66,10 @@ def get_config(data: str = 'python_stdlib') -> ConfigDict:
     kinds=False,
   )
   config.sharding = SHARDING
-  config.train.steps = 5000
-  config.train.sample_every = 1000
+  config.train.steps = 2000
+  config.train.sample_every = 500
   config.train.samples = 4
-  config.train.evaluate_every = 500
+  config.train.evaluate_every = 250
   config.checkpoint.every = 500
   config.checkpoint.best = 'eval/loss'
   config.evaluate.batch_size = 64

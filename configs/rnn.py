@@ -22,5 +22,5 @@ def get_config(data: str = 'python_stdlib') -> ConfigDict:
   config.optimizer.model = optimizer('adam', 2e-3, clip=1.0)
   config.data.batch_size = 32
   config.data.text.update(tokenizer='byte', vocabulary=0, length=64)
-  config.train.steps = 5000
+  config.train.steps = 3000
   return config

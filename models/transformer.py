@@ -178,8 +178,10 @@ class Transformer(nn.Module):
     x = x if self.last_norm is None else self.last_norm(x)
     return self._outputs(pool(x, lengths))
 
-  def start(self, batch: int, length: int) -> Cache:
-    """Returns the empty cache [layers, B, G, length, d] of `batch` rows of up to `length` tokens.
+  def start(self, batch: int, length: int) -> Cache | list[Cache]:
+    """Returns the empty cache of `batch` rows of up to `length` tokens.
+
+    [layers, B, G, length, d] where blocks are scanned, else [B, G, length, d] for each of them.
 
     Raises:
       UserError: the model is not causal, or `length` is more than the learned positions.
@@ -190,10 +192,14 @@ class Transformer(nn.Module):
         'write one after another; sample from a causal one'
       )
     self._check_length(length)
-    shape = (self.layers, batch, self._groups, length, self.width // self.heads)
-    return Cache(jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype))
+    shape = (batch, self._groups, length, self.width // self.heads)
+    if self.scan:
+      return _empty((self.layers, *shape), self.dtype)
+    return [_empty(shape, self.dtype) for _ in range(self.layers)]
 
-  def step(self, carry: Cache, tokens: jax.Array, position: jax.Array) -> tuple[Cache, jax.Array]:
+  def step(
+    self, carry: Cache | list[Cache], tokens: jax.Array, position: jax.Array
+  ) -> tuple[Cache | list[Cache], jax.Array]:
     """Reads one token more of each row.
 
     Args:
@@ -212,13 +218,15 @@ class Transformer(nn.Module):
       )
       x, new = advance(self.stack, x, carry)
     else:
-      entries = []
-      for i, block in enumerate(self.stack):
-        x, entry = block.step(x, angles, jax.tree.map(lambda c, i=i: c[i], carry), position)
-        entries.append(entry)
-      new = jax.tree.map(lambda *parts: jnp.stack(parts), *entries)
+      new = []
+      for block, cache in zip(self.stack, carry, strict=True):
+        x, entry = block.step(x, angles, cache, position)
+        new.append(entry)
+    # The same number, but known only when all blocks are through: so the cache is written behind
+    # its last reading, in place. Else XLA copies it for every token.
+    position = jnp.minimum(position, position + (x.ravel()[0] > 0))
     x = x if self.last_norm is None else self.last_norm(x)
-    put = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=position, axis=3)
+    put = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=position, axis=-2)
     return jax.tree.map(put, carry, new), self._outputs(x)
 
   # --- parts
@@ -409,6 +417,10 @@ def _scanned(function: Callable, layers: int) -> Callable:
     split_rngs={'params': True, 'dropout': True},
     length=layers,
   )
+
+
+def _empty(shape: Sequence[int], dtype: Any) -> Cache:
+  return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
 
 
 def _activation(name: str) -> Callable[[jax.Array], jax.Array]:

@@ -318,7 +318,7 @@ def gradients(options, params, rngs=None, train=False, **given):
 
 
 def test_scanned_equals_unrolled():
-  options = {**LLAMA, 'layers': 3, 'biases': True}
+  options = {**LLAMA, 'biases': True}
   params = random_params(options)
   value, gradient = gradients(options, params)
   scanned = {**options, 'scan': True}
