@@ -50,6 +50,7 @@ flags.DEFINE_string(
   'else the latest.',
 )
 
+_ENDINGS = ('.png', '.npz', '.txt')
 _OF_TEXT = ('prompt', 'length', 'temperature', 'top_k', 'top_p')
 
 
@@ -71,6 +72,8 @@ def main() -> None:
       values.out,
     )
     return
+  if values.out and Path(values.out).suffix not in _ENDINGS:
+    raise UserError(f'--out={values.out} must end in one of {", ".join(_ENDINGS)}, or in nothing')
   from engine import draw
   from engine.restore import restore_run
 

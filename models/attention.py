@@ -5,8 +5,8 @@ kernel that makes all three is ordered by group, so that it can be split over de
 groups: for each of G groups the columns are its H/G queries, its key, its value, d columns each.
 
 `fused` attention is cuDNN's, through `jax.nn.dot_product_attention`. All other is `attend`, whose
-gradient is written out: on a CPU the one that jax derives for its own costs a third more. As with
-every `custom_vjp`, forward mode is not available.
+gradient is written out: a training step of nanoGPT's model for a CPU takes 15 % less processor time
+with it than with jax's own. As with every `custom_vjp`, forward mode is not available.
 """
 
 import functools

@@ -61,6 +61,29 @@ SMALL_VQVAE = (
   '--config.data.batch_size=16',
 )
 
+# First names in bytes.
+SMALL_TEXT = (
+  '--config.data.text.tokenizer=byte',
+  '--config.data.text.vocabulary=0',
+  '--config.data.name=names',
+  '--config.data.batch_size=16',
+  '--config.data.text.length=24',
+  '--config.modules.model.width=16',
+  '--config.optimizer.model.schedule.warmup=0',
+  '--config.optimizer.model.learning_rate=1e-2',
+  '--config.evaluate.timed_calls=2',
+)
+SMALL_GPT = (
+  '--config=configs/gpt.py',
+  *SMALL_TEXT,
+  '--config.modules.model.layers=2',
+  '--config.modules.model.heads=4',
+  '--config.modules.model.hidden=32',
+  '--config.modules.model.context=24',
+  '--config.train.samples=2',
+)
+SMALL_RNN = ('--config=configs/rnn.py', *SMALL_TEXT, '--config.train.samples=2')
+
 
 def train(*arguments, devices: int = 1) -> subprocess.CompletedProcess:
   """Runs train.py, which must succeed."""

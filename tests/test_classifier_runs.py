@@ -73,11 +73,12 @@ def test_every_example_counts_once_on_four_devices(trained, tmp_path):
 
 def test_explanations_are_drawn_and_samples_are_not(trained, tmp_path):
   out = tmp_path / 'explain.npz'
-  draw.draw(str(trained), '', 'explain', 3, {}, '', 0, str(out))
+  restored = restore_run(str(trained), '')
+  draw.draw(restored, str(trained), 'explain', 3, {}, '', 0, str(out))
   with np.load(out) as arrays:
     assert arrays['image'].shape == (3, 4, 28, 28, 3)
   with pytest.raises(UserError, match='draws no --kind=prior; it draws: explain'):
-    draw.draw(str(trained), '', 'prior', 3, {}, '', 0, str(out))
+    draw.draw(restored, str(trained), 'prior', 3, {}, '', 0, str(out))
 
 
 def test_a_cut_run_of_everything_random_ends_with_the_same_bits(tmp_path):

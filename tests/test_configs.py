@@ -96,7 +96,7 @@ def config_of(name: str, data: str = 'mnist5k') -> ConfigDict:
   config.data.batch_size = 4
   if name in TEXT:
     # As deep and wide as it is, a step would take a minute.
-    small = dict(width=16, layers=2, heads=4, hidden=16, context=8, embedding=4)
+    small = dict(width=16, layers=1, heads=4, hidden=16, context=8, embedding=4)
     model = config.modules.model
     model.update({key: value for key, value in small.items() if key in model})
     config.data.text.length = 8
@@ -272,3 +272,15 @@ def test_config_of_a_run_survives_json(tmp_path):
   config.train.seed = 3
   with pytest.raises(UserError, match=r'objective.loss: non_saturating → hinge; train.seed: 0 → 3'):
     run.claim(str(tmp_path), config, spec('mnist5k'))
+
+
+def test_a_run_keeps_its_tokenizer(tmp_path):
+  config = config_for('gpt')
+  description = spec_of_text(config)
+  assert run.claim(str(tmp_path), config, description) == []
+  assert run.claim(str(tmp_path), config, description) == []
+  assert run.read_tokenizer(str(tmp_path)) == description.tokenizer
+  assert 'tokenizer.json' not in (tmp_path / 'run.json').read_text()
+  other = description._replace(tokenizer=tokenizer(('end', 'pad')))
+  with pytest.raises(UserError, match='holds a run with another tokenizer than text makes now'):
+    run.claim(str(tmp_path), config, other)

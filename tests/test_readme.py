@@ -1,6 +1,7 @@
 """The README: its commands run, its links lead somewhere, its table is complete."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ SMALL = {
   'vae': runs.SMALL_VAE,
   'cnn': runs.SMALL_CNN,
   'mlp': runs.SMALL_MLP,
+  'gpt': runs.SMALL_GPT,
 }
 README = (ROOT / 'README.md').read_text()
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
@@ -53,12 +55,12 @@ def test_train_commands_run(command, tmp_path):
 
 
 def test_sample_and_evaluate_commands_run(tmp_path, script):
-  for name in ('gan', 'vae', 'cnn'):
+  for name in ('gan', 'vae', 'cnn', 'gpt'):
     runs.train(*SMALL[name], '--config.train.steps=2', f'--workdir={tmp_path}/{name}',
                *(['--config.objective.likelihood_samples=5'] if name == 'vae' else []))  # fmt: skip
   for command in [*commands('python sample.py'), *commands('python evaluate.py')]:
     arguments = command.replace('runs/', f'{tmp_path}/').replace('--out=', f'--out={tmp_path}/')
-    done = script(*arguments.split()[1:])
+    done = script(*shlex.split(arguments)[1:])
     assert done.returncode == 0, done.stderr
 
 

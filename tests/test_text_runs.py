@@ -16,27 +16,6 @@ from engine.state import variables_for_sampling
 from errors import UserError
 from tests import runs
 
-TEXT = ('--config.data.text.tokenizer=byte', '--config.data.text.vocabulary=0')
-SMALL_TEXT = (
-  *TEXT,
-  '--config.data.name=names',
-  '--config.data.batch_size=16',
-  '--config.data.text.length=24',
-  '--config.modules.model.width=16',
-  '--config.optimizer.model.schedule.warmup=0',
-  '--config.optimizer.model.learning_rate=1e-2',
-  '--config.evaluate.timed_calls=2',
-)
-SMALL_GPT = (
-  '--config=configs/gpt.py',
-  *SMALL_TEXT,
-  '--config.modules.model.layers=2',
-  '--config.modules.model.heads=4',
-  '--config.modules.model.hidden=32',
-  '--config.modules.model.context=24',
-  '--config.train.samples=2',
-)
-SMALL_RNN = ('--config=configs/rnn.py', *SMALL_TEXT, '--config.train.samples=2')
 STEPS = 60
 WISH = write.Wish(prompt='Ann', length=20, temperature=1.0, top_k=0, top_p=1.0, num=1, seed=3)
 
@@ -48,7 +27,7 @@ def arguments(small, workdir, *more):
 @pytest.fixture(scope='module')
 def gpt(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('gpt') / 'run'
-  runs.train(*arguments(SMALL_GPT, workdir, f'--config.train.steps={STEPS}'))
+  runs.train(*arguments(runs.SMALL_GPT, workdir, f'--config.train.steps={STEPS}'))
   return workdir
 
 
@@ -66,7 +45,7 @@ def written(script, workdir, *more, code=0):
 
 def test_killed_and_resumed_ends_with_the_same_bits(gpt, tmp_path, script):
   workdir = tmp_path / 'run'
-  whole = arguments(SMALL_GPT, workdir, f'--config.train.steps={STEPS}')
+  whole = arguments(runs.SMALL_GPT, workdir, f'--config.train.steps={STEPS}')
   saved = lambda: (workdir / 'checkpoints' / '20').exists()  # noqa: E731
   assert runs.kill_when(whole, signal.SIGKILL, saved).returncode == -signal.SIGKILL
   done = script('train.py', *whole)
@@ -130,7 +109,7 @@ def names_of(split):
 
 def test_writing(gpt, tmp_path, script):
   text = written(script, gpt, '--prompt=Ann', '--length=20', '--seed=3')
-  assert text.startswith('Ann') and len(text.encode()) <= 21
+  assert text.startswith('Ann') and 4 <= len(text) <= 21
   assert written(script, gpt, '--prompt=Ann', '--length=20', '--seed=3') == text
   several = written(
     script, gpt, '--prompt=Ann', '--length=20', '--seed=3', '--num=3', f'--out={tmp_path}/t.txt'
@@ -187,7 +166,7 @@ def test_a_character_that_the_vocabulary_lacks(tmp_path, script):
   workdir = tmp_path / 'run'
   runs.train(
     *arguments(
-      SMALL_RNN, workdir, '--config.train.steps=2', '--config.data.text.tokenizer=character'
+      runs.SMALL_RNN, workdir, '--config.train.steps=2', '--config.data.text.tokenizer=character'
     )
   )
   assert "lacks 'é'" in written(script, workdir, '--prompt=René', code=2)
@@ -221,7 +200,7 @@ def test_fine_tuning_takes_modules_tokenizer_and_parameters(gpt, tmp_path, scrip
 
 def test_a_bert_becomes_a_classifier(tmp_path, script):
   bert, names = tmp_path / 'bert', tmp_path / 'names'
-  small = (*SMALL_TEXT, *(word for word in SMALL_GPT if 'modules' in word))
+  small = (*runs.SMALL_TEXT, *(word for word in runs.SMALL_GPT if 'modules' in word))
   runs.train('--config=configs/bert.py', *small, f'--workdir={bert}', '--config.train.steps=2')
   done = runs.train(
     f'--config=configs/bert_classify.py:{bert}',
@@ -256,7 +235,7 @@ MESHES = {
 @pytest.mark.parametrize('mesh', MESHES)
 def test_eight_devices_equal_one(tmp_path, mesh):
   """With gradient accumulation."""
-  small = (*SMALL_GPT, '--config.train.accumulate=2', '--config.train.steps=8')
+  small = (*runs.SMALL_GPT, '--config.train.accumulate=2', '--config.train.steps=8')
   small += (f'--config.modules.model.scan={mesh == "scanned blocks"}',)
   one, eight = tmp_path / 'one', tmp_path / 'eight'
   runs.train(*arguments(small, one))

@@ -20,6 +20,7 @@ def sgd(rate, **options):
     weight_decay=0.0,
     l1=0.0,
     clip_weights=0.0,
+    decay_only='',
   )
   return make_optimizer(100, 'config.optimizer.x', **{**section, **options})
 

@@ -238,6 +238,7 @@ def test_accumulation_is_the_big_batch(binarise):
   objective = build(binarise=binarise)
   section = dict(
     name='sgd', learning_rate=0.1, clip=0.0, weight_decay=0.0, l1=0.0, clip_weights=0.0,
+    decay_only='',
     schedule=dict(name='constant', warmup=0, end=0.0, boundaries=(), factors=()),
   )  # fmt: skip
   chains = {'vae': make_optimizer(10, 'x', **section)}
