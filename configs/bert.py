@@ -3,7 +3,8 @@
   python train.py --config=configs/bert.py
 
 15 % of the tokens are to be guessed from both sides (Devlin et al. 2019). Fine-tune it with
-configs/bert_classify.py and configs/bert_tag.py.
+configs/bert_classify.py and configs/bert_tag.py. 4 steps/s on 2 CPU cores; loss 5.65 nats
+after the first 1,000 steps (docs/results.md).
 """
 
 from ml_collections import ConfigDict

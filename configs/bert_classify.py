@@ -5,7 +5,8 @@
 
 The names are those of the 1990 US census inside the package `names`; one borne by both sexes counts
 for the one that bears it more often. Any TFDS data set of text and label does:
---config.data.name=imdb_reviews.
+--config.data.name=imdb_reviews. Accuracy 0.85 of 516 names either way, in under a minute on 2 CPU
+cores (docs/results.md); source code teaches nothing of names.
 """
 
 from ml_collections import ConfigDict
@@ -25,7 +26,7 @@ def get_config(run: str = '') -> ConfigDict:
   config.data.batch_size = 32
   config.optimizer.model.learning_rate = 3e-4
   config.train.steps = 1_000_000
-  config.train.epochs = 10.0
+  config.train.epochs = 3.0
   config.train.evaluate_every = 250
   config.evaluate.metrics = dict(
     report=dict(name='classification.Report'), calibration=dict(name='calibration', bins=15)

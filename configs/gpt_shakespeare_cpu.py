@@ -2,7 +2,9 @@
 
   python train.py --config=configs/gpt_shakespeare_cpu.py
 
-Published: validation loss 1.88 after about 3 minutes on a laptop (nanoGPT's README).
+Published: validation loss 1.88 after about 3 minutes on a laptop (nanoGPT's README);
+here 1.902, over every character, after 2 minutes on 2 cores, where the same in PyTorch has 1.924
+(docs/results.md).
 """
 
 from ml_collections import ConfigDict
