@@ -5,7 +5,8 @@
   python sample.py --workdir=runs/gpt --prompt='def ' --temperature=0.8
 
 Pre-norm blocks with rotary positions and SwiGLU over 2,048 byte-level BPE tokens, which are learned
-from the training split and kept in the run. The parent of every other config of text.
+from the training split and kept in the run. 4 steps/s on 2 CPU cores, 1.81 bits a byte after the
+first 750 steps (docs/results.md). The parent of every other config of text.
 """
 
 from ml_collections import ConfigDict
