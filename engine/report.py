@@ -11,6 +11,9 @@ import numpy as np
 
 from engine import pictures
 
+# Stands between texts, on the terminal and in files.
+BETWEEN_TEXTS = '\n---------------\n'
+
 
 class Report:
   """Writes the logs of one run.
@@ -72,7 +75,7 @@ class Report:
       return
     path = self._workdir / 'samples' / f'step_{step:08d}.txt'
     path.parent.mkdir(exist_ok=True)
-    whole = '\n---------------\n'.join(texts)
+    whole = BETWEEN_TEXTS.join(texts)
     path.write_text(whole + '\n')
     self._tensorboard().add_text('samples', f'```\n{whole}\n```', step)
 
@@ -191,16 +194,6 @@ class _Plain:
       pace = f'  {_number(speed)} steps/s  ETA {_clock((self._last_step - step) / speed)}'
     print(f'step {step}/{self._last_step}{pace}  {_losses(metrics)}', flush=True)
 
-  def texts(self, step: int, texts: Sequence[str]) -> None:
-    """Texts, as samples/step_N.txt and in TensorBoard."""
-    if not self._visible:
-      return
-    path = self._workdir / 'samples' / f'step_{step:08d}.txt'
-    path.parent.mkdir(exist_ok=True)
-    whole = '\n---------------\n'.join(texts)
-    path.write_text(whole + '\n')
-    self._tensorboard().add_text('samples', f'```\n{whole}\n```', step)
-
   def say(self, line: str) -> None:
     print(line, flush=True)
 
@@ -237,16 +230,6 @@ class _Bar:
   def log(self, step: int, speed: float | None, metrics: Mapping[str, float]) -> None:
     if any(name.startswith('eval/') for name in metrics):
       self.say(f'step {step}  {_losses(metrics)}')
-
-  def texts(self, step: int, texts: Sequence[str]) -> None:
-    """Texts, as samples/step_N.txt and in TensorBoard."""
-    if not self._visible:
-      return
-    path = self._workdir / 'samples' / f'step_{step:08d}.txt'
-    path.parent.mkdir(exist_ok=True)
-    whole = '\n---------------\n'.join(texts)
-    path.write_text(whole + '\n')
-    self._tensorboard().add_text('samples', f'```\n{whole}\n```', step)
 
   def say(self, line: str) -> None:
     self._progress.console.print(line, highlight=False, markup=False)

@@ -12,6 +12,7 @@ import numpy as np
 from data import tokenization
 from engine import run, runtime
 from engine.draw import write_npz
+from engine.report import BETWEEN_TEXTS
 from engine.restore import Restored, check_seed, make_folder
 from engine.state import stream_key, variables_for_sampling
 from errors import UserError
@@ -23,7 +24,6 @@ _CHUNK = 64
 # Tokens where neither the user nor the model says.
 _UNBOUND = 256
 USUAL = {'prompt': '', 'length': None, 'temperature': 1.0, 'top_k': 0, 'top_p': 1.0}
-_BETWEEN = '\n---------------\n'
 
 
 class Wish(NamedTuple):
@@ -149,14 +149,14 @@ class Screen:
       self._shown = text
 
   def whole(self, text: str, last: bool) -> None:
-    sys.stdout.write(text + ('\n' if last else _BETWEEN))
+    sys.stdout.write(text + ('\n' if last else BETWEEN_TEXTS))
     sys.stdout.flush()
 
 
 def _save(path: Path, made: list[Text], step: int, seed: int) -> None:
   try:
     if path.suffix == '.txt':
-      run.write_text(path, _BETWEEN.join(text.text for text in made) + '\n')
+      run.write_text(path, BETWEEN_TEXTS.join(text.text for text in made) + '\n')
     else:
       longest = max(len(text.tokens) for text in made)
       tokens = np.full((len(made), longest), -1, np.int32)
