@@ -10,18 +10,13 @@ from flax import linen as nn
 
 from models.attention import Attention, Cache, attend, cached_attention, visible
 from models.layers import Dense
+from tests.programs import jit
 
 KEY = jax.random.key(0)
 B, T, H, G, D = 2, 5, 4, 2, 3
 RNG = np.random.default_rng(0)
 QUERY = jnp.asarray(RNG.standard_normal((B, T, H, D)), jnp.float32)
 ENTRIES = jnp.asarray(RNG.standard_normal((2, B, T, G, D)), jnp.float32)
-
-
-def jit(function):
-  """`jax.jit` that compiles fast and runs slowly: here arrays are tiny and programs many."""
-  options = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
-  return jax.jit(function, compiler_options=options)
 
 
 def with_gradients(function):

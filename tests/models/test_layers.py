@@ -15,6 +15,7 @@ from flax import linen as nn
 from jax import Array, lax
 
 from models import layers
+from tests.programs import jit
 
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
@@ -51,12 +52,6 @@ def operands(image, kernel, channels: int, features: int, batch: int = 3) -> tup
   rng = np.random.default_rng(0)  # numpy's: nothing to compile for each shape
   x = rng.standard_normal((batch, *image, channels), np.float32)
   return jnp.asarray(x), jnp.asarray(rng.standard_normal((*kernel, channels, features), np.float32))
-
-
-def jit(function: Callable) -> Callable:
-  """`jax.jit` that compiles fast and runs slowly: here arrays are tiny and programs many."""
-  options = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
-  return jax.jit(function, compiler_options=options)
 
 
 def close(actual, expected, scale: float = 1e-5) -> None:

@@ -1,6 +1,5 @@
 """Recurrent networks against numpy, and their written-out gradients against automatic ones."""
 
-import functools
 import itertools
 import math
 
@@ -12,6 +11,7 @@ import pytest
 from errors import UserError
 from models.recurrence import CELLS, recur, recurrent, zeros
 from models.rnn import RNN
+from tests.programs import jit, once_per_options
 
 KEY = jax.random.key(0)
 V, W, T = 7, 5, 6
@@ -20,18 +20,6 @@ BASE = dict(
 )  # fmt: skip
 TOKENS = jnp.asarray(np.random.default_rng(0).integers(0, V, (3, T)), jnp.int32)
 cells = pytest.mark.parametrize('cell', CELLS)
-
-
-def jit(function):
-  """`jax.jit` that compiles fast and runs slowly: here arrays are tiny and programs many."""
-  options = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
-  return jax.jit(function, compiler_options=options)
-
-
-def once_per_options(function):
-  """`function(options)`, remembered: compiled once for all tests."""
-  made = functools.cache(lambda items: function(dict(items)))
-  return lambda options: made(tuple(sorted(options.items())))
 
 
 @once_per_options

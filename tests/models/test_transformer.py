@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from errors import UserError
 from models.transformer import Transformer, stacked, unstacked
+from tests.programs import jit, once_per_options
 
 KEY = jax.random.key(0)
 V, C, L, T = 11, 16, 2, 6
@@ -33,18 +34,6 @@ FAMILIES = {'gpt': GPT, 'bert': BERT, 'llama': LLAMA, 'vaswani': VASWANI}
 families = pytest.mark.parametrize('options', FAMILIES.values(), ids=FAMILIES)
 TOKENS = jnp.asarray(np.random.default_rng(1).permutation(V)[: 2 * (V // 2)].reshape(2, -1))[:, :T]
 TOKENS = jnp.pad(TOKENS, ((0, 0), (0, T - TOKENS.shape[1])), constant_values=3)
-
-
-def jit(function):
-  """`jax.jit` that compiles fast and runs slowly: here arrays are tiny and programs many."""
-  options = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
-  return jax.jit(function, compiler_options=options)
-
-
-def once_per_options(function):
-  """`function(options)`, remembered: compiled once for all tests."""
-  made = functools.cache(lambda items: function(dict(items)))
-  return lambda options: made(tuple(sorted(options.items())))
 
 
 @once_per_options
