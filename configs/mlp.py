@@ -15,7 +15,12 @@ from configs.defaults import defaults, optimizer
 def get_config(data: str = 'mnist5k') -> ConfigDict:
   config = defaults()
   config.objective = dict(
-    name='classify', input='image', loss='softmax', label_smoothing=0.0, class_weights=()
+    name='classify',
+    input='image',
+    loss='softmax',
+    label_smoothing=0.0,
+    class_weights=(),
+    views=dict(mirror=False, shift=0),
   )
   config.modules.model = dict(name='mlp', widths=(128,), activation='relu', dropout=0.0)
   config.optimizer.model = optimizer('adam', 1e-3)

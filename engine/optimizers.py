@@ -28,6 +28,53 @@ def momentum(learning_rate: Any, momentum: float) -> optax.GradientTransformatio
   return optax.sgd(learning_rate, momentum)
 
 
+def muon(
+  learning_rate: Any,
+  *,
+  beta: float = 0.95,
+  weight_decay: float = 0.0,
+  mask: Any = None,
+  matrices: str = '',
+  adam_factor: float = 1.0,
+) -> optax.GradientTransformation:
+  """Muon (Jordan et al. 2024): momentum, made orthogonal; convolutions as matrices too.
+
+  Each kernel is the matrix from all its inputs to its outputs, `[h·w·C, O]` of a convolution; in a
+  stack of layers `[layers, inputs, outputs]` each layer is one. Other parameters are Nadam's.
+
+  Args:
+    learning_rate: of the matrices, or a schedule.
+    beta: of the momentum (Nesterov's).
+    weight_decay: decoupled, of the matrices alone.
+    mask: tree of bools, or function of the parameters that makes it: those that decay.
+    matrices: a pattern of the paths `MODULE/…/NAME` of the matrices; '' is all that has two axes or
+      more.
+    adam_factor: Nadam's learning rate as a multiple of this one.
+  """
+  chosen = _paths_with(matrices, 'matrices')
+
+  def dimensions(params: Any) -> Any:
+    return jax.tree.map(lambda w, yes: _as_matrix(w.ndim) if yes else None, params, chosen(params))
+
+  rate = learning_rate if callable(learning_rate) else optax.constant_schedule(learning_rate)
+  return optax.contrib.muon(
+    learning_rate,
+    beta=beta,
+    weight_decay=weight_decay,
+    weight_decay_mask=mask,
+    muon_weight_dimension_numbers=dimensions,
+    adam_learning_rate=lambda count: adam_factor * rate(count),
+  )
+
+
+def _as_matrix(axes: int) -> optax.contrib.MuonDimensionNumbers | None:
+  """Which axes of a kernel are the inputs and which the outputs; None where it is no matrix."""
+  if axes < 2:
+    return None
+  inputs = (axes - 2,) if axes < 4 else tuple(range(axes - 1))
+  return optax.contrib.MuonDimensionNumbers(inputs, axes - 1)
+
+
 def make_optimizer(
   steps: int,
   where: str,
@@ -47,7 +94,7 @@ def make_optimizer(
   Args:
     steps: length of the run in updates, which a decaying schedule spans.
     where: the section's place in the config, for messages.
-    name: an optimizer of optax (`adam`, `rmsprop`, `sgd`, `lion`, `muon`…) or `momentum`.
+    name: an optimizer of optax (`adam`, `rmsprop`, `sgd`, `lion`…), `momentum` or `muon`.
     learning_rate: the highest learning rate of the schedule.
     schedule: see `make_schedule`.
     clip: largest global norm of the gradient; 0 is off.
@@ -108,7 +155,7 @@ def _paths_with(pattern: str, where: str) -> Callable[[Any], Any]:
 
 def find(name: str, where: str) -> Callable:
   """Returns the optimizer `name` of this file, optax or optax.contrib, or raises UserError."""
-  own = {'momentum': momentum}
+  own = {'momentum': momentum, 'muon': muon}
   for home in (own, vars(optax), vars(optax.contrib)):
     factory = home.get(name)
     if callable(factory) and 'learning_rate' in parameters(factory):

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 # Every option that came after the first run was written, and the value that changes nothing; `*`
-# stands for every section there.
+# stands for every section there, `SECTION:NAME` for the section if its `name` is that.
 ADDED = {
   'data.test_name': '',
   'data.classes': [],
@@ -21,6 +21,7 @@ ADDED = {
   'init_from': '',
   'init_rules': '.*=load',
   'optimizer.*.decay_only': '',
+  'objective:classify.views': {'mirror': False, 'shift': 0},
 }
 
 
@@ -37,6 +38,13 @@ def _add(node: dict[str, Any], path: Sequence[str], value: Any) -> None:
   if not rest:
     node.setdefault(first, value)
     return
-  for name in list(node) if first == '*' else [first]:
+  for name in _sections(node, first):
     node[name] = dict(node[name])
     _add(node[name], rest, value)
+
+
+def _sections(node: Mapping[str, Any], which: str) -> list[str]:
+  if which == '*':
+    return list(node)
+  section, _, name = which.partition(':')
+  return [section] if name in ('', node[section].get('name')) else []

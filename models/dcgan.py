@@ -18,6 +18,8 @@ from models.layers import Conv, ConvTranspose, Dense
 
 # Radford et al. 2016, section 4: weights from N(0, 0.02²).
 _initial = nn.initializers.normal(0.02)
+# How far the tables of labels begin apart.
+_spread = nn.initializers.normal(0.3)
 
 
 class Generator(nn.Module):
@@ -119,6 +121,9 @@ class ConditionalBatchNorm(nn.Module):
   """Batch normalisation with a scale and a bias for each label (Dumoulin et al. 2017, section 2.2,
   who normalise single images). The statistics are of the whole batch, whatever its labels.
 
+  The tables begin apart: begun as one, they move by Adam's small steps only, and the discriminator
+  learns that images and labels do not belong together long before the generator can tell labels.
+
   Attributes:
     num_classes: how many labels there are.
     dtype: of the result; parameters are float32.
@@ -133,8 +138,8 @@ class ConditionalBatchNorm(nn.Module):
     _check_classes(self.num_classes)
     shape = (self.num_classes, x.shape[-1])
     tables = (
-      self.param('scale', nn.initializers.ones, shape),
-      self.param('bias', nn.initializers.zeros, shape),
+      self.param('scale', lambda *given: 1 + _spread(*given), shape),
+      self.param('bias', _spread, shape),
     )
     scale, bias = (jnp.take(table, labels, axis=0)[:, None, None] for table in tables)
     x = normalise(train, jnp.float32, 'batch', affine=False)(x)

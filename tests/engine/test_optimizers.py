@@ -1,5 +1,6 @@
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from configs.defaults import optimizer
@@ -111,3 +112,61 @@ def test_momentum_by_name():
 def test_mistakes_are_named(options, part):
   with pytest.raises(UserError, match=part):
     one_update([1.0], [1.0], **options)
+
+
+def muon_update(params, gradients, **options):
+  section = to_plain(optimizer('muon', 0.1, **options))
+  chain = make_optimizer(100, 'config.optimizer.x', **section)
+  params = {'m': {name: jnp.asarray(value) for name, value in params.items()}}
+  gradients = {'m': {name: jnp.asarray(value) for name, value in gradients.items()}}
+  updates, _ = chain.update(gradients, chain.init(params), params)
+  return {name: np.asarray(value) for name, value in updates['m'].items()}
+
+
+def normal(*shape):
+  return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def test_muon_moves_a_matrix_by_an_orthogonal_one():
+  moved = muon_update({'kernel': np.zeros((8, 4))}, {'kernel': normal(8, 4)})['kernel']
+  # Five steps of Newton and Schulz leave singular values about 1 (Jordan et al. 2024).
+  singular = np.linalg.svd(moved / 0.1, compute_uv=False)
+  assert singular.min() > 0.6 and singular.max() < 1.3
+  u, _, v = np.linalg.svd(normal(8, 4), full_matrices=False)
+  assert np.sum(moved * (u @ v)) < -0.95 * np.linalg.norm(moved) * np.linalg.norm(u @ v)
+
+
+def test_muon_takes_a_convolution_for_a_matrix_and_a_stack_for_many():
+  gradient = normal(3, 3, 2, 4)
+  flat = muon_update({'kernel': np.zeros((18, 4))}, {'kernel': gradient.reshape(18, 4)})['kernel']
+  kernel = muon_update({'kernel': np.zeros_like(gradient)}, {'kernel': gradient})['kernel']
+  np.testing.assert_allclose(kernel, flat.reshape(kernel.shape), atol=1e-6)
+  gradient = normal(2, 6, 4)
+  stack = muon_update({'kernel': np.zeros_like(gradient)}, {'kernel': gradient})['kernel']
+  for layer, moved in zip(gradient, stack):
+    alone = muon_update({'kernel': np.zeros_like(layer)}, {'kernel': layer})['kernel']
+    np.testing.assert_allclose(moved, alone, atol=1e-6)
+
+
+def test_muon_leaves_the_rest_to_nadam():
+  params = {'kernel': np.ones((4, 4)), 'bias': np.ones(4), 'embedding': np.ones((4, 4))}
+  gradients = {'kernel': normal(4, 4), 'bias': normal(4), 'embedding': 2 * normal(4, 4)}
+  nadam = optax.nadam(0.05)
+  wanted, _ = nadam.update(gradients, nadam.init(params), params)
+  plain = muon_update(params, gradients, matrices='kernel', adam_factor=0.5)
+  np.testing.assert_allclose(plain['bias'], wanted['bias'], rtol=1e-5)
+  np.testing.assert_allclose(plain['embedding'], wanted['embedding'], rtol=1e-5)
+  assert np.abs(plain['kernel'] - wanted['kernel']).max() > 0.01
+  decayed = muon_update(params, gradients, matrices='kernel', adam_factor=0.5, weight_decay=0.3)
+  np.testing.assert_allclose(decayed['kernel'], plain['kernel'] - 0.1 * 0.3, atol=1e-6)
+  np.testing.assert_array_equal(decayed['bias'], plain['bias'])
+  np.testing.assert_array_equal(decayed['embedding'], plain['embedding'])
+
+
+def test_muon_takes_all_matrices_if_not_told_which():
+  params = {'embedding': np.ones((4, 4)), 'kernel': np.ones((4, 4))}
+  gradients = {'embedding': normal(4, 4), 'kernel': normal(4, 4)}
+  moved = muon_update(params, gradients)
+  np.testing.assert_array_equal(moved['embedding'], moved['kernel'])
+  with pytest.raises(UserError, match='matrices=conv is found in no parameter'):
+    muon_update(params, gradients, matrices='conv')

@@ -4,7 +4,7 @@ import json
 
 from engine import loop, run
 from engine.restore import restore_run
-from engine.upgrade import ADDED
+from engine.upgrade import ADDED, upgraded
 from tests.test_transfer import config_of
 
 
@@ -12,7 +12,9 @@ def without(config, path):
   *parents, name = path.split('.')
   nodes = [config]
   for part in parents:
-    nodes = [node[key] for node in nodes for key in (node if part == '*' else [part])]
+    nodes = [
+      node[key] for node in nodes for key in (node if part == '*' else [part.partition(':')[0]])
+    ]
   for node in nodes:
     del node[name]
 
@@ -31,3 +33,11 @@ def test_options_that_came_later_are_added(tmp_path):
   assert restore_run(str(workdir), '').step == 2
   loop.train(config_of(train__steps=3), str(workdir))
   assert restore_run(str(workdir), '').step == 3
+
+
+def test_an_option_of_one_objective_is_not_added_to_others():
+  old = {'objective': {'name': 'vae'}, 'data': {'augment': {}}, 'train': {}, 'evaluate': {}}
+  assert upgraded({**old, 'optimizer': {}})['objective'] == {'name': 'vae'}
+  old['objective'] = {'name': 'classify'}
+  read = upgraded({**old, 'optimizer': {}})
+  assert read['objective']['views'] == {'mirror': False, 'shift': 0}

@@ -10,7 +10,6 @@ from flax import linen as nn
 
 from models.attention import Attention, Cache, attend, cached_attention, visible
 from models.layers import Dense
-from tests.programs import jit
 
 KEY = jax.random.key(0)
 B, T, H, G, D = 2, 5, 4, 2, 3
@@ -21,7 +20,9 @@ ENTRIES = jnp.asarray(RNG.standard_normal((2, B, T, G, D)), jnp.float32)
 
 def with_gradients(function):
   energy = lambda *operands: jnp.sin(3 * function(*operands)).sum()  # noqa: E731
-  return jit(lambda *a: (function(*a), jax.grad(energy, argnums=(0, 1, 2))(*a)))(QUERY, *ENTRIES)
+  return jax.jit(lambda *a: (function(*a), jax.grad(energy, argnums=(0, 1, 2))(*a)))(
+    QUERY, *ENTRIES
+  )
 
 
 def close(actual, expected, tolerance=1e-5):
@@ -72,7 +73,7 @@ def test_half_precision_in_and_out():
   operands = [a.astype(jnp.bfloat16) for a in (QUERY, *ENTRIES)]
   seen = visible(T, True, None, None)
   energy = lambda *a: attend(*a, seen, None).astype(jnp.float32).sum()  # noqa: E731
-  gradients = jit(jax.grad(energy, argnums=(0, 1, 2)))(*operands)
+  gradients = jax.jit(jax.grad(energy, argnums=(0, 1, 2)))(*operands)
   assert {g.dtype for g in gradients} == {jnp.bfloat16.dtype}
   got = attend(*operands, seen, None)
   assert got.dtype == jnp.bfloat16

@@ -15,7 +15,6 @@ from flax import linen as nn
 from jax import Array, lax
 
 from models import layers
-from tests.programs import jit
 
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
@@ -89,7 +88,7 @@ def test_value_and_both_orders_of_gradient(case, fast, plain):
   image, kernel, stride, padding, channels, features = case
   data = operands(image, kernel, channels, features)
   actual, expected = (
-    jit(functools.partial(everything, lambda x, k, f=f: f(x, k, stride, padding)))(*data)
+    jax.jit(functools.partial(everything, lambda x, k, f=f: f(x, k, stride, padding)))(*data)
     for f in (fast, plain)
   )
   close(actual, expected, 2e-5)
@@ -100,7 +99,7 @@ def test_value_and_both_orders_of_gradient(case, fast, plain):
 def test_vmap_over_both_operands(fast, plain, channels: int):
   seeds = [operands((6, 6), (4, 4), channels, 4), operands((6, 6), (4, 4), channels, 4, batch=3)]
   x, kernel = (jnp.stack([a, 2 * b]) for a, b in zip(*seeds))
-  run = lambda f: jit(  # noqa: E731
+  run = lambda f: jax.jit(  # noqa: E731
     jax.vmap(functools.partial(everything, lambda x, k: f(x, k, 2, 'SAME')))
   )(x, kernel)
   close(run(fast), run(plain), 2e-5)
@@ -120,7 +119,7 @@ def descend(function: Callable, loop: str, x: Array, kernel: Array, count: int) 
 @pytest.mark.parametrize('loop', ['while', 'scan'])
 def test_inside_a_loop(fast, plain, loop: str):
   x, kernel = operands((6, 6), (4, 4), 4, 4)
-  run = lambda f: jit(  # noqa: E731
+  run = lambda f: jax.jit(  # noqa: E731
     lambda x, k, n: descend(lambda x, k: f(x, k, 2, 'SAME'), loop, x, k, n)
   )(x, kernel, 3)
   close(run(fast), run(plain))
@@ -154,7 +153,7 @@ def test_plain_forms_are_right(monkeypatch, padding: str, fast, plain):
   monkeypatch.setattr(layers, '_by_platform', lambda cpu, default, *args: default(*args))
   data = operands((9, 8), (4, 3), 5, 4)
   actual, expected = (
-    jit(functools.partial(everything, lambda x, k, f=f: f(x, k, 2, padding)))(*data)
+    jax.jit(functools.partial(everything, lambda x, k, f=f: f(x, k, 2, padding)))(*data)
     for f in (fast, plain)
   )
   close(actual, expected, 2e-5)
@@ -259,7 +258,7 @@ def test_lookup_and_its_gradient(entries: int, dtype):
 
   def run(function: Callable) -> tuple[Array, Array]:
     energy = lambda table: jnp.sum(weight * function(table, ids) ** 2)  # noqa: E731
-    return function(table, ids), jit(jax.grad(energy))(table)
+    return function(table, ids), jax.jit(jax.grad(energy))(table)
 
   tolerance = 1e-5 if dtype == jnp.float32 else 1e-2
   close(run(layers.lookup), run(lambda table, ids: table[ids]), tolerance)
@@ -281,7 +280,7 @@ def test_norm_is_linens(centred: bool, bias: bool, plain: nn.Module):
 
   def run(module: nn.Module) -> tuple:
     energy = lambda p, x: jnp.sum(jnp.sin(module.apply({'params': p}, x)))  # noqa: E731
-    return module.apply({'params': params}, x), jit(jax.grad(energy, argnums=(0, 1)))(params, x)
+    return module.apply({'params': params}, x), jax.jit(jax.grad(energy, argnums=(0, 1)))(params, x)
 
   close(run(norm), run(plain))
   made = norm.init(jax.random.key(0), x)['params']

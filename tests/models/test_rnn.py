@@ -11,7 +11,7 @@ import pytest
 from errors import UserError
 from models.recurrence import CELLS, recur, recurrent, zeros
 from models.rnn import RNN
-from tests.programs import jit, once_per_options
+from tests.programs import once_per_options
 
 KEY = jax.random.key(0)
 V, W, T = 7, 5, 6
@@ -34,7 +34,7 @@ def random_params(options):
 @once_per_options
 def program(options):
   model = RNN(**options)
-  return jit(lambda p, *rows: model.apply({'params': p}, rows[0], False, *rows[1:]))
+  return jax.jit(lambda p, *rows: model.apply({'params': p}, rows[0], False, *rows[1:]))
 
 
 def run(options, params, tokens=TOKENS, lengths=None, segments=None):
@@ -100,7 +100,7 @@ def test_equals_the_equations(cell, embedding, tied):
 
 def test_names_and_first_values_of_the_parameters():
   options = {**BASE, 'cell': 'gru', 'embedding': 4, 'width': 64}
-  params = jit(lambda: RNN(**options).init(KEY, TOKENS, train=False))()['params']
+  params = jax.jit(lambda: RNN(**options).init(KEY, TOKENS, train=False))()['params']
   flat = jax.tree_util.tree_leaves_with_path(params)
   assert {'/'.join(k.key for k in path): leaf.shape for path, leaf in flat} == {
     'embedding/embedding': (V, 4),
@@ -114,7 +114,7 @@ def test_names_and_first_values_of_the_parameters():
     np.testing.assert_allclose(jnp.abs(kernel).max(), 1 / 8, rtol=1e-2)
     np.testing.assert_allclose(kernel.std(), 1 / 8 / math.sqrt(3), rtol=0.05)
   other = RNN(**{**BASE, 'cell': 'lstm'})
-  lstm = jit(lambda: other.init(KEY, TOKENS, train=False))()['params']
+  lstm = jax.jit(lambda: other.init(KEY, TOKENS, train=False))()['params']
   assert lstm['layer_0']['input']['kernel'].shape == (V, 4 * W)
   assert lstm['layer_1']['input']['bias'].tolist() == [0] * W + [1] * W + [0] * 2 * W
   assert 'bias' not in lstm['layer_0']['recurrent']
@@ -153,7 +153,7 @@ def test_gradients_are_those_of_the_plain_loop(cell, whole):
 
   def everything(function):
     energy = lambda *inputs: jnp.sum(jnp.sin(3 * function(cell, *inputs, keep)))  # noqa: E731
-    return jit(jax.value_and_grad(energy, argnums=(0, 1, 2)))(x, kernel, bias)
+    return jax.jit(jax.value_and_grad(energy, argnums=(0, 1, 2)))(x, kernel, bias)
 
   close(everything(recur), everything(plain), 1e-5)
 
@@ -165,7 +165,7 @@ def test_gradients_under_vmap_and_without_a_bias():
 
   def everything(function):
     energy = lambda x, k: jnp.sum(jnp.sin(function(cell, x, k, None, None)))  # noqa: E731
-    return jit(jax.vmap(jax.grad(energy, argnums=(0, 1))))(x, kernel)
+    return jax.jit(jax.vmap(jax.grad(energy, argnums=(0, 1))))(x, kernel)
 
   close(everything(recur), everything(plain), 1e-5)
 
@@ -191,10 +191,10 @@ def test_the_gradient_of_a_whole_network():
   def energy(params):
     return jnp.sin(model.apply({'params': params}, TOKENS, train=False, lengths=lengths)).sum()
 
-  gradient = jit(jax.grad(energy))(params)
+  gradient = jax.jit(jax.grad(energy))(params)
   rng = np.random.default_rng(3)
   direction = jax.tree.map(lambda p: jnp.asarray(rng.standard_normal(p.shape), p.dtype), params)
-  along = jit(lambda t: energy(jax.tree.map(lambda p, d: p + t * d, params, direction)))
+  along = jax.jit(lambda t: energy(jax.tree.map(lambda p, d: p + t * d, params, direction)))
   wanted = (along(1e-2) - along(-1e-2)) / 2e-2
   got = sum(jnp.vdot(g, d) for g, d in zip(*map(jax.tree.leaves, (gradient, direction))))
   np.testing.assert_allclose(got, wanted, rtol=1e-2)
@@ -208,7 +208,7 @@ def test_token_by_token_equals_all_at_once(cell):
   options = {**BASE, 'cell': cell, 'embedding': 3}
   params = random_params(options)
   model = RNN(**options)
-  step = jit(lambda *given: model.apply({'params': params}, *given, method='step'))
+  step = jax.jit(lambda *given: model.apply({'params': params}, *given, method='step'))
   carry, logits = model.apply({'params': params}, 3, T, method='start'), []
   for t in range(T):
     carry, behind = step(carry, TOKENS[:, t], t)
@@ -262,14 +262,14 @@ def test_bfloat16_is_of_the_products_alone(cell):
   assert 1e-6 < float(jnp.abs(got - wanted).max() / jnp.abs(wanted).max()) < 0.05
   model = RNN(**half)
   energy = lambda p: model.apply({'params': p}, TOKENS, train=False).sum()  # noqa: E731
-  gradient = jit(jax.grad(energy))(params)
+  gradient = jax.jit(jax.grad(energy))(params)
   assert {leaf.dtype.name for leaf in jax.tree.leaves(gradient)} == {'float32'}
 
 
 def test_dropout_is_of_training_and_by_key():
   options = {**BASE, 'dropout': 0.5}
   params, model = random_params(options), RNN(**options)
-  train = jit(
+  train = jax.jit(
     lambda key: model.apply({'params': params}, TOKENS, train=True, rngs={'dropout': key})
   )
   assert (run(options, params) == run(BASE, params)).all()

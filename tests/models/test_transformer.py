@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from errors import UserError
 from models.transformer import Transformer, stacked, unstacked
-from tests.programs import jit, once_per_options
+from tests.programs import once_per_options
 
 KEY = jax.random.key(0)
 V, C, L, T = 11, 16, 2, 6
@@ -45,7 +45,7 @@ def shapes_of(options):
 @once_per_options
 def program(options):
   model = Transformer(**options)
-  return jit(lambda p, *rows: model.apply({'params': p}, rows[0], False, *rows[1:]))
+  return jax.jit(lambda p, *rows: model.apply({'params': p}, rows[0], False, *rows[1:]))
 
 
 def random_params(options, scale=0.4, seed=0):
@@ -209,7 +209,7 @@ def test_names_and_shapes_of_the_parameters():
 
 def test_first_values_are_those_of_gpt_2():
   model = Transformer(**{**GPT, 'width': 64, 'tied': False, 'scan': True})
-  params = jit(lambda: model.init(KEY, TOKENS, train=False))()['params']
+  params = jax.jit(lambda: model.init(KEY, TOKENS, train=False))()['params']
   blocks = params['blocks']
   small = 0.02 / math.sqrt(2 * L)
   for leaf, deviation in [
@@ -241,7 +241,7 @@ def test_causality_by_gradients(options):
     changed = {**params, 'embedding': {'embedding': embedding}}
     return model.apply({'params': changed}, tokens, train=False)[0].sum(axis=-1)
 
-  sensitivity = jit(jax.jacrev(outputs))(params['embedding']['embedding'])
+  sensitivity = jax.jit(jax.jacrev(outputs))(params['embedding']['embedding'])
   moved = np.abs(np.asarray(sensitivity)).max(axis=-1)[:, :T] > 1e-6
   wanted = np.tril(np.ones((T, T), bool)) if options['causal'] else np.ones((T, T), bool)
   np.testing.assert_array_equal(moved, wanted)
@@ -265,7 +265,7 @@ def test_an_empty_row_is_finite_with_finite_gradients(train):
   model, params = Transformer(**options), random_params(options)
   given = dict(train=train, lengths=jnp.array([0, 3]), rngs={'dropout': KEY})
   total = lambda p: jnp.square(model.apply({'params': p}, TOKENS, **given)).sum()  # noqa: E731
-  for leaf in jax.tree.leaves(jit(jax.value_and_grad(total))(params)):
+  for leaf in jax.tree.leaves(jax.jit(jax.value_and_grad(total))(params)):
     assert bool(jnp.isfinite(leaf).all())
 
 
@@ -303,7 +303,7 @@ def gradients(options, params, rngs=None, train=False, **given):
     y = model.apply({'params': params}, TOKENS, train=train, rngs=rngs, **given)
     return jnp.sin(y).sum()
 
-  return jit(jax.value_and_grad(total))(params)
+  return jax.jit(jax.value_and_grad(total))(params)
 
 
 def test_scanned_equals_unrolled():
@@ -368,7 +368,7 @@ def test_token_by_token_equals_all_at_once(options, scan):
   params = random_params(options)
   model = Transformer(**{**options, 'scan': scan})
   variables = {'params': stacked(params) if scan else params}
-  step = jit(lambda carry, token, t: model.apply(variables, carry, token, t, method='step'))
+  step = jax.jit(lambda carry, token, t: model.apply(variables, carry, token, t, method='step'))
   # Room for more than is written, and what lies there must not be seen.
   carry = model.apply(variables, 2, T + 2, method='start')
   carry = jax.tree.map(lambda cache: cache + 100.0, carry)
@@ -401,7 +401,7 @@ def test_bfloat16_is_of_the_products_alone(options):
   model = Transformer(**half)
   carry = model.apply({'params': params}, 2, T, method='start')
   assert {leaf.dtype.name for leaf in jax.tree.leaves(carry)} == {'bfloat16'}
-  step = jit(lambda *given: model.apply({'params': params}, *given, method='step'))
+  step = jax.jit(lambda *given: model.apply({'params': params}, *given, method='step'))
   carry, logits = step(carry, TOKENS[:, 0], 0)
   assert {leaf.dtype.name for leaf in jax.tree.leaves(carry)} == {'bfloat16'}
   close(logits, got[:, 0], 0.02)
@@ -412,7 +412,7 @@ def test_dropout_is_of_training_and_by_key(scan):
   options = {**GPT, 'scan': scan, 'dropout': 0.5}
   params = random_params(options)
   model = Transformer(**options)
-  train = jit(
+  train = jax.jit(
     lambda key: model.apply({'params': params}, TOKENS, train=True, rngs={'dropout': key})
   )
   assert (run(options, params) == run({**options, 'dropout': 0.0}, params)).all()

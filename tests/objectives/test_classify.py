@@ -14,7 +14,9 @@ KEY = jax.random.key(0)
 
 
 def build(loss='softmax', classes=3, module=None, **options):
-  settings = dict(input='image', label_smoothing=0.0, class_weights=())
+  settings = dict(
+    input='image', label_smoothing=0.0, class_weights=(), views=dict(mirror=False, shift=0)
+  )
   return Classify(
     modules={'model': module or MLP(widths=(8,), activation='tanh')},
     loss=loss,
@@ -157,6 +159,34 @@ def test_the_explained_score_is_the_predicted_class_s():
   del attributions
 
 
+@pytest.mark.parametrize('loss', ['softmax', 'squared'])
+def test_views_average_the_outputs(loss):
+  objective, data = build(loss=loss, views=dict(mirror=True, shift=1)), batch()
+  variables = objective.init(KEY, data)
+  wide = np.pad(data['image'], ((0, 0), (1, 1), (1, 1), (0, 0)))
+  moved = [wide[:, d : d + 4, r : r + 4] for d, r in ((1, 1), (0, 1), (2, 1), (1, 0), (1, 2))]
+  outputs = [
+    objective.modules['model'].apply(variables['model'], jnp.asarray(view), train=False)
+    for view in (*moved, *(one[:, :, ::-1] for one in moved))
+  ]
+  outputs = jnp.mean(jnp.stack(outputs), axis=0)
+  said = objective.measure(variables, data, KEY)
+  if loss == 'squared':
+    assert set(said) == {'loss/views'}
+    wanted = (outputs[:, 0] - data['target']) ** 2
+  else:
+    np.testing.assert_array_equal(said['accuracy/views'], np.argmax(outputs, -1) == data['label'])
+    wanted = cross_entropy(outputs, jax.nn.one_hot(data['label'], 3))
+  np.testing.assert_allclose(said['loss/views'], wanted, rtol=1e-5)
+  assert build().measure(variables, data, KEY) == {}
+
+
+def test_a_shift_as_large_as_the_image_is_refused():
+  objective, data = build(views=dict(mirror=False, shift=4)), batch()
+  with pytest.raises(UserError, match='shifted by 4 pixels shows nothing of images of 4 × 4'):
+    objective.measure(objective.init(KEY, data), data, KEY)
+
+
 @pytest.mark.parametrize(
   ('options', 'message'),
   [
@@ -167,6 +197,9 @@ def test_the_explained_score_is_the_predicted_class_s():
     (dict(label_smoothing=1.0), 'label_smoothing=1.0 must be from 0 to below 1'),
     (dict(class_weights=(1.0, 2.0)), 'has 2 entries, the data 3 classes'),
     (dict(class_weights=(1.0, 2.0, -1.0)), 'must be 0 or more'),
+    (dict(views=dict(mirror=False, shift=-1)), 'must hold mirror and shift'),
+    (dict(views=dict(flip=True, shift=1)), 'must hold mirror and shift'),
+    (dict(views=dict(mirror=True, shift=0), input='inputs'), 'the model sees "inputs"'),
   ],
 )
 def test_what_cannot_be(options, message):
