@@ -84,28 +84,6 @@ def crop(image: jax.Array, down: jax.Array, right: jax.Array, pixels: int) -> ja
   return jax.lax.dynamic_slice(padded, (down, right, 0), image.shape)
 
 
-def views_of(images: jax.Array, *, mirror: bool, shift: int) -> jax.Array:
-  """Returns the images [B, H, W, C] as a model may look at them when tested, [V, B, H, W, C].
-
-  Args:
-    images: any floats; 0 is the border.
-    mirror: whether each view is there mirrored left to right too.
-    shift: pixels to move up, down, left and right, four more views; 0 is none.
-
-  Raises:
-    UserError: the shift is as large as the image.
-  """
-  if shift >= min(images.shape[1:3]):
-    raise errors.UserError(
-      f'a view shifted by {shift} pixels shows nothing of images of {images.shape[1]} × '
-      f'{images.shape[2]}; choose a smaller shift.'
-    )
-  places = [(0, 0), (shift, 0), (-shift, 0), (0, shift), (0, -shift)] if shift else [(0, 0)]
-  cut = jax.vmap(crop, (0, None, None, None))
-  views = jnp.stack([cut(images, shift + down, shift + right, shift) for down, right in places])
-  return jnp.concatenate([views, views[..., ::-1, :]]) if mirror else views
-
-
 def random_flip(image: jax.Array, key: jax.Array) -> jax.Array:
   """Returns the image [H, W, C], or with probability a half its mirror image left to right."""
   return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)

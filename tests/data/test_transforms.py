@@ -171,17 +171,3 @@ def test_augmentation_of_a_table_is_refused():
   assert transforms.prepare(table, KEY, OFF).keys() == {'inputs'}
   with pytest.raises(errors.UserError, match='flip is for images'):
     transforms.prepare(table, KEY, {**OFF, 'flip': True})
-
-
-def test_views_are_moved_and_mirrored():
-  images = jnp.stack([IMAGE, 2 * IMAGE])
-  views = transforms.views_of(images, mirror=True, shift=1)
-  assert views.shape == (10, 2, 3, 4, 1)
-  expected = np.zeros((5, 3, 4))
-  plain = np.asarray(IMAGE[..., 0])
-  expected[0] = plain
-  expected[1, :2], expected[2, 1:] = plain[1:], plain[:2]
-  expected[3, :, :3], expected[4, :, 1:] = plain[:, 1:], plain[:, :3]
-  np.testing.assert_array_equal(views[:5, 0, ..., 0], expected)
-  np.testing.assert_array_equal(views[5:, 1, ..., 0], 2 * expected[..., ::-1])
-  assert transforms.views_of(images, mirror=False, shift=0).shape == (1, 2, 3, 4, 1)
