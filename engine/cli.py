@@ -1,6 +1,8 @@
 """What the root scripts share: strict flags, and errors as one sentence with exit code 2."""
 
 import os
+import select
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +22,8 @@ def launch(
 
   `lost` is what a person who stops it with Ctrl-C is told.
 
-  UserError and bad flags end in one sentence and code 2; anything else keeps its traceback.
+  UserError and bad flags end in one sentence and code 2, a pipe that nobody reads any more in one
+  and that of its signal; anything else keeps its traceback.
   """
   try:
     overridden = _parse(argv)
@@ -38,6 +41,20 @@ def launch(
   except KeyboardInterrupt:
     print(f'\nstopped; {lost}', file=sys.stderr)
     sys.exit(130)
+  except BrokenPipeError:
+    if not _reader_left():
+      raise
+    # As `head` leaves it; nothing more can be said there, not even at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    print('stopped, for what read the output has ended', file=sys.stderr)
+    sys.exit(128 + signal.SIGPIPE)
+
+
+def _reader_left() -> bool:
+  """Whether standard output is a pipe that nobody reads any more."""
+  watch = select.poll()
+  watch.register(sys.stdout.fileno(), 0)
+  return any(event & select.POLLERR for _, event in watch.poll(0))
 
 
 def _parse(argv: Sequence[str]) -> list[str]:

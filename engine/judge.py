@@ -64,7 +64,6 @@ def judge(
     'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
     'seconds': round(seconds, 1),
   }
-  _print(figures)
   written = {
     **as_json(figures),
     'tables': tables,
@@ -76,6 +75,7 @@ def judge(
       write_png(Path(out).with_name(f'{name}.png'), picture)
   except OSError as error:
     raise UserError(f'cannot write {out} ({error.strerror}); choose another --out') from error
+  _print(figures)
   drawn = [str(Path(out).with_name(f'{name}.png')) for name in pictures]
   print(f'written  {", ".join([out, *drawn])} ({seconds:.0f} s)')
 

@@ -2,12 +2,15 @@
 
 import json
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests import runs
+from tests.conftest import ROOT
 
 GAN = '--config=configs/gan.py'
 
@@ -210,3 +213,27 @@ def test_streamed_and_resident_train_alike(tmp_path, script):
   for name in first:
     if first[name].dtype.kind == 'f':
       np.testing.assert_allclose(first[name], second[name], atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize(
+  'fault, code', [('print("x" * 99, flush=True)', 141), ('raise BrokenPipeError', 1)]
+)
+def test_only_a_reader_that_ends_is_no_bug(fault, code):
+  """`python evaluate.py … | head -1`; other broken pipes keep their traceback."""
+  program = f"""
+from engine import cli
+def main():
+  for _ in range(10_000):
+    {fault}
+cli.launch(main, ['script'])
+"""
+  reader = subprocess.PIPE if code == 141 else subprocess.DEVNULL
+  process = subprocess.Popen(
+    [sys.executable, '-c', program], cwd=ROOT, stdout=reader, stderr=subprocess.PIPE, text=True
+  )
+  if code == 141:
+    process.stdout.close()
+  said = process.stderr.read()
+  assert process.wait(60) == code, said
+  assert ('Traceback' in said) == (code == 1)
+  assert ('what read the output has ended' in said) == (code == 141)
