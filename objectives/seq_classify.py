@@ -1,6 +1,7 @@
 """Classification of whole texts, or regression of a number that goes with each."""
 
 import dataclasses
+from collections.abc import Mapping
 
 from errors import UserError
 from objectives.base import Batch, Variables
@@ -13,11 +14,15 @@ class SeqClassify(Classify):
 
   Attributes:
     input: always `tokens`.
+    views: of images; texts have one.
     pool: what the module reads the outputs from: the `first` token (BERT's class token), the `last`
       real one, or the `mean` of the real ones.
   """
 
   input: str = dataclasses.field(init=False, default='tokens')
+  views: Mapping[str, int] = dataclasses.field(
+    init=False, default_factory=lambda: {'mirror': False, 'shift': 0}
+  )
   pool: str
 
   def __post_init__(self):
