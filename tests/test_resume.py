@@ -28,7 +28,7 @@ def checkpoint_begun(workdir, step):
 
 @pytest.fixture(scope='module')
 def family(tmp_path_factory):
-  """(arguments, folder of an uninterrupted run): two players, and averages that no optimizer moves."""
+  """(arguments, folder of an uninterrupted run): two players, and running statistics."""
   workdir = tmp_path_factory.mktemp('dcgan') / 'whole'
   runs.train(*arguments(runs.SMALL_DCGAN, workdir))
   return runs.SMALL_DCGAN, workdir
