@@ -5,7 +5,8 @@
 
 A projection discriminator, and batch normalisation with a scale and a bias for each label. Measured
 as `cgan.py` is.
-After 600 steps its digits do not follow the label yet (docs/results.md); not tuned.
+2,000 steps reach a classification accuracy score of 0.874 and eval/fd_pixels14 0.90 on mnist5k
+(docs/results.md).
 """
 
 from ml_collections import ConfigDict
