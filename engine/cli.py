@@ -46,7 +46,7 @@ def launch(
       raise
     # As `head` leaves it; nothing more can be said there, not even at exit.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    print('stopped, for what read the output has ended', file=sys.stderr)
+    print('stopped: the program that read the output has ended', file=sys.stderr)
     sys.exit(128 + signal.SIGPIPE)
 
 

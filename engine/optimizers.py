@@ -51,7 +51,7 @@ def muon(
       more.
     adam_factor: Nadam's learning rate as a multiple of this one.
   """
-  chosen = _paths_with(matrices, 'matrices')
+  chosen = _paths_with(matrices, 'config.optimizer.PLAYER.matrices')
 
   def dimensions(params: Any) -> Any:
     return jax.tree.map(lambda w, yes: _as_matrix(w.ndim) if yes else None, params, chosen(params))

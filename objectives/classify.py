@@ -94,6 +94,8 @@ class Classify:
         f'config.objective.loss={self.loss} learns a "{wanted}", and the data has only '
         f'{", ".join(sorted(batch))}; choose another loss or other data'
       )
+    if any(self.views.values()):
+      views_of(batch['image'][:1], **self.views)  # refuses before the training what `measure` would
     return {'model': self.modules['model'].init(key, batch[self.input][:1], train=False)}
 
   def evaluate(self, variables: Variables, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:

@@ -1,7 +1,7 @@
 """Flags parsed, caches of the session's own, and a way to run the root scripts.
 
 Programs are compiled fast rather than well, and once for all workers and scripts: in tests arrays
-are tiny and programs many. Without these settings the suite takes three times as long.
+are tiny and programs many. Without these settings the suite takes nearly twice as long.
 """
 
 import os

@@ -236,4 +236,4 @@ cli.launch(main, ['script'])
   said = process.stderr.read()
   assert process.wait(60) == code, said
   assert ('Traceback' in said) == (code == 1)
-  assert ('what read the output has ended' in said) == (code == 141)
+  assert ('that read the output has ended' in said) == (code == 141)

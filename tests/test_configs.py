@@ -51,8 +51,6 @@ TEXT = {
   'bert_classify': '',
 }
 CONFIGS.remove('finetune')
-# Compiled to run once.
-HURRIED = {'xla_backend_optimization_level': 0}
 
 
 @functools.cache
@@ -139,13 +137,13 @@ def test_one_step_moves_every_player(name, data):
     section.schedule.warmup = 0  # it starts at a rate of 0
   session.check_sections(config)
   objective = session.build_objective(config, description)
-  state = jax.jit(session.open_session(config, description).make_state, compiler_options=HURRIED)()
+  state = jax.jit(session.open_session(config, description).make_state)()
   step = make_step(
     objective, session.build_optimizers(config, objective, 10), to_plain(config.ema), 1, 4
   )
   rows = examples_per_step(objective, 4)
   batch = prepare(batch_of(description, rows), state.key, to_plain(config.data.augment))
-  after, metrics = jax.jit(step, compiler_options=HURRIED)(state, batch)
+  after, metrics = jax.jit(step)(state, batch)
   for player in objective.players:
     assert np.isfinite(metrics[f'{player.name}/loss'])
     for module in player.moves:
@@ -154,7 +152,7 @@ def test_one_step_moves_every_player(name, data):
   if objective.sample is None:
     return
   variables = {m: {'params': p, **after.mutable[m]} for m, p in after.params.items()}
-  draw = jax.jit(lambda v, key: objective.sample(v, key, 3), compiler_options=HURRIED)
+  draw = jax.jit(lambda v, key: objective.sample(v, key, 3))
   images = draw(variables, state.key)
   if name in TEXT:
     assert images.shape[0] == 3 and images.dtype == jnp.int32

@@ -16,7 +16,6 @@ from objectives.vqvae import VQVAE, over_each_other
 
 SHAPE, CODES = (8, 8, 1), 16
 # Everything runs a few times only: compiling it well would cost more than it saves.
-compiled = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
 
 
 def objective(codes=CODES, **options):
@@ -51,10 +50,10 @@ def split(variables):
 
 @functools.cache
 def fresh():
-  return split(compiled(objective().init)(jax.random.key(0), batch()))
+  return split(jax.jit(objective().init)(jax.random.key(0), batch()))
 
 
-@compiled
+@jax.jit
 def gradients(params, mutable, rows, key):
   """(gradient by module, Aux) of the player's loss, compiled once for all tests."""
   player = objective().players[0]
@@ -65,10 +64,10 @@ def gradients(params, mutable, rows, key):
   return jax.grad(loss, has_aux=True)({m: params[m] for m in player.moves})
 
 
-evaluate = compiled(objective().evaluate)
-sample = compiled(objective().sample, static_argnums=2)
-nearest = compiled(quantization.nearest)
-followed = compiled(quantization.followed)
+evaluate = jax.jit(objective().evaluate)
+sample = jax.jit(objective().sample, static_argnums=2)
+nearest = jax.jit(quantization.nearest)
+followed = jax.jit(quantization.followed)
 
 
 def encoded(params):
@@ -79,7 +78,7 @@ def decoded(params, codes):
   return objective().modules['decoder'].apply({'params': params}, codes, train=False)
 
 
-encode, decode = compiled(encoded), compiled(decoded)
+encode, decode = jax.jit(encoded), jax.jit(decoded)
 
 
 class Trained:
@@ -91,7 +90,7 @@ class Trained:
     moves, self.history = objective().players[0].moves, []
     state = optimizer.init({m: self.params[m] for m in moves})
 
-    @compiled
+    @jax.jit
     def update(moved, found, state):
       updates, state = optimizer.update(found, state)
       return optax.apply_updates(moved, updates), state
@@ -145,8 +144,8 @@ def test_the_encoder_s_gradient_is_the_decoder_s_at_the_codes_and_commitment(tra
     outputs = decoded(params['decoder'], q)
     return -objective()._likelihood.log_prob(images, outputs).mean()
 
-  at_codes = compiled(jax.grad(rebuilt))(codes) + 0.25 * 2 * (z - codes) / images.shape[0]
-  expected = compiled(lambda p, g: jax.vjp(encoded, p)[1](g)[0])(params['encoder'], at_codes)
+  at_codes = jax.jit(jax.grad(rebuilt))(codes) + 0.25 * 2 * (z - codes) / images.shape[0]
+  expected = jax.jit(lambda p, g: jax.vjp(encoded, p)[1](g)[0])(params['encoder'], at_codes)
   assert optax.global_norm(expected) > 1e-2
   for a, b in zip(jax.tree.leaves(found['encoder']), jax.tree.leaves(expected)):
     np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
@@ -204,7 +203,7 @@ def test_microbatches_pass_the_codebook_along(trained):
     return value, Aux(aux.metrics, {**mutable, **aux.mutable})
 
   gradient = jax.grad(loss, has_aux=True)
-  _, aux = compiled(lambda mutable: _accumulated(gradient, moved, mutable, batch(), 2))(mutable)
+  _, aux = jax.jit(lambda mutable: _accumulated(gradient, moved, mutable, batch(), 2))(mutable)
   features = encode(trained.params['encoder'])
   for piece in (features[::2], features[1::2]):
     book = followed(book, piece, nearest(piece, book.embedding), 0.9)
@@ -243,7 +242,7 @@ def test_samples_follow_the_marginals_and_a_longer_draw_begins_alike(trained):
 
 def test_reconstructions_stand_under_their_originals(trained):
   drawing = objective().drawings['reconstruct']
-  picture = compiled(drawing.draw, static_argnums=3)(
+  picture = jax.jit(drawing.draw, static_argnums=3)(
     trained.variables, batch(), jax.random.key(0), 5
   )
   assert picture.shape == (2, 5, *SHAPE)
