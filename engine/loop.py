@@ -215,6 +215,10 @@ class _Trainer:
   def _is_event(self, step: int) -> bool:
     return step >= self.options.steps or any(step % every == 0 for every in self._intervals)
 
+  def _is_logged(self, step: int) -> bool:
+    intervals = self.options.log_every, self.options.evaluate_every
+    return step >= self.options.steps or any(step % every == 0 for every in intervals)
+
   def _read(self, step: int, number: int, rows: jax.Array, started: float) -> None:
     """Waits for one dispatch's metrics, and moves the bar."""
     rows = np.asarray(jax.device_get(rows))[:number]
@@ -229,7 +233,8 @@ class _Trainer:
       self._timed_steps += number
       self._timed_seconds += seconds
     self._speed = number / seconds
-    self.report.progress(step, self._pace(), dict(zip(self.program.names, rows[-1])))
+    if not self._is_logged(step):
+      self.report.progress(step, self._pace(), dict(zip(self.program.names, rows[-1])))
 
   def _pace(self) -> float | None:
     """Steps per second since the last log line; None before the second dispatch."""

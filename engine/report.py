@@ -39,7 +39,7 @@ class Report:
     self._bar = _Bar(first_step, last_step) if sys.stdout.isatty() else _Plain(last_step)
 
   def progress(self, step: int, speed: float | None, metrics: Mapping[str, float]) -> None:
-    """Moves the bar; nothing is written."""
+    """Moves the bar, at steps that `scalars` does not tell of; nothing is written."""
     if self._visible:
       self._bar.move(step, speed, metrics)
 
@@ -180,21 +180,27 @@ def _clock(seconds: float) -> str:
 
 
 class _Plain:
-  """Lines, for a log file or a pipe."""
+  """Lines, for a log file or a pipe: those of the log, and one of progress where none comes."""
+
+  # Seconds without a line until a dispatch that is done is one.
+  PAUSE = 60.0
 
   def __init__(self, last_step: int):
     self._last_step = last_step
+    self._said = time.monotonic()
 
   def move(self, step: int, speed: float | None, metrics: Mapping[str, float]) -> None:
-    pass
+    if time.monotonic() - self._said >= self.PAUSE:
+      self.log(step, speed, metrics)
 
   def log(self, step: int, speed: float | None, metrics: Mapping[str, float]) -> None:
     pace = ''
     if speed:
       pace = f'  {_number(speed)} steps/s  ETA {_clock((self._last_step - step) / speed)}'
-    print(f'step {step}/{self._last_step}{pace}  {_losses(metrics)}', flush=True)
+    self.say(f'step {step}/{self._last_step}{pace}  {_losses(metrics)}')
 
   def say(self, line: str) -> None:
+    self._said = time.monotonic()
     print(line, flush=True)
 
   def close(self) -> None:
@@ -228,6 +234,8 @@ class _Bar:
     self._progress.update(self._task, completed=step, pace=pace, losses=_losses(metrics))
 
   def log(self, step: int, speed: float | None, metrics: Mapping[str, float]) -> None:
+    training = {k: v for k, v in metrics.items() if not k.startswith('eval/')}
+    self.move(step, speed, training)
     if any(name.startswith('eval/') for name in metrics):
       self.say(f'step {step}  {_losses(metrics)}')
 

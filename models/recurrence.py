@@ -65,8 +65,10 @@ def _elman(function: Callable[[Array], Array], slope: Callable[[Array], Array]) 
 
 
 def _lstm_forward(x: Array, r: Array, states: States) -> tuple[States, Any]:
-  i, f, g, o = jnp.split(x + r, 4, axis=-1)
-  i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
+  # One tanh over all gates: σ(z) = ½ + ½·tanh(z/2). Each by its own function, XLA:CPU computes them
+  # again for c and for h.
+  half = jnp.repeat(jnp.asarray([0.5, 0.5, 1.0, 0.5]), x.shape[-1] // 4)
+  i, f, g, o = jnp.split(jnp.tanh((x + r) * half) * half + (1 - half), 4, axis=-1)
   c = f * states[1] + i * g
   return (o * jnp.tanh(c), c), (i, f, g, o)
 

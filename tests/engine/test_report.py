@@ -1,4 +1,5 @@
 import json
+import time
 
 import numpy as np
 from PIL import Image
@@ -25,6 +26,23 @@ def test_a_line_has_the_named_fields(tmp_path, capsys):
   assert lines[0]['wall_time'] > 1.7e9 and 'steps_per_second' not in lines[1]
   assert 'step 10/40  2.5 steps/s  ETA 0:12  generator/loss 1.25' in capsys.readouterr().out
   assert list(tmp_path.glob('events.out.tfevents.*'))
+
+
+def test_a_log_file_hears_of_slow_steps(tmp_path, capsys, monkeypatch):
+  now = [0.0]
+  monkeypatch.setattr(time, 'monotonic', lambda: now[0])
+  report = Report(str(tmp_path), 0, 40, visible=True)
+  for step in range(1, 14):
+    now[0] += 12.0
+    report.progress(step, 1 / 12, {'model/loss': step / 2})
+    if step == 6:
+      report.scalars(step, 1 / 12, {'model/loss': 1.75})
+  report.close()
+  assert capsys.readouterr().out.splitlines() == [
+    'step 5/40  0.0833 steps/s  ETA 7:00  model/loss 2.5',
+    'step 6/40  0.0833 steps/s  ETA 6:48  model/loss 1.75',
+    'step 11/40  0.0833 steps/s  ETA 5:48  model/loss 5.5',
+  ]
 
 
 def test_an_invisible_report_writes_nothing(tmp_path):
