@@ -330,20 +330,23 @@ class _Trainer:
     speed = number / seconds
     self._shown = speed if self._speed else None
     self._speed = speed
-    self.report.progress(step, self._shown, self._named(rows[-1].mean(axis=0)))
+    metrics = self._named(rows[-1].mean(axis=0))
+    self.report.progress(step, self._shown, metrics, self._is_logged(step))
 
   def _events(self, step: int, state: State) -> None:
     """Log, save: whatever is due at `step`."""
-    last = step >= self.options.steps
-    if step % self.options.log_every == 0 or last:
+    if self._is_logged(step):
       means = np.concatenate(self._rows).astype(np.float64).mean(axis=0)
       figures = self._named(means.mean(axis=0))
       for fold, mean in enumerate(means):
         figures.update({f'{name}/fold_{fold}': v for name, v in self._named(mean).items()})
       self.report.scalars(step, self._shown, figures)
       self._rows = []
-    if step % self.checkpoints.every == 0 or last:
+    if step % self.checkpoints.every == 0 or step >= self.options.steps:
       self._save(step, state)
+
+  def _is_logged(self, step: int) -> bool:
+    return step >= self.options.steps or step % self.options.log_every == 0
 
   def _named(self, row: np.ndarray) -> dict[str, float]:
     return dict(zip(self.program.names, row))

@@ -233,8 +233,8 @@ class _Trainer:
       self._timed_steps += number
       self._timed_seconds += seconds
     self._speed = number / seconds
-    if not self._is_logged(step):
-      self.report.progress(step, self._pace(), dict(zip(self.program.names, rows[-1])))
+    metrics = dict(zip(self.program.names, rows[-1]))
+    self.report.progress(step, self._pace(), metrics, self._is_logged(step))
 
   def _pace(self) -> float | None:
     """Steps per second since the last log line; None before the second dispatch."""

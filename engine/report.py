@@ -38,10 +38,12 @@ class Report:
     self._events = None
     self._bar = _Bar(first_step, last_step) if sys.stdout.isatty() else _Plain(last_step)
 
-  def progress(self, step: int, speed: float | None, metrics: Mapping[str, float]) -> None:
-    """Moves the bar, at steps that `scalars` does not tell of; nothing is written."""
+  def progress(
+    self, step: int, speed: float | None, metrics: Mapping[str, float], logged: bool
+  ) -> None:
+    """Moves the bar; nothing is written. `logged`: `scalars` is about to tell of this step."""
     if self._visible:
-      self._bar.move(step, speed, metrics)
+      self._bar.move(step, speed, metrics, logged)
 
   def scalars(self, step: int, speed: float | None, metrics: Mapping[str, float]) -> None:
     """One line of metrics.jsonl and TensorBoard's scalars; `speed` in steps/s, None if none."""
@@ -189,8 +191,10 @@ class _Plain:
     self._last_step = last_step
     self._said = time.monotonic()
 
-  def move(self, step: int, speed: float | None, metrics: Mapping[str, float]) -> None:
-    if time.monotonic() - self._said >= self.PAUSE:
+  def move(
+    self, step: int, speed: float | None, metrics: Mapping[str, float], logged: bool
+  ) -> None:
+    if not logged and time.monotonic() - self._said >= self.PAUSE:
       self.log(step, speed, metrics)
 
   def log(self, step: int, speed: float | None, metrics: Mapping[str, float]) -> None:
@@ -227,15 +231,16 @@ class _Bar:
     )
     self._progress.start()
 
-  def move(self, step: int, speed: float | None, metrics: Mapping[str, float]) -> None:
+  def move(
+    self, step: int, speed: float | None, metrics: Mapping[str, float], logged: bool
+  ) -> None:
+    del logged
     if speed is None:
       return
     pace = f'{_number(speed)} steps/s, {_clock((self._last_step - step) / speed)} left'
     self._progress.update(self._task, completed=step, pace=pace, losses=_losses(metrics))
 
   def log(self, step: int, speed: float | None, metrics: Mapping[str, float]) -> None:
-    training = {k: v for k, v in metrics.items() if not k.startswith('eval/')}
-    self.move(step, speed, training)
     if any(name.startswith('eval/') for name in metrics):
       self.say(f'step {step}  {_losses(metrics)}')
 
