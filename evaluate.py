@@ -4,7 +4,7 @@ import sys
 
 from absl import flags
 
-from engine import cli
+from commands import cli
 from errors import UserError
 
 flags.DEFINE_string('workdir', None, "The run's folder, as train.py left it.")
@@ -23,10 +23,11 @@ def main() -> None:
   values = flags.FLAGS
   if not values.workdir:
     raise UserError('give --workdir, e.g. python evaluate.py --workdir=runs/vae')
-  from engine import judge
+
+  from commands import evaluate_run
 
   out = values.out or f'{values.workdir}/metrics.json'
-  judge.judge(values.workdir, values.checkpoint, values.split, values.seed, out, sys.argv)
+  evaluate_run.judge(values.workdir, values.checkpoint, values.split, values.seed, out, sys.argv)
 
 
 if __name__ == '__main__':

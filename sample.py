@@ -10,7 +10,7 @@ from typing import Any
 
 from absl import flags
 
-from engine import cli
+from commands import cli
 from errors import UserError
 
 flags.DEFINE_string('workdir', None, "The run's folder, as train.py left it.")
@@ -60,9 +60,9 @@ def main() -> None:
     raise UserError('give --workdir, e.g. python sample.py --workdir=runs/gan')
   conditions = {} if values.label is None else {'label': values.label}
   if values.out and not Path(values.out).suffix:
-    from engine import synthesise
+    from commands import export_dataset
 
-    synthesise.synthesise(
+    export_dataset.synthesise(
       values.workdir,
       values.checkpoint,
       values.kind,
@@ -74,19 +74,19 @@ def main() -> None:
     return
   if values.out and Path(values.out).suffix not in _ENDINGS:
     raise UserError(f'--out={values.out} must end in one of {", ".join(_ENDINGS)}, or in nothing')
-  from engine import draw
+  from commands import render_samples
   from engine.restore import restore_run
 
   restored = restore_run(values.workdir, values.checkpoint)
   given = [name for name in _OF_TEXT if getattr(values, name) is not None]
-  if values.kind == draw.PRIOR and hasattr(restored.session.objective, 'writing'):
+  if values.kind == render_samples.PRIOR and hasattr(restored.session.objective, 'writing'):
     _write(restored)
     return
   if given:
     raise UserError(f'--{given[0]} is for language models; {values.workdir} is a run of another')
-  name = 'samples' if values.kind == draw.PRIOR else values.kind
+  name = 'samples' if values.kind == render_samples.PRIOR else values.kind
   out = values.out or f'{values.workdir}/{name}.png'
-  draw.draw(
+  render_samples.draw(
     restored,
     values.workdir,
     values.kind,
@@ -99,18 +99,20 @@ def main() -> None:
 
 
 def _write(restored: Any) -> None:
-  from engine import write
+  from commands import generate_text
 
   values = flags.FLAGS
   if values.label is not None:
     raise UserError('this model was trained without a label, so there is none to ask for')
   chosen = {name: getattr(values, name) for name in _OF_TEXT}
-  wish = write.Wish(
-    **{name: write.USUAL[name] if value is None else value for name, value in chosen.items()},
+  wish = generate_text.Wish(
+    **{
+      name: generate_text.USUAL[name] if value is None else value for name, value in chosen.items()
+    },
     num=1 if values.num is None else values.num,
     seed=values.seed,
   )
-  write.write(restored, wish, values.workdir, values.out)
+  generate_text.write(restored, wish, values.workdir, values.out)
 
 
 if __name__ == '__main__':

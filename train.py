@@ -4,7 +4,7 @@ import sys
 
 from absl import flags
 
-from engine import cli
+from commands import cli
 from errors import UserError
 
 cli.define_config_flag()

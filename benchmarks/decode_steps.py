@@ -11,7 +11,7 @@ import sys
 from absl import flags
 
 from benchmarks.peers import protocol
-from engine import cli
+from commands import cli
 
 cli.define_config_flag()
 flags.DEFINE_integer('num', 1, 'Texts written at once.')

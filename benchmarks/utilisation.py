@@ -12,7 +12,7 @@ import sys
 
 from absl import flags
 
-from engine import cli
+from commands import cli
 
 cli.define_config_flag()
 flags.DEFINE_integer('steps', 100, 'Steps of a repeat.')

@@ -12,7 +12,7 @@ from engine.state import variables_for_sampling
 class Writer:
   """Draws `num` texts of `length` tokens on demand, from parameters as they are initialised.
 
-  The programs are those of `engine/write.py`; each text is written in one piece.
+  The programs are those of `commands/generate_text.py`; each text is written in one piece.
   """
 
   def __init__(self, config: ConfigDict, num: int, length: int):

@@ -9,10 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 
 import errors
-from data import folders, prepare, prepared
+from data import folders
 from data.folders import cache_dir
 from data.selection import Joined, OfClasses
 from data.spec import Feature, Spec
+from data.tfds import catalog, preparation
 
 __all__ = ['Examples', 'Source', 'Spec', 'cache_dir', 'open_source']
 
@@ -53,7 +54,7 @@ class Source:
     stamp: changes when the data set is prepared again.
   """
 
-  def __init__(self, name: str, split: str, folder: prepared.Prepared, columns: Sequence[str] = ()):
+  def __init__(self, name: str, split: str, folder: catalog.Prepared, columns: Sequence[str] = ()):
     self._folder = folder
     self._split = split
     self._records = None
@@ -214,7 +215,7 @@ def open_source(
 
   Args:
     name: a prepared TFDS data set ('fashion_mnist', 'dataset/config', 'dataset:1.0.0') or the name
-      of a builder in data/builders; several joined by '+' follow one another.
+      of a builder in data/tfds/builders; several joined by '+' follow one another.
     split: a TFDS split, e.g. 'train', 'test', 'train[90%:]'; of several data sets the same one of
       each, or one for each with '|' between them, 'train[:500]|train'.
     data_dir: the TFDS folder to look in first; '' means $TFDS_DATA_DIR or ~/tensorflow_datasets.
@@ -238,10 +239,10 @@ def open_source(
 
 
 def _open_one(name: str, split: str, data_dir: str, columns: Sequence[str]) -> Source:
-  found = prepared.find(name, folders.roots(data_dir))
+  found = catalog.find(name, folders.roots(data_dir))
   if found is None:
     _prepare(name, data_dir)
-    found = prepared.find(name, folders.roots(data_dir))
+    found = catalog.find(name, folders.roots(data_dir))
   if found is None:
     raise errors.UserError(
       f'Data set "{name}" was prepared, but in another version: leave ":version" away.'
@@ -250,18 +251,18 @@ def _open_one(name: str, split: str, data_dir: str, columns: Sequence[str]) -> S
 
 
 def _prepare(name: str, data_dir: str) -> None:
-  base, _, _ = prepared.split_name(name)
+  base, _, _ = catalog.split_name(name)
   roots = folders.roots(data_dir)
-  if base not in prepare.builders():
-    known = [*prepare.builders(), *prepared.names(roots)]
+  if base not in preparation.builders():
+    known = [*preparation.builders(), *catalog.names(roots)]
     raise errors.UserError(
       f'There is no data set "{name}"{errors.nearest(name, known)} in {roots[0]} or {roots[1]}; '
       f'known are {", ".join(dict.fromkeys(known))}: prepare it with TFDS in the format '
-      f'{prepared.FORMAT}, or write data/builders/{base}.py.'
+      f'{catalog.FORMAT}, or write data/tfds/builders/{base}.py.'
     )
   root = folders.writable_root(data_dir)
   searched = dict.fromkeys((root, *roots))
-  prepare.prepare(name, root, [folder / 'downloads' for folder in searched])
+  preparation.prepare(name, root, [folder / 'downloads' for folder in searched])
 
 
 @contextlib.contextmanager

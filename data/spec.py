@@ -21,7 +21,7 @@ class Spec(NamedTuple):
       the labels are not classes or not there.
     identity: a hexadecimal key that differs where the examples differ.
     class_names: of the labels or kinds, in order; numbers where the data set names none.
-    tokenizer: of text, the JSON of `data.tokenization.from_json`; '' for other data.
+    tokenizer: of text, the JSON of `data.text.tokenization.from_json`; '' for other data.
   """
 
   name: str

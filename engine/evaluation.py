@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from data import arrays
-from data.in_order import in_order
+from data.eval_batches import in_order
 from data.source import Examples
 from data.transforms import prepare
 from engine import runtime

@@ -23,7 +23,7 @@ from data.resident import Resident
 from data.selection import fold_bounds
 from data.source import Examples
 from data.transforms import prepare
-from engine import describe, runtime
+from engine import runtime, summaries
 from engine.build import call, to_plain
 from engine.checkpoint import Checkpoints
 from engine.interrupts import Interrupts
@@ -230,7 +230,7 @@ def train(lanes: Lanes, workdir: str) -> tuple[State, int]:
     if start >= steps:
       print(f'complete step {start} of {steps} of all folds in {workdir}', flush=True)
       return state, start
-    print(f'modules  {describe.modules(session.abstract)} in each fold', flush=True)
+    print(f'modules  {summaries.modules(session.abstract)} in each fold', flush=True)
     if start:
       print(f'resumed  from step {start} of {steps} in {workdir}', flush=True)
     report = Report(workdir, start, steps, visible=True)

@@ -11,10 +11,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from data import tokenization
 from data.feed import Feed
 from data.resident import Resident
-from engine import describe, evaluation, run, runtime
+from data.text import tokenization
+from engine import evaluation, run, runtime, summaries
 from engine.build import call, to_plain
 from engine.checkpoint import Checkpoints
 from engine.interrupts import Interrupts
@@ -49,7 +49,7 @@ def train(config: ConfigDict, workdir: str) -> None:
     if first:
       print(f'{what:9}{line}', flush=True)
 
-  say('devices', describe.devices(session.mesh))
+  say('devices', summaries.devices(session.mesh))
   with ExitStack() as stack:
     if first:
       stack.enter_context(run.only_writer(workdir))
@@ -64,8 +64,8 @@ def train(config: ConfigDict, workdir: str) -> None:
       return
     feed = open_feed(session, start)
     stack.callback(feed.close)
-    say('data', describe.data(session.spec, isinstance(feed, Resident)))
-    say('modules', describe.modules(session.abstract))
+    say('data', summaries.data(session.spec, isinstance(feed, Resident)))
+    say('modules', summaries.modules(session.abstract))
     if start:
       say('resumed', f'from step {start} of {steps} in {workdir}')
     report = Report(workdir, start, steps, visible=first)

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from data import feed, text, tokenization
+from data import feed
 from data.feed import Feed
 from data.selection import Fold
 from data.source import Examples, Spec, open_source
+from data.text import options, tokenization
 from engine import optimizers, sharding
 from engine.build import build, call, to_plain
 from engine.init_rules import IsFrozen, is_frozen
@@ -79,7 +80,7 @@ class Data(NamedTuple):
     data_dir: where prepared data sets lie; '' means $TFDS_DATA_DIR or ~/tensorflow_datasets.
     resident_mb: MiB up to which a decoded split lives on the devices; larger ones are streamed.
     workers: reading processes of a streamed split; 0 reads with threads.
-    text: see `data.text.Text`; empty for images and tables.
+    text: see `data.text.options.Text`; empty for images and tables.
     augment: see `data.transforms.prepare`.
   """
 
@@ -170,9 +171,9 @@ def open_testing(data: Data, tokenizer: str, split: str = '') -> Examples:
 
 def _tokenized(examples: Examples, data: Data, tokenizer: str, training: bool) -> Examples:
   if data.text:
-    options = call(text.Text, data.text, 'config.data.text')
-    options = options._replace(specials=_as_tuple(options.specials))
-    return text.open_text(examples, options, tokenizer, training)
+    text = call(options.Text, data.text, 'config.data.text')
+    text = text._replace(specials=_as_tuple(text.specials))
+    return options.open_text(examples, text, tokenizer, training)
   if 'text' in examples.spec.features:
     raise UserError(
       f'{data.name} is text, and config.data.text is empty: start from a config of text, such as '

@@ -7,7 +7,7 @@ import numpy as np
 
 from metrics import charts
 from metrics.base import Summary, Value
-from metrics.columns import take
+from metrics.require_columns import take
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 
 from errors import UserError, nearest
 from metrics.base import Summary, Value
-from metrics.columns import take
+from metrics.require_columns import take
 
 # The percentiles that hold the middle 95 %.
 _PERCENTILES = (2.5, 97.5)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from metrics.base import Summary, Value
-from metrics.columns import take
+from metrics.require_columns import take
 
 
 @dataclasses.dataclass(frozen=True)

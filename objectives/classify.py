@@ -12,7 +12,7 @@ from losses import classification
 from losses.labels import smoothed
 from objectives.base import Aux, Batch, Drawing, Player, Variables, pick
 from sampling import attributions, heat_maps
-from sampling.views import views_of
+from sampling.test_time_augmentation import views_of
 
 # The path from black to the image is cut into this many pieces for integrated gradients.
 _INTEGRATION_STEPS = 64
@@ -30,7 +30,8 @@ class Classify:
     loss: a name in `losses.classification`; `squared` is a regression of `target`.
     label_smoothing: ε, from 0 to below 1; see `losses.labels.smoothed`.
     class_weights: a factor on the loss of the examples of each class; empty for 1.
-    views: keywords of `sampling.views.views_of`: what `measure` averages the outputs over.
+    views: keywords of `sampling.test_time_augmentation.views_of`: what `measure` averages the
+      outputs over.
     num_classes: K, given by the data.
   """
 

@@ -7,7 +7,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = (
-  'configs', 'models', 'losses', 'objectives', 'sampling', 'data', 'metrics', 'engine', 'tools',
+  'configs', 'models', 'losses', 'objectives', 'sampling', 'data', 'metrics', 'engine', 'commands',
+  'tools',
   'benchmarks',
 )  # fmt: skip
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine import cli, draw, judge, loop
+from commands import cli, evaluate_run, render_samples
+from engine import loop
 from engine.restore import restore_run
 from errors import UserError
 from tests import runs
@@ -32,7 +33,7 @@ def trained(tmp_path_factory):
 
 
 def judged(folder, out):
-  judge.judge(str(folder), '', '', None, str(out), ['evaluate.py'])
+  evaluate_run.judge(str(folder), '', '', None, str(out), ['evaluate.py'])
   return json.loads(out.read_text())
 
 
@@ -59,7 +60,8 @@ def test_every_example_counts_once_on_four_devices(trained, tmp_path):
   out = tmp_path / 'four.json'
   code = (
     'from engine import runtime; runtime.prepare()\n'
-    f'from engine import judge; judge.judge({str(trained)!r}, "", "", None, {str(out)!r}, ["x"])'
+    'from commands.evaluate_run import judge\n'
+    f'judge({str(trained)!r}, "", "", None, {str(out)!r}, ["x"])'
   )
   done = subprocess.run(
     [sys.executable, '-c', code], cwd=ROOT, env=environment(4), capture_output=True, text=True
@@ -74,11 +76,11 @@ def test_every_example_counts_once_on_four_devices(trained, tmp_path):
 def test_explanations_are_drawn_and_samples_are_not(trained, tmp_path):
   out = tmp_path / 'explain.npz'
   restored = restore_run(str(trained), '')
-  draw.draw(restored, str(trained), 'explain', 3, {}, '', 0, str(out))
+  render_samples.draw(restored, str(trained), 'explain', 3, {}, '', 0, str(out))
   with np.load(out) as arrays:
     assert arrays['image'].shape == (3, 4, 28, 28, 3)
   with pytest.raises(UserError, match='draws no --kind=prior; it draws: explain'):
-    draw.draw(restored, str(trained), 'prior', 3, {}, '', 0, str(out))
+    render_samples.draw(restored, str(trained), 'prior', 3, {}, '', 0, str(out))
 
 
 def test_a_cut_run_of_everything_random_ends_with_the_same_bits(tmp_path):

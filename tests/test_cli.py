@@ -221,7 +221,7 @@ def test_streamed_and_resident_train_alike(tmp_path, script):
 def test_only_a_reader_that_ends_is_no_bug(fault, code):
   """`python evaluate.py … | head -1`; other broken pipes keep their traceback."""
   program = f"""
-from engine import cli
+from commands import cli
 def main():
   for _ in range(10_000):
     {fault}

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from data import tokenization
+from commands import cli
 from data.spec import Spec
+from data.text import tokenization
 from data.transforms import prepare
-from engine import cli, run, session
+from engine import run, session
 from engine.build import to_plain
 from engine.checkpoint import Checkpoints
 from engine.evaluation import Evaluate
@@ -59,7 +60,7 @@ def tokenizer(specials: tuple[str, ...]) -> str:
 
 
 def spec_of_text(config: ConfigDict) -> Spec:
-  """As `data.text.open_text` would describe it, of bytes."""
+  """As `data.text.options.open_text` would describe it, of bytes."""
   text = config.data.text
   row = ((text.length + text.next_token,), 'int32')
   features = {'tokens': row, 'length': ((), 'int32')}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine import draw, judge
+from commands import evaluate_run, render_samples
 from engine.restore import restore_run
 from errors import UserError
 from tests import runs
@@ -24,11 +24,11 @@ def vae(tmp_path_factory):
 
 def pictures_of(workdir, out, kind='prior', num=None, split='', seed=0, **conditions):
   restored = restore_run(str(workdir), 'latest')
-  draw.draw(restored, str(workdir), kind, num, conditions, split, seed, str(out))
+  render_samples.draw(restored, str(workdir), kind, num, conditions, split, seed, str(out))
 
 
 def figures_of(workdir, out, checkpoint='latest', split='', seed=None):
-  judge.judge(str(workdir), checkpoint, split, seed, str(out), ['evaluate.py'])
+  evaluate_run.judge(str(workdir), checkpoint, split, seed, str(out), ['evaluate.py'])
   return json.loads(out.read_text())
 
 

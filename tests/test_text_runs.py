@@ -6,9 +6,9 @@ import signal
 import numpy as np
 import pytest
 
-from data import tokenization
+from commands import evaluate_run, generate_text
 from data.source import open_source
-from engine import judge, write
+from data.text import tokenization
 from engine.evaluation import make_evaluator
 from engine.restore import restore_run
 from engine.session import open_testing
@@ -17,7 +17,9 @@ from errors import UserError
 from tests import runs
 
 STEPS = 60
-WISH = write.Wish(prompt='Ann', length=20, temperature=1.0, top_k=0, top_p=1.0, num=1, seed=3)
+WISH = generate_text.Wish(
+  prompt='Ann', length=20, temperature=1.0, top_k=0, top_p=1.0, num=1, seed=3
+)
 
 
 def arguments(small, workdir, *more):
@@ -67,7 +69,7 @@ def test_what_a_run_of_text_holds(gpt):
 
 
 def test_evaluate_py_says_what_training_logged(gpt, capsys):
-  judge.judge(str(gpt), '', '', None, f'{gpt}/metrics.json', [])
+  evaluate_run.judge(str(gpt), '', '', None, f'{gpt}/metrics.json', [])
   metrics = json.loads((gpt / 'metrics.json').read_text())
   logged = [line for line in runs.metrics(gpt) if 'eval/loss' in line][-1]
   assert metrics['metrics']['loss'] == pytest.approx(logged['eval/loss'], rel=1e-5)
@@ -121,7 +123,11 @@ def test_writing(gpt, tmp_path, script):
 
 def test_the_likeliest_text_needs_no_luck(restored):
   greedy = [
-    next(write.texts(restored, WISH._replace(temperature=0.0, seed=seed), write.Screen())).text
+    next(
+      generate_text.texts(
+        restored, WISH._replace(temperature=0.0, seed=seed), generate_text.Screen()
+      )
+    ).text
     for seed in (0, 1)
   ]
   assert greedy[0] == greedy[1]
@@ -142,19 +148,19 @@ MISTAKES = {
 def test_mistakes_in_one_sentence(restored, mistake):
   wrong, sentence = MISTAKES[mistake]
   with pytest.raises(UserError) as error:
-    write.write(restored, WISH._replace(**wrong), 'run', None)
+    generate_text.write(restored, WISH._replace(**wrong), 'run', None)
   assert sentence in str(error.value) and '\n' not in str(error.value)
 
 
 def test_where_texts_cannot_go(restored):
   with pytest.raises(UserError, match=r'must end in \.txt'):
-    write.write(restored, WISH, 'run', 'x.png')
+    generate_text.write(restored, WISH, 'run', 'x.png')
   with pytest.raises(UserError, match=r'cannot write /dev/null/x\.txt'):
-    write.write(restored, WISH, 'run', '/dev/null/x.txt')
+    generate_text.write(restored, WISH, 'run', '/dev/null/x.txt')
 
 
 def test_tokens_of_texts(restored, tmp_path, capsys):
-  write.write(restored, WISH._replace(num=3), 'run', f'{tmp_path}/t.npz')
+  generate_text.write(restored, WISH._replace(num=3), 'run', f'{tmp_path}/t.npz')
   rows = np.load(tmp_path / 't.npz')['tokens']
   tokenizer = tokenization.from_json(restored.session.spec.tokenizer)
   texts = [tokenizer.decode(row[row >= 0]) for row in rows]

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from engine import cli, loop
+from commands import cli
+from engine import loop
 from engine.init_rules import action_of
 from engine.restore import restore_run
 from engine.session import open_session

@@ -12,7 +12,7 @@ import sys
 
 from absl import flags
 
-from engine import cli
+from commands import cli
 from errors import UserError
 
 
@@ -24,7 +24,7 @@ def main() -> None:
     )
   workdir = values.workdir or f'{cli.default_workdir(sys.argv)}-cv{values.folds}'
   # Imports jax, which must come after the process was prepared.
-  from engine.cross_validation import cross_validate
+  from commands.cross_validate import cross_validate
 
   argv = ['-m', 'tools.cross_validate', *sys.argv[1:]]
   cross_validate(values.config, values.folds, workdir, argv)

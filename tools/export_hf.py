@@ -9,7 +9,7 @@ import sys
 
 from absl import flags
 
-from engine import cli
+from commands import cli
 from errors import UserError
 
 

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from commands import cli
 from data.selection import Fold
 from data.spec import Spec
-from engine import cli, lanes
+from engine import lanes
 from engine.program import make_program
 from engine.session import open_feed, open_session, open_training
 from engine.state import State

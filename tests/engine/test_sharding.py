@@ -25,7 +25,7 @@ from absl import flags
 flags.FLAGS.mark_as_parsed()
 from benchmarks.stepper import Stepper
 from configs.defaults import optimizer
-from engine import cli
+from commands import cli
 config = cli.load('configs/gan.py')
 for module in config.modules.values():
   module.widths = (32, 16)

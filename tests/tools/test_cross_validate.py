@@ -6,9 +6,10 @@ import statistics
 import numpy as np
 import pytest
 
+from commands import cli, cross_validate
+from commands.cross_validate import spread
 from data.source import open_source
-from engine import cli, cross_validation, lanes, run
-from engine.cross_validation import cross_validate, spread
+from engine import lanes, run
 from errors import UserError
 from tests.conftest import ROOT
 
@@ -32,15 +33,17 @@ def read(folder, name='cross_validation.json'):
 def together(tmp_path_factory):
   """The folder of a cross-validation in one program, and what its evaluators were given."""
   folder, given = tmp_path_factory.mktemp('together') / 'cv', []
-  make = cross_validation.make_evaluator
+  make = cross_validate.make_evaluator
 
   def noted(session, part):
     given.append(part)
     return make(session, part)
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(cross_validation, 'make_evaluator', noted)
-    cross_validate(small_mlp(), 2, str(folder), ['-m', 'tools.cross_validate', '--folds=2'])
+    patch.setattr(cross_validate, 'make_evaluator', noted)
+    cross_validate.cross_validate(
+      small_mlp(), 2, str(folder), ['-m', 'tools.cross_validate', '--folds=2']
+    )
   return folder, given
 
 
@@ -57,7 +60,7 @@ def test_one_program_and_one_run_after_another_agree(together, tmp_path, capsys)
   folder, _ = together
   config = small_mlp()
   config.data.resident_mb = 0
-  cross_validate(config, 2, str(tmp_path), [])
+  cross_validate.cross_validate(config, 2, str(tmp_path), [])
   ours, theirs = read(folder), read(tmp_path)
   assert (ours['made_by']['trained'], theirs['made_by']['trained']) == (
     'in one program',
@@ -76,7 +79,7 @@ def test_one_program_and_one_run_after_another_agree(together, tmp_path, capsys)
   # Every fold is what train.py would make, and is there to be evaluated, and to go on.
   assert run.read_config(str(tmp_path / 'fold_1'))['data']['fold'] == 1
   capsys.readouterr()
-  cross_validate(config, 2, str(tmp_path), [])
+  cross_validate.cross_validate(config, 2, str(tmp_path), [])
   assert capsys.readouterr().out.count('complete step 8 of 8') == 2
 
 
@@ -104,12 +107,12 @@ def test_a_finished_one_trains_no_more(together, monkeypatch):
   folder, _ = together
   before = read(folder)
   monkeypatch.setattr(lanes._Trainer, 'run', lambda *_: pytest.fail('it trained again'))
-  cross_validate(small_mlp(), 2, str(folder), [])
+  cross_validate.cross_validate(small_mlp(), 2, str(folder), [])
   assert read(folder)['folds'] == before['folds']
   other = small_mlp()
   other.train.seed = 5
   with pytest.raises(UserError, match=r'train\.seed: 0 → 5'):
-    cross_validate(other, 2, str(folder), [])
+    cross_validate.cross_validate(other, 2, str(folder), [])
 
 
 def test_spread_by_the_table_of_students_t():
@@ -126,7 +129,7 @@ def test_spread_by_the_table_of_students_t():
 @pytest.mark.parametrize('folds', [-1, 0, 1, 62])
 def test_folds_that_cannot_be_cut(folds, tmp_path):
   with pytest.raises(UserError, match=f'The 61 examples .* cannot be cut into folds={folds}'):
-    cross_validate(small_mlp(), folds, str(tmp_path / 'x'), [])
+    cross_validate.cross_validate(small_mlp(), folds, str(tmp_path / 'x'), [])
   assert not (tmp_path / 'x').exists()
 
 

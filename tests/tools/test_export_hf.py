@@ -10,8 +10,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from configs import bert, bert_tag, gpt, rnn
-from data import tokenization
 from data.spec import Spec
+from data.text import tokenization
 from engine import run
 from engine.build import to_plain
 from engine.checkpoint import Checkpoints

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from engine import cli, loop
+from commands import cli
+from engine import loop
 from engine.restore import restore_run
 from engine.state import variables_for_sampling
 from errors import UserError

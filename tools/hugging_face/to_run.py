@@ -12,8 +12,8 @@ from ml_collections import ConfigDict
 
 from configs import bert, gpt
 from configs.defaults import optimizer
-from data import tokenization
 from data.spec import Spec
+from data.text import tokenization
 from engine import run, runtime
 from engine.build import to_plain
 from engine.checkpoint import Checkpoints

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from data import tokenization
+from data.text import tokenization
 
 # The names that transformers gives to the roles of special entries.
 _NAMES = {
@@ -21,7 +21,7 @@ def files(text: str, length: int) -> dict[str, Any]:
   """{name: JSON} of `tokenizer.json` and `tokenizer_config.json`.
 
   Args:
-    text: the JSON of `data.tokenization.from_json`.
+    text: the JSON of `data.text.tokenization.from_json`.
     length: most tokens that the model sees.
   """
   known = tokenization.from_json(text)

@@ -1,0 +1,153 @@
+"""What the root scripts share: strict flags, and errors as one sentence with exit code 2."""
+
+import os
+import select
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from absl import flags, logging
+from ml_collections import ConfigDict
+from ml_collections.config_flags import config_flags
+
+from engine import runtime
+from errors import UserError, nearest
+
+
+def launch(
+  main: Callable[[], None], argv: Sequence[str], lost: str = 'nothing was written'
+) -> None:
+  """Parses flags, prepares the process, runs `main`, and leaves with its exit code.
+
+  `lost` is what a person who stops it with Ctrl-C is told.
+
+  UserError and bad flags end in one sentence and code 2, a pipe that nobody reads any more in one
+  and that of its signal; anything else keeps its traceback.
+  """
+  try:
+    overridden = _parse(argv)
+    # Libraries log the traceback of what they then raise.
+    logging.set_verbosity(logging.FATAL)
+    runtime.prepare()
+    if overridden:
+      from commands import overrides
+
+      overrides.drop_stale(flags.FLAGS.config, load(_value(argv, 'config')), overridden)
+    main()
+  except UserError as error:
+    print(f'error: {error}', file=sys.stderr)
+    sys.exit(2)
+  except KeyboardInterrupt:
+    print(f'\nstopped; {lost}', file=sys.stderr)
+    sys.exit(130)
+  except BrokenPipeError:
+    if not _reader_left():
+      raise
+    # As `head` leaves it; nothing more can be said there, not even at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    print('stopped: the program that read the output has ended', file=sys.stderr)
+    sys.exit(128 + signal.SIGPIPE)
+
+
+def _reader_left() -> bool:
+  """Whether standard output is a pipe that nobody reads any more."""
+  watch = select.poll()
+  watch.register(sys.stdout.fileno(), 0)
+  return any(event & select.POLLERR for _, event in watch.poll(0))
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+  """Parses all flags; returns the keys of the config that they override."""
+  overridden = _check_overrides(argv)
+  try:
+    rest = flags.FLAGS(list(argv))
+  except flags.Error as error:
+    raise UserError(f'{_first_line(error)}; --help lists the flags') from None
+  except (TypeError, ValueError) as error:
+    raise UserError(
+      f'{_first_line(error)}; look at the type of that option in the config'
+    ) from None
+  if len(rest) > 1:
+    raise UserError(f'unexpected argument "{rest[1]}"; options look like --config.train.steps=300')
+  return overridden
+
+
+def _first_line(error: Exception) -> str:
+  return str(error).strip().splitlines()[0]
+
+
+def _check_overrides(argv: Sequence[str]) -> list[str]:
+  """Names the nearest key for any `--config.KEY` the config lacks; returns the keys given."""
+  path = _value(argv, 'config')
+  if path is None or 'config' not in flags.FLAGS:
+    return []
+  config = load(path)
+  keys = []
+  for word in argv[1:]:
+    if word.startswith(('--config.', '-config.')):
+      key = word.lstrip('-').split('=', 1)[0].removeprefix('config.')
+      keys.append(key)
+      _check_key(config, key, path)
+  return keys
+
+
+def _value(argv: Sequence[str], flag: str) -> str | None:
+  for i, word in enumerate(argv[1:], 1):
+    name, equals, value = word.lstrip('-').partition('=')
+    if word.startswith('-') and name == flag:
+      return value if equals else (argv[i + 1] if i + 1 < len(argv) else '')
+  return None
+
+
+def load(path: str) -> ConfigDict:
+  """Loads `configs/NAME.py[:ARGUMENT]`.
+
+  Raises:
+    UserError: there is no such file, or it refused the argument.
+  """
+  file, _, argument = path.partition(':')
+  if not Path(file).is_file():
+    known = [str(p) for p in sorted(Path(__file__).parents[1].glob('configs/*.py'))
+             if p.name not in ('__init__.py', 'defaults.py')]  # fmt: skip
+    shown = [os.path.relpath(p) for p in known]
+    raise UserError(
+      f'there is no config {file}{nearest(file, shown)}; there are: {", ".join(shown)}'
+    )
+  import importlib.util
+
+  location = importlib.util.spec_from_file_location(f'config_{Path(file).stem}', file)
+  module = importlib.util.module_from_spec(location)
+  location.loader.exec_module(module)
+  if not hasattr(module, 'get_config'):
+    raise UserError(f'{file} is no config: it defines no get_config(); see configs/gan.py')
+  return module.get_config(argument) if argument else module.get_config()
+
+
+def _check_key(config: ConfigDict, key: str, path: str) -> None:
+  node, walked = config, 'config'
+  for part in key.split('.'):
+    part = part.split('[')[0]
+    if not isinstance(node, ConfigDict):
+      raise UserError(f'--{walked} in {path} is a value and has no "{part}" below it')
+    if part not in node:
+      raise UserError(
+        f'{path} has no option --{walked}.{part}{nearest(part, node)}; '
+        f'{walked} has: {", ".join(sorted(node))}'
+      )
+    node, walked = node[part], f'{walked}.{part}'
+  if isinstance(node, ConfigDict):
+    raise UserError(
+      f'--{walked} is a section; set one of: {", ".join(f"--{walked}.{k}" for k in node)}'
+    )
+
+
+def define_config_flag() -> None:
+  """`--config=configs/NAME.py[:ARGUMENT]` and `--config.SECTION.OPTION=VALUE`."""
+  config_flags.DEFINE_config_file('config', None, 'The experiment: configs/NAME.py[:ARGUMENT].')
+
+
+def default_workdir(argv: Sequence[str]) -> str:
+  """runs/NAME for configs/NAME.py, runs/NAME-ARGUMENT with an argument."""
+  file, _, argument = (_value(argv, 'config') or '').partition(':')
+  return f'runs/{Path(file).stem}' + (f'-{argument}' if argument else '')

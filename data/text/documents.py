@@ -1,0 +1,86 @@
+"""Documents of a split as rows of tokens, one each: cut to a length, padded."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+import errors
+from data.spec import Spec
+from data.text.encoded import Encoded
+
+
+class Documents:
+  """A `data.source.Examples` of documents: [class] tokens [separator], as BERT sees them.
+
+  Either special stands there if the tokenizer has it; of a long document the first tokens are kept.
+
+  Args:
+    encoded: the texts.
+    spec: of the documents.
+    row: R, tokens in a row.
+    specials: ids by role.
+    stamp: of the documents.
+
+  Raises:
+    UserError: the specials leave no room for a token.
+  """
+
+  def __init__(
+    self, encoded: Encoded, spec: Spec, *, row: int, specials: Mapping[str, int], stamp: str
+  ):
+    self._encoded = encoded
+    self._row = row
+    self._first = [specials[role] for role in ('class',) if role in specials]
+    self._last = [specials[role] for role in ('separator',) if role in specials]
+    self._end = int('end' in specials)
+    self._pad = specials.get('pad', 0)
+    self._room = row - len(self._first) - len(self._last)
+    if self._room < 1:
+      raise errors.UserError(
+        f'config.data.text.length leaves no room for a token beside the specials of a document, '
+        f'which fill {row - self._room} of {row}: choose a larger one.'
+      )
+    self.stamp = stamp
+    if encoded.kind is None and 'label' not in spec.features:
+      spec = spec._replace(num_classes=0, class_names=())  # these are of kinds
+    kept = {name: spec.features[name] for name in encoded.features}
+    kinds = {} if encoded.kind is None else {'kind': ((row,), 'int32')}
+    parts = (spec.identity, spec.tokenizer_key, 'documents', row, [*kinds])
+    self.spec = spec._replace(
+      features={'tokens': ((row,), 'int32'), **kinds, 'length': ((), 'int32'), **kept},
+      identity=hashlib.sha256(repr(parts).encode()).hexdigest()[:16],
+    )
+
+  def __len__(self) -> int:
+    return self.spec.n
+
+  def read(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
+    """Returns `tokens` and, if asked for, `kind` int32 [B, R], `length` int32 [B], and the rest.
+
+    Behind the `length` real tokens of a row stands `pad` (0 where there is none); `kind` is -1
+    there and for specials.
+    """
+    indices = np.asarray(indices, np.int64)
+    ends = self._encoded.ends
+    starts = np.where(indices > 0, ends[np.maximum(indices, 1) - 1], 0)
+    counts = np.minimum(ends[indices] - self._end - starts, self._room)
+    column = np.arange(self._row) - len(self._first)
+    inside = (column >= 0) & (column < counts[:, None])
+    places = np.where(inside, starts[:, None] + column, 0)
+    tokens = np.where(inside, self._encoded.tokens[places], self._pad).astype(np.int32)
+    if self._first:
+      tokens[:, 0] = self._first[0]
+    if self._last:
+      tokens[np.arange(len(indices)), len(self._first) + counts] = self._last[0]
+    values: dict[str, Any] = {'tokens': tokens}
+    if self._encoded.kind is not None:
+      values['kind'] = np.where(inside, self._encoded.kind[places], -1).astype(np.int32)
+    values['length'] = (counts + self._row - self._room).astype(np.int32)
+    return {**values, **{name: each[indices] for name, each in self._encoded.features.items()}}
+
+  def gather(self, load: Any) -> dict[str, np.ndarray]:
+    """Returns all rows as arrays."""
+    del load  # nothing is decoded: it was encoded when this was opened
+    return self.read(range(len(self)))

@@ -1,0 +1,152 @@
+"""Text as rows of tokens: the options of a config, and what is read by them."""
+
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import errors
+from data.source import Examples
+from data.spec import Spec
+from data.text import encoded, tokenization
+from data.text.documents import Documents
+from data.text.encoded import Encoded
+from data.text.tokenization import Tokenizer
+from data.text.windows import Windows
+
+
+class Text(NamedTuple):
+  """The section `config.data.text`, which is empty for images and tables.
+
+  Attributes:
+    tokenizer: `byte`, `character`, `bpe` or `wordpiece`, made from the training split; or the path
+      of a folder (a run's, or a Hugging Face one) or file that holds one.
+    vocabulary: entries that `bpe` and `wordpiece` are trained to, specials not counted; 0 for the
+      others.
+    specials: roles (`end`, `pad`, `unknown`, `mask`, `class`, `separator`) that get an id after the
+      ordinary entries; a tokenizer that is read must have them. `end` is put behind every document
+      of a stream, `class` and `separator` before and behind one in a row of its own.
+    rows: `windows` of the documents joined to one stream, or `documents`, one a row.
+    length: T, tokens that a model sees.
+    next_token: whether a row holds one more, the target of the last: R = T + 1, else R = T.
+    stride: tokens between the starts of training windows, all of which are full; 0 means T, 1
+      every offset. Evaluation always uses T, and its last window may be short.
+    kinds: whether to give the kind of each token too, where the data say it.
+  """
+
+  tokenizer: str
+  vocabulary: int
+  specials: Sequence[str]
+  rows: str
+  length: int
+  next_token: bool
+  stride: int
+  kinds: bool
+
+
+def open_text(examples: Examples, options: Text, tokenizer: str, training: bool) -> Examples:
+  """Returns the text of `examples` as rows of tokens, encoded now or taken from the cache.
+
+  A row has `tokens` int32 [R], `length` (its real tokens; `pad` or 0 stands behind them), `kind`
+  int32 [R] if asked for (-1 where there is none), and of documents `label` and the other features
+  that the data have.
+
+  Args:
+    examples: with the feature `text`.
+    options: the section of the config.
+    tokenizer: JSON of the run's; '' to make it as `options` say, from `examples`.
+    training: whether `examples` are trained on. Only these may make a tokenizer.
+
+  Raises:
+    UserError: an option is out of range, the data have no text, or not what is asked for.
+  """
+  _check(options, examples.spec)
+  if tokenizer:
+    made = tokenization.from_json(tokenizer)
+  elif training:
+    made = _make(examples, options)
+    tokenizer = made.to_json()
+  else:
+    raise ValueError('a tokenizer is made from the training split, not from the one evaluated on')
+  for role in options.specials:
+    if role not in made.specials:
+      raise errors.UserError(
+        f'config.data.text.specials: the tokenizer has no {tokenization.SPECIALS[role]} for '
+        f'"{role}", only {", ".join(made.specials) or "none"}: leave it out, or use a tokenizer '
+        'that has it.'
+      )
+  spec = examples.spec._replace(tokenizer=tokenizer)
+  found = encoded.encode(examples, made, spec.tokenizer_key, options.kinds)
+  return ROWS[options.rows](found, spec, options, made, training, examples.stamp)
+
+
+def _make(examples: Examples, options: Text) -> Tokenizer:
+  if options.tokenizer not in tokenization.KINDS:
+    return _read(options)
+  wanted = options.tokenizer, options.vocabulary, options.specials
+  return encoded.train_tokenizer(examples, *wanted)
+
+
+def _read(options: Text) -> Tokenizer:
+  known = tokenization.KINDS
+  if not pathlib.Path(options.tokenizer).expanduser().exists():
+    raise errors.UserError(
+      f'config.data.text.tokenizer={options.tokenizer} is no tokenizer'
+      f'{errors.nearest(options.tokenizer, known)}; there are {", ".join(known)}, and folders or '
+      'files that hold one.'
+    )
+  if options.vocabulary:
+    raise errors.UserError(
+      f'config.data.text.vocabulary={options.vocabulary} is for tokenizers that are trained, and '
+      f'{options.tokenizer} holds one: set it to 0.'
+    )
+  return tokenization.read(options.tokenizer)
+
+
+def _windows(
+  found: Encoded, spec: Spec, options: Text, tokenizer: Tokenizer, training: bool, stamp: str
+) -> Examples:
+  return Windows(
+    found,
+    spec,
+    row=options.length + options.next_token,
+    stride=(training and options.stride) or options.length,
+    whole=training,
+    predicted=options.next_token,
+    pad=tokenizer.specials.get('pad', 0),
+    stamp=stamp,
+  )
+
+
+def _documents(
+  found: Encoded, spec: Spec, options: Text, tokenizer: Tokenizer, training: bool, stamp: str
+) -> Examples:
+  row = options.length + options.next_token
+  return Documents(found, spec, row=row, specials=tokenizer.specials, stamp=stamp)
+
+
+ROWS: Mapping[str, Callable[..., Examples]] = {'windows': _windows, 'documents': _documents}
+
+
+def _check(options: Text, spec: Spec) -> None:
+  if 'text' not in spec.features:
+    raise errors.UserError(
+      f'config.data.text is for text, and data set {spec.name} has none, only '
+      f'{", ".join(spec.features)}: choose another data set, or another config.'
+    )
+  tokenization.check_specials(options.specials)
+  if options.rows not in ROWS:
+    raise errors.UserError(
+      f'config.data.text.rows={options.rows} is unknown{errors.nearest(options.rows, ROWS)}; there '
+      f'are: {", ".join(ROWS)}.'
+    )
+  if options.length < 1:
+    raise errors.UserError(f'config.data.text.length={options.length} must be at least 1.')
+  if options.stride < 0:
+    raise errors.UserError(
+      f'config.data.text.stride={options.stride} must be 0, for config.data.text.length, or more.'
+    )
+  if options.kinds and 'kind' not in spec.features:
+    raise errors.UserError(
+      f'config.data.text.kinds: data set {spec.name} does not say of what kind its tokens are: '
+      'choose one that does, such as python_stdlib, or set it to False.'
+    )

@@ -1,0 +1,192 @@
+"""Finished TFDS folders, understood from their JSON files alone: TFDS is not imported here."""
+
+import hashlib
+import json
+import pathlib
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import errors
+from data.spec import Feature
+from data.tfds import splits
+
+FORMAT = 'array_record'  # the only TFDS record format that can be read at random without TensorFlow
+_NAME = re.compile(r'(?P<base>\w+)(?:/(?P<config>[\w.-]+))?(?::(?P<version>\d+\.\d+\.\d+))?')
+_VERSION = re.compile(r'\d+\.\d+\.\d+')
+
+
+class Prepared(NamedTuple):
+  """A finished version folder of a data set: `folder` holds the record files."""
+
+  folder: pathlib.Path
+  info: dict[str, Any]
+  features: dict[str, Any]
+
+  @property
+  def full_name(self) -> str:
+    parts = [self.info['name'], self.info.get('configName', ''), self.info['version']]
+    return '/'.join(part for part in parts if part)
+
+  @property
+  def format(self) -> str:
+    return self.info.get('fileFormat', 'tfrecord')
+
+  @property
+  def stamp(self) -> str:
+    """Changes when the folder is prepared again, so that no cache outlives its data."""
+    return f'{(self.folder / "dataset_info.json").stat().st_mtime_ns:x}'
+
+  def lengths(self) -> dict[str, int]:
+    """Returns how many examples each split has."""
+    return {
+      split['name']: sum(int(length) for length in split.get('shardLengths', ()))
+      for split in self.info['splits']
+    }
+
+  def count(self, split: str) -> int:
+    """Returns how many examples `split` selects; UserError where that is none."""
+    lengths = self.lengths()
+    n = splits.count(split, lengths)
+    if n is None:
+      n = self._count_by_tfds(split)
+    if not n:
+      have = ', '.join(f'{name} ({length:,})' for name, length in lengths.items())
+      raise errors.UserError(
+        f'Data set {self.full_name} has no examples in split "{split}"'
+        f'{errors.nearest(split, lengths)}; it has {have}, and slices such as "train[90%:]".'
+      )
+    return n
+
+  def feature(self, name: str) -> tuple[Feature, int] | None:
+    """Returns ((shape, dtype), number of classes) of a top-level feature, None if not plain.
+
+    Dimensions that TFDS does not know are -1; text has the dtype 'string'.
+    """
+    entry = self.features.get('featuresDict', {}).get('features', {}).get(name, {})
+    if 'classLabel' in entry:
+      return ((), 'int64'), int(entry['classLabel'].get('numClasses', 0))
+    if 'text' in entry:
+      return ((), 'string'), 0
+    if 'classLabel' in (each := entry.get('sequence', {}).get('feature', {})):
+      return ((-1,), 'int64'), int(each['classLabel'].get('numClasses', 0))
+    plain = entry.get('image') or entry.get('tensor')
+    if plain is None:
+      return None
+    shape = tuple(int(size) for size in plain.get('shape', {}).get('dimensions', ()))
+    return (shape, plain.get('dtype', 'uint8')), 0
+
+  def class_names(self, feature: str) -> tuple[str, ...]:
+    """Returns the names of a feature's classes in order, empty where the data set has none."""
+    try:
+      return tuple((self.folder / f'{feature}.labels.txt').read_text().splitlines())
+    except OSError:
+      return ()
+
+  def feature_names(self) -> list[str]:
+    """Returns the names of the top-level features."""
+    return sorted(self.features.get('featuresDict', {}).get('features', {}))
+
+  def identity(self, split: str, n: int) -> str:
+    """Returns a key of the examples: never of the record files, whose bytes differ each time."""
+    sizes = sorted((entry['name'], int(entry.get('numBytes', 0))) for entry in self.info['splits'])
+    text = json.dumps([self.full_name, split, n, sizes])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+  def _count_by_tfds(self, split: str) -> int:
+    import tensorflow_datasets as tfds
+
+    try:
+      return tfds.builder_from_directory(self.folder).info.splits[split].num_examples
+    except (KeyError, ValueError, NotImplementedError):  # TFDS's ways to refuse a split
+      return 0
+
+
+def find(name: str, roots: Iterable[pathlib.Path]) -> Prepared | None:
+  """Returns the newest finished version of `name` in the first root that has one, or None.
+
+  UserError where all that is there was prepared in a format that needs TensorFlow.
+  """
+  unreadable = None
+  for root in roots:
+    folders = list(_versions(root, name))
+    for folder in sorted(folders, key=_version_key, reverse=True):
+      found = _read(folder)
+      if found and found.format == FORMAT:
+        return found
+      unreadable = unreadable or found
+  if unreadable:
+    raise errors.UserError(
+      f'{unreadable.folder} was prepared as {unreadable.format}, which only TensorFlow can read: '
+      f'prepare it once more with file_format="{FORMAT}", where TensorFlow is installed.'
+    )
+  return None
+
+
+def names(roots: Iterable[pathlib.Path]) -> list[str]:
+  """Returns the names of the data sets that the roots seem to hold."""
+  found = {
+    folder.parent.relative_to(root).as_posix()
+    for root in roots
+    for pattern in ('*/*/dataset_info.json', '*/*/*/dataset_info.json')
+    for folder in (path.parent for path in root.glob(pattern))
+    if _VERSION.fullmatch(folder.name)
+  }
+  return sorted(name for name in found if not name.startswith('.'))
+
+
+def split_name(name: str) -> tuple[str, str | None, str | None]:
+  """Splits 'base/config:version' into (base, config, version); UserError if it is no name."""
+  match = _NAME.fullmatch(name)
+  if not match:
+    raise errors.UserError(
+      f'"{name}" is not the name of a data set; write "mnist5k" or "dataset/config:1.0.0".'
+    )
+  return match['base'], match['config'], match['version']
+
+
+def _versions(root: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
+  base, config, version = split_name(name)
+  folder = root / base
+  inside = _entries(folder / config) if config else _entries(folder)
+  if not config and not any(_VERSION.fullmatch(entry.name) for entry in inside):
+    inside = _entries(folder / _default_config(folder))
+  for entry in inside:
+    # An unfinished preparation is called VERSION.incomplete..., so it does not match.
+    if _VERSION.fullmatch(entry.name) and version in (None, entry.name):
+      yield entry
+
+
+def _default_config(folder: pathlib.Path) -> str:
+  try:
+    return json.loads((folder / '.config' / 'metadata.json').read_text())['default_config_name']
+  except (OSError, ValueError, KeyError):
+    configs = [entry.name for entry in _entries(folder) if entry.is_dir()]
+  if len(configs) > 1:
+    raise errors.UserError(
+      f'{folder} holds several configs: write "{folder.name}/NAME" with NAME one of '
+      f'{", ".join(sorted(configs))}.'
+    )
+  return configs[0] if configs else '.'
+
+
+def _entries(folder: pathlib.Path) -> list[pathlib.Path]:
+  return list(folder.iterdir()) if folder.is_dir() else []
+
+
+def _version_key(folder: pathlib.Path) -> tuple[int, ...]:
+  return tuple(int(part) for part in folder.name.split('.'))
+
+
+def _read(folder: pathlib.Path) -> Prepared | None:
+  try:
+    parts = (folder / 'dataset_info.json', folder / 'features.json')
+    info, features = (json.loads(path.read_text()) for path in parts)
+    info['name'], info['version'], info['splits']
+    return Prepared(folder, info, features)
+  except FileNotFoundError:
+    return None
+  except (ValueError, KeyError, TypeError) as error:
+    raise errors.UserError(
+      f'{folder} is damaged ({error}): delete it, and the data set is prepared once more.'
+    ) from error

@@ -1,0 +1,174 @@
+"""Data sets that this project made of its own images, written as TFDS lays them out."""
+
+import dataclasses
+import itertools
+import os
+import pathlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+import errors
+from data import folders
+from data.tfds import catalog, png, preparation
+
+# TFDS holds the images of a record file, as PNG, until that file is finished.
+_IMAGES_PER_FILE = 10_000
+# What TFDS can find again in the names of its files.
+_NAME = re.compile(r'[A-Za-z]\w*', re.ASCII)
+# The RuntimeError of array_record's writer where the system refuses.
+_FAILED = re.compile(r'\w+\(\) failed: (.+?); writing ')
+
+
+class Target(NamedTuple):
+  """A data set to be written: `root` is a TFDS folder."""
+
+  name: str
+  root: pathlib.Path
+
+  @property
+  def folder(self) -> pathlib.Path:
+    return self.root / self.name
+
+  @property
+  def searched(self) -> bool:
+    """Whether `data.source.open_source` looks there without being told a folder."""
+    return self.root in folders.roots('')
+
+
+def target(out: str) -> Target:
+  """Returns what `[FOLDER/]NAME` names; our own cache is the folder if none is given.
+
+  Raises:
+    UserError: it can be no name, it is one of data/tfds/builders, or that data set is there
+      already.
+  """
+  folder, name = os.path.split(out.rstrip('/'))
+  if not _NAME.fullmatch(name):
+    raise errors.UserError(
+      f'"{name}" of --out={out} cannot name a data set; take letters, digits and _, a letter first'
+    )
+  if name in preparation.builders():
+    raise errors.UserError(
+      f'--out={out}: data/tfds/builders/{name}.py makes a data set of that name; choose another'
+    )
+  given = pathlib.Path(folder).expanduser() if folder else None
+  found = Target(name, given or folders.cache_dir() / 'tfds')
+  for root in [given] if given else folders.roots(''):
+    _check_new(root / name)
+  return found
+
+
+def write(
+  target: Target,
+  chunks: Iterable[Mapping[str, np.ndarray]],
+  num: int,
+  shape: Sequence[int],
+  class_names: Sequence[str],
+  description: str,
+) -> pathlib.Path:
+  """Writes images as the split `train` of `target`, in their order, and returns the folder.
+
+  They are taken as they are written, so a large number never lies in memory at once. The folder is
+  there whole or not at all: the work is done in a hidden one.
+
+  Args:
+    target: the data set.
+    chunks: `image` uint8 [n, H, W, C], and where there are classes `label` int [n].
+    num: images in all chunks.
+    shape: of an image: (H, W, C).
+    class_names: of the labels, in order; empty where there are none.
+    description: where the images come from, for people.
+
+  Raises:
+    UserError: the data set is there already, the folder cannot be written, or the disk is full.
+  """
+  try:
+    target.root.mkdir(parents=True, exist_ok=True)
+    with preparation.staging(target.root, target.name) as folder:
+      _check_new(target.folder)  # another process may have been faster
+      builder = _Builder(target.name, chunks, num, shape, class_names, description, folder)
+      builder.download_and_prepare()
+      return preparation.publish(builder, folder, target.root)
+  except OSError as error:
+    raise _unwritable(target, error.strerror or str(error)) from error
+  except RuntimeError as error:
+    failed = _FAILED.match(str(error))
+    if not failed:
+      raise
+    raise _unwritable(target, failed[1]) from error
+
+
+def _unwritable(target: Target, reason: str) -> errors.UserError:
+  return errors.UserError(
+    f'cannot write data set {target.folder} ({reason}); make room there, or name another folder: '
+    f'--out=FOLDER/{target.name}'
+  )
+
+
+def _check_new(folder: pathlib.Path) -> None:
+  if folder.exists():
+    raise errors.UserError(f'{folder} is there already; choose another name, or delete that folder')
+
+
+class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
+  """Writes file by file. A GeneratorBasedBuilder would hold all images until the last is there."""
+
+  VERSION = tfds.core.Version('1.0.0')
+
+  def __init__(
+    self,
+    name: str,
+    chunks: Iterable[Mapping[str, np.ndarray]],
+    num: int,
+    shape: Sequence[int],
+    class_names: Sequence[str],
+    description: str,
+    data_dir: pathlib.Path,
+  ):
+    self.name = name
+    self._chunks, self._num = chunks, num
+    self._description = description
+    self._features = {'image': tfds.features.Image(shape=tuple(shape))}
+    if class_names:
+      self._features['label'] = tfds.features.ClassLabel(names=list(class_names))
+    self._size = 0
+    super().__init__(data_dir=data_dir, file_format=catalog.FORMAT)
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    return tfds.core.DatasetInfo(
+      builder=self,
+      description=self._description,
+      features=tfds.features.FeaturesDict(self._features),
+      supervised_keys=('image', 'label') if 'label' in self._features else None,
+      disable_shuffling=True,
+    )
+
+  def _shard_iterators_per_split(self, dl_manager: Any) -> dict[str, list]:
+    examples = enumerate(self._examples())
+    files = -(-self._num // _IMAGES_PER_FILE)
+    return {'train': [lambda: itertools.islice(examples, _IMAGES_PER_FILE)] * files}
+
+  def _examples(self) -> Iterator[dict[str, Any]]:
+    for chunk in self._chunks:
+      for row, image in enumerate(chunk['image']):
+        encoded = png.encode(image)
+        self._size += len(encoded)
+        labels = {'label': int(chunk['label'][row])} if 'label' in self._features else {}
+        yield {'image': encoded, **labels}
+
+  def _download_and_prepare(self, *args: Any, **options: Any) -> None:
+    super()._download_and_prepare(*args, **options)
+    # TFDS says how large the files are, which is padded; `prepared.identity` tells data sets apart
+    # by this number.
+    (split,) = self.info.splits.values()
+    same = dataclasses.replace(split, num_bytes=self._size)
+    self.info.set_splits(tfds.core.splits.SplitDict([same]))
+
+  def _log_download_bytes(self) -> None:
+    """Nothing is downloaded, and our caller says what there is to say."""
+
+  _log_download_done = _log_download_bytes
