@@ -1,7 +1,10 @@
 """The one exception whose message is meant for the person at the terminal."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+Value = TypeVar('Value')
 
 
 class UserError(Exception):
@@ -16,3 +19,22 @@ def nearest(name: str, known: Iterable[str]) -> str:
   """Returns ' (did you mean "x"?)' for the entry of `known` closest to `name`, or ''."""
   close = difflib.get_close_matches(str(name), [str(entry) for entry in known], n=1, cutoff=0.5)
   return f' (did you mean "{close[0]}"?)' if close else ''
+
+
+def choose(known: Mapping[str, Value], name: str, where: str) -> Value:
+  """Returns `known[name]`.
+
+  Args:
+    known: what there is, by name.
+    name: the entry asked for.
+    where: the option that holds the name, as a user writes it, e.g. 'config.train.precision'.
+
+  Raises:
+    UserError: there is no such entry; names the nearest one and lists all.
+  """
+  if name in known:
+    return known[name]
+  raise UserError(
+    f'{where}={name} is unknown{nearest(name, known)}; there are: '
+    f'{", ".join(map(str, known)) or "none"}'
+  )
