@@ -13,8 +13,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from errors import UserError
+from options import Option
 
 Carry = Any
+# The options of `draw`.
+OPTIONS = {
+  'temperature': Option(float, 1.0, 'Softmax temperature; 0 is greedy decoding.', low=0),
+  'top_k': Option(int, 0, 'Sample among this many most likely tokens; 0 is all.', low=0),
+  'top_p': Option(
+    float,
+    1.0,
+    'Sample among the most likely tokens that together have this probability; 1 is all.',
+    above=0,
+    high=1,
+  ),
+}
 Step = Callable[[Carry, jax.Array, jax.Array], tuple[Carry, jax.Array]]
 
 
@@ -38,19 +51,18 @@ class Loop(NamedTuple):
   carry: Carry
 
 
-def begin(carry: Carry, prompts: jax.Array, key: jax.Array, length: int) -> Loop:
+def begin(carry: Carry, prompts: jax.Array, keys: jax.Array, length: int) -> Loop:
   """The loop before its first step.
 
   Args:
     carry: the model's, before its first token.
     prompts: int32 [B, P], with 0 < P < length.
-    key: the draws of row b at place t come from `fold_in(fold_in(key, b), t)`, so that a row does
-      not depend on how many there are, nor on how often `advance` was called.
+    keys: PRNG keys [B]; row b at position t draws from `fold_in(keys[b], t)`, so that a row does not
+      depend on how many there are, nor on how often `advance` was called.
     length: of the texts, prompt included.
   """
   rows, given = prompts.shape
   tokens = jnp.zeros((rows, length), jnp.int32).at[:, :given].set(prompts)
-  keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rows))
   return Loop(tokens, jnp.int32(1), jnp.int32(given), keys, carry)
 
 
