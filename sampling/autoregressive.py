@@ -57,8 +57,8 @@ def begin(carry: Carry, prompts: jax.Array, keys: jax.Array, length: int) -> Loo
   Args:
     carry: the model's, before its first token.
     prompts: int32 [B, P], with 0 < P < length.
-    keys: PRNG keys [B]; row b at position t draws from `fold_in(keys[b], t)`, so that a row does not
-      depend on how many there are, nor on how often `advance` was called.
+    keys: PRNG keys [B]; row b at position t draws from `fold_in(keys[b], t)`, so that a row does
+      not depend on how many there are, nor on how often `advance` was called.
     length: of the texts, prompt included.
   """
   rows, given = prompts.shape
