@@ -66,6 +66,17 @@ class Attention(nn.Module):
       lengths: int32 [B] from 1 on, how many keys of a row there are to see.
       train: whether weights are dropped.
     """
+    return self.read(x, angles, mask, lengths, train)[0]
+
+  def read(
+    self,
+    x: jax.Array,
+    angles: Angles,
+    mask: jax.Array | None,
+    lengths: jax.Array | None,
+    train: bool,
+  ) -> tuple[jax.Array, Cache]:
+    """Attends within each row and returns its keys and values [B, G, T, d] too; as `__call__`."""
     query, key, value = self._split(x, angles)
     dropped = train and self.dropout > 0
     if self.fused and not dropped and query.dtype in (jnp.bfloat16, jnp.float16):
@@ -76,25 +87,25 @@ class Attention(nn.Module):
       ones = jnp.ones((batch, self.heads, length, length), value.dtype)
       factor = self.drop(ones) if dropped else None
       y = attend(query, key, value, visible(length, self.causal, mask, lengths), factor)
-    return self.out(y.reshape(x.shape))
+    return self.out(y.reshape(x.shape)), Cache(key.swapaxes(1, 2), value.swapaxes(1, 2))
 
   def step(
-    self, x: jax.Array, angles: Angles, cache: Cache, position: jax.Array
+    self, x: jax.Array, angles: Angles, cache: Cache, filled: jax.Array
   ) -> tuple[jax.Array, Cache]:
     """Attends from one new token of each row to those in the cache and to itself.
 
     Args:
       x: [B, C].
-      angles: of the position, for `rotate`.
-      cache: [B, G, S, d], of which the first `position` are filled; read, not changed.
-      position: int32 scalar.
+      angles: of each row's position, for `rotate`.
+      cache: [B, G, S, d]; read, not changed.
+      filled: bool [B, S], which entries of the cache hold earlier tokens of the row.
 
     Returns:
-      [B, C], and the new key and value [B, G, 1, d] that belong at `position`.
+      [B, C], and the new key and value [B, G, 1, d], to be put into the cache.
     """
     query, key, value = self._split(x, angles)
     new = Cache(key[:, :, None], value[:, :, None])
-    y = cached_attention(query, new, cache, position)
+    y = cached_attention(query, new, cache, filled)
     return self.out(y.reshape(x.shape)), new
 
   def _split(self, x: jax.Array, angles: Angles) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -107,27 +107,65 @@ class RNN(nn.Module):
       x = self.drop(layer(x, keep), deterministic=not train)
     return self._outputs(pool(x.swapaxes(0, 1), lengths))
 
-  def start(self, batch: int, length: int) -> tuple[States, ...]:
-    """Returns the states of each layer before the first token; `length` is not used."""
+  @property
+  def context(self) -> int:
+    """Most tokens that the model sees at once; 0, for a state has no bound."""
+    return 0
+
+  @property
+  def causal(self) -> bool:
+    """Whether a token sees only itself and those before it."""
+    return True
+
+  def read(
+    self, tokens: jax.Array, lengths: jax.Array, length: int
+  ) -> tuple[tuple[States, ...], jax.Array]:
+    """Reads prompts in one pass, to go on from them token by token.
+
+    Args:
+      tokens: int32 [B, P], padded on the right.
+      lengths: int32 [B], from 1 to P, tokens of each row.
+      length: not used.
+
+    Returns:
+      The states of each layer after the prompts, and logits float32 [B, outputs] of the next
+      tokens.
+    """
     del length
-    return (zeros(self.kind, batch, self.width),) * self.layers
+
+    def one(model: 'RNN', carry: tuple[States, ...], entry: tuple[jax.Array, jax.Array]):
+      token, place = entry
+      after = model._advance(carry, token)
+      real = (place < lengths)[:, None]
+      return jax.tree.map(lambda new, old: jnp.where(real, new, old), after, carry), None
+
+    rows, size = tokens.shape
+    first = (zeros(self.kind, rows, self.width),) * self.layers
+    over_time = nn.scan(one, variable_broadcast='params', split_rngs={'params': False})
+    carry, _ = over_time(self, first, (tokens.T, jnp.arange(size)))
+    return carry, self._outputs(carry[-1][0])
 
   def step(
-    self, carry: tuple[States, ...], tokens: jax.Array, position: jax.Array
+    self, carry: tuple[States, ...], tokens: jax.Array, positions: jax.Array
   ) -> tuple[tuple[States, ...], jax.Array]:
-    """Reads one token of each row, int32 [B]; `position` is not used.
+    """Reads one token of each row, int32 [B]; `positions` are not used.
 
     Returns:
       The states after these tokens, and logits float32 [B, outputs].
     """
-    del position
+    del positions
+    after = self._advance(carry, tokens)
+    return after, self._outputs(after[-1][0])
+
+  def _advance(self, carry: tuple[States, ...], tokens: jax.Array) -> tuple[States, ...]:
+    """The states of each layer after one token of each row, int32 [B]."""
     x = tokens if self.embed is None else self.embed(tokens)
     after = []
     for layer, states in zip(self.stack, carry):
       states = layer.step(x, states)
       after.append(states)
       x = states[0]
-    return tuple(after), self._outputs(x)
+    return tuple(after)
 
   def _outputs(self, x: jax.Array) -> jax.Array:
     return self.logits(x, self.embed.embedding if self.tied else None)

@@ -33,7 +33,7 @@ residual stream divided by √(2·layers); biases 0, scales 1.
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -61,6 +61,21 @@ _ACTIVATIONS = {
 }
 _PLACES = {'pre': True, 'post': False}
 _CENTRED = {'layer': True, 'rms': False}
+
+
+class Decoded(NamedTuple):
+  """The cache of rows that are generated token by token.
+
+  Attributes:
+    blocks: keys and values [layers, B, G, S, d] where blocks are scanned, else a list of [B, G, S,
+      d]. Prompts of P tokens end at entry P − 1 in every row.
+    filled: bool [B, S], which entries hold tokens of the row.
+    slot: int32 scalar, the entry of the next token of every row.
+  """
+
+  blocks: Cache | list[Cache]
+  filled: jax.Array
+  slot: jax.Array
 
 
 class Transformer(nn.Module):
@@ -180,10 +195,16 @@ class Transformer(nn.Module):
     x = x if self.last_norm is None else self.last_norm(x)
     return self._outputs(pool(x, lengths))
 
-  def start(self, batch: int, length: int) -> Cache | list[Cache]:
-    """Returns the empty cache of `batch` rows of up to `length` tokens.
+  def read(self, tokens: jax.Array, lengths: jax.Array, length: int) -> tuple[Decoded, jax.Array]:
+    """Reads prompts in one pass, to go on from them token by token.
 
-    [layers, B, G, length, d] where blocks are scanned, else [B, G, length, d] for each of them.
+    Args:
+      tokens: int32 [B, P], padded on the right.
+      lengths: int32 [B], from 1 to P, tokens of each row.
+      length: most tokens of a row, its prompt included, at least P; the capacity of the cache.
+
+    Returns:
+      The cache with the prompts in it, and the logits float32 [B, outputs] of the next tokens.
 
     Raises:
       UserError: the model is not causal, or `length` is more than the number of learned positions.
@@ -194,42 +215,64 @@ class Transformer(nn.Module):
         'them one by one; sample from a causal one'
       )
     self._check_length(length)
-    shape = (batch, self._groups, length, self.width // self.heads)
+    size = tokens.shape[1]
+    # Aligned on the right, so that every row's next token goes to the same entry of the cache.
+    missing = size - lengths[:, None]
+    places = jnp.arange(size) - missing
+    tokens = jnp.take_along_axis(tokens, jnp.maximum(places, 0), axis=1)
+    filled, places = places >= 0, jnp.maximum(places, 0)
+    context = self.place.angles(places), filled[:, None, None], None, False
+    x, caches = self._embedded(tokens, places), []
     if self.scan:
-      return _empty((self.layers, *shape), self.dtype)
-    return [_empty(shape, self.dtype) for _ in range(self.layers)]
+      advance = _scanned(lambda block, x, _: block.read(x, *context), self.layers)
+      x, caches = advance(self.stack, x, None)
+    else:
+      for block in self.stack:
+        x, cache = block.read(x, *context)
+        caches.append(cache)
+    room = length - size
+    caches = jax.tree.map(
+      lambda c: jnp.pad(c, [*[(0, 0)] * (c.ndim - 2), (0, room), (0, 0)]), caches
+    )
+    decoded = Decoded(caches, jnp.pad(filled, ((0, 0), (0, room))), jnp.int32(size % length))
+    x = x[:, -1] if self.last_norm is None else self.last_norm(x[:, -1])
+    return decoded, self._outputs(x)
 
   def step(
-    self, carry: Cache | list[Cache], tokens: jax.Array, position: jax.Array
-  ) -> tuple[Cache | list[Cache], jax.Array]:
+    self, carry: Decoded, tokens: jax.Array, positions: jax.Array
+  ) -> tuple[Decoded, jax.Array]:
     """Reads the next token of each row.
 
     Args:
-      carry: the cache of `start`, filled with the tokens before `position`.
+      carry: the cache with the tokens before.
       tokens: int32 [B].
-      position: int32 scalar from 0 to below the cache's length.
+      positions: int32 [B], the position of each, below the cache's capacity. A row that is complete
+        may be given any: what it says of other rows does not change.
 
     Returns:
       The cache with these tokens added, and the logits float32 [B, outputs] of the next ones.
     """
-    position = jnp.asarray(position)
-    x, angles = self._embedded(tokens, position), self.place.angles(position)
+    x, angles = self._embedded(tokens, positions), self.place.angles(positions)
     if self.scan:
       advance = _scanned(
-        lambda block, x, cache: block.step(x, angles, cache, position), self.layers
+        lambda block, x, cache: block.step(x, angles, cache, carry.filled), self.layers
       )
-      x, new = advance(self.stack, x, carry)
+      x, new = advance(self.stack, x, carry.blocks)
     else:
       new = []
-      for block, cache in zip(self.stack, carry, strict=True):
-        x, entry = block.step(x, angles, cache, position)
+      for block, cache in zip(self.stack, carry.blocks, strict=True):
+        x, entry = block.step(x, angles, cache, carry.filled)
         new.append(entry)
     # The same number, but known only when all blocks are done: so the cache is written after its
     # last reading, in place. Otherwise XLA copies it for every token.
-    position = jnp.minimum(position, position + (x.ravel()[0] > 0))
+    slot = jnp.minimum(carry.slot, carry.slot + (x.ravel()[0] > 0))
     x = x if self.last_norm is None else self.last_norm(x)
-    put = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=position, axis=-2)
-    return jax.tree.map(put, carry, new), self._outputs(x)
+    put = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=slot, axis=-2)
+    filled = carry.filled.at[:, slot].set(True)
+    # Past its end the cache begins again: there a row that is not complete has no token, since its
+    # prompt was shorter than the longest by at least as many.
+    after = (carry.slot + 1) % filled.shape[1]
+    return Decoded(jax.tree.map(put, carry.blocks, new), filled, after), self._outputs(x)
 
   # --- parts
 
@@ -359,17 +402,28 @@ class Block(nn.Module):
     train: bool,
   ) -> jax.Array:
     """Returns x [B, T, C] → [B, T, C]; the other arguments are those of `Attention`."""
+    return self.read(x, angles, mask, lengths, train)[0]
+
+  def read(
+    self,
+    x: jax.Array,
+    angles: positions.Angles,
+    mask: jax.Array | None,
+    lengths: jax.Array | None,
+    train: bool,
+  ) -> tuple[jax.Array, Cache]:
+    """Returns the keys and values of each row too; the arguments are those of `Attention.read`."""
     drop = functools.partial(self.drop, deterministic=not train)
-    y = self.attend(self._before(self.attend_norm, x), angles, mask, lengths, train)
+    y, cache = self.attend.read(self._before(self.attend_norm, x), angles, mask, lengths, train)
     x = self._after(self.attend_norm, x + drop(y))
     y = self.dense(self._before(self.dense_norm, x))
-    return self._after(self.dense_norm, x + drop(y))
+    return self._after(self.dense_norm, x + drop(y)), cache
 
   def step(
-    self, x: jax.Array, angles: positions.Angles, cache: Cache, position: jax.Array
+    self, x: jax.Array, angles: positions.Angles, cache: Cache, filled: jax.Array
   ) -> tuple[jax.Array, Cache]:
     """Returns x [B, C] → [B, C] and new entries; the arguments are those of `Attention.step`."""
-    y, new = self.attend.step(self._before(self.attend_norm, x), angles, cache, position)
+    y, new = self.attend.step(self._before(self.attend_norm, x), angles, cache, filled)
     x = self._after(self.attend_norm, x + y)
     y = self.dense(self._before(self.dense_norm, x))
     return self._after(self.dense_norm, x + y), new
@@ -418,10 +472,6 @@ def _scanned(function: Callable, layers: int) -> Callable:
     split_rngs={'params': True, 'dropout': True},
     length=layers,
   )
-
-
-def _empty(shape: Sequence[int], dtype: Any) -> Cache:
-  return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
 
 
 def _activation(name: str) -> Callable[[jax.Array], jax.Array]:

@@ -197,7 +197,7 @@ def _differentiate_fused(causal, primals, tangents):
 # --- one token ------------------------------------------------------------------------------------
 
 
-def cached_attention(query: jax.Array, new: Cache, cache: Cache, position: jax.Array) -> jax.Array:
+def cached_attention(query: jax.Array, new: Cache, cache: Cache, filled: jax.Array) -> jax.Array:
   """Attention of one token to those in the cache and to itself.
 
   The cache is read as it is and the new entries are put in by the caller for all layers at once:
@@ -206,8 +206,8 @@ def cached_attention(query: jax.Array, new: Cache, cache: Cache, position: jax.A
   Args:
     query: [B, H, d].
     new: key and value of the token itself, [B, G, 1, d].
-    cache: [B, G, S, d], of which the first `position` are filled.
-    position: int32 scalar.
+    cache: [B, G, S, d].
+    filled: bool [B, S], which entries of the cache hold earlier tokens of the row.
 
   Returns:
     [B, H, d].
@@ -215,8 +215,7 @@ def cached_attention(query: jax.Array, new: Cache, cache: Cache, position: jax.A
   grouped = query.reshape(*new.key.shape[:2], -1, query.shape[-1]) * query.shape[-1] ** -0.5
   logits = [_product(grouped, key, (3, 3)) for key in (cache.key, new.key)]
   logits = jnp.concatenate(logits, axis=-1)
-  place = jnp.arange(logits.shape[-1])
-  seen = (place < position) | (place == logits.shape[-1] - 1)
+  seen = jnp.pad(filled, ((0, 0), (0, 1)), constant_values=True)[:, None, None]
   weights = jax.nn.softmax(jnp.where(seen, logits, -jnp.inf), axis=-1).astype(query.dtype)
   y = _product(weights[..., :-1], cache.value, (3, 2)).astype(query.dtype)
   return (y + weights[..., -1:] * new.value).reshape(query.shape)
