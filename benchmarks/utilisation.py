@@ -30,8 +30,8 @@ def main() -> None:
 
   values = flags.FLAGS
   session = open_session(values.config)
-  model, params = session.objective.modules['model'], session.abstract.params['model']
-  length = session.data.text['length']
+  model, params = session.objective.modules['model'], session.lane_abstract.params['model']
+  length = session.data.text.length
   parameters = flops.multiplied_parameters(params, model.tied)
   cost = flops.token_flops(
     parameters, model.layers, model.heads, model.width // model.heads, length

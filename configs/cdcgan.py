@@ -1,12 +1,11 @@
-"""`dcgan.py` told the label: python sample.py --workdir=runs/cdcgan --label=3 draws threes.
+"""`dcgan.py` conditioned on the label: python sample.py --workdir=runs/cdcgan --label=3 draws threes.
 
   python train.py --config=configs/cdcgan.py
   python train.py --config=configs/cdcgan.py:cifar10
 
 A projection discriminator, and batch normalisation with a scale and a bias for each label. Measured
-as `cgan.py` is.
-2,000 steps reach a classification accuracy score of 0.874 and samples/fd_pixels14_4k-test 0.90 on mnist5k
-(docs/results.md).
+as `cgan.py` is. 2,000 steps reach a classification accuracy score of 0.874 and
+samples/fd_pixels14_4k-test 0.90 on mnist5k (docs/results.md).
 """
 
 from ml_collections import ConfigDict

@@ -8,6 +8,9 @@ from data.source import Examples, open_source
 from data.text.options import Text, open_text
 from errors import UserError
 
+# `config.data.fold` that trains every fold, side by side.
+ALL_FOLDS = -1
+
 
 class Data(NamedTuple):
   """The options of `config.data`.
@@ -22,7 +25,7 @@ class Data(NamedTuple):
     columns: further columns of whole numbers to read, for metrics by group.
     folds: parts that `split` is cut into for a cross-validation; 0 is none. Then `fold` is
       evaluated on and the others are trained on; `test_name` and `test_split` wait for the end.
-    fold: which one, from 0.
+    fold: which one, from 0; −1 trains every fold, each as a lane of one run.
     batch_size: examples per update.
     data_dir: the folder of prepared data sets; '' means $TFDS_DATA_DIR or ~/tensorflow_datasets.
     resident_mb: MiB up to which a decoded split lives on the devices; larger ones are streamed.
@@ -60,7 +63,9 @@ def open_training(data: Data, tokenizer: str = '') -> Examples:
     tokenizer: the run's, as JSON; '' to make it from the options of the section.
   """
   whole = open_whole(data)
-  chosen = Fold(whole, data.fold, data.folds, held_out=False) if data.folds else whole
+  # All folds train on equally many examples, so that one of them describes every lane's data.
+  fold = max(data.fold, 0)
+  chosen = Fold(whole, fold, data.folds, held_out=False) if data.folds else whole
   return _tokenized(chosen, data, tokenizer, training=True)
 
 

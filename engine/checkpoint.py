@@ -2,9 +2,9 @@
 
 A checkpoint is a folder `checkpoints/STEP` of three items: `variables` (parameters, mutable
 collections, averages) and `training` (optimizers, key, step) in Orbax's standard format, no pickle,
-and the JSON `meta` that describes them: `used`, seeds, data, config, versions, the figure that ranks
-it, and a fingerprint of every leaf, which is compared on restore since Orbax does not notice a
-flipped bit. What comes after training reads `variables` alone.
+and the JSON `meta` that describes them: `used`, seeds, data, config, versions, the figure that
+ranks it, and a fingerprint of every leaf, which is compared on restore since Orbax does not notice
+a flipped bit. What comes after training reads `variables` alone.
 """
 
 import contextlib

@@ -60,12 +60,21 @@ def lanes_of_seeds(seed: int, number: int) -> Lanes:
   return Lanes(tuple(f'seed_{value}' for value in seeds), seeds)
 
 
-def lanes_of_folds(seed: int, folds: int, examples: int) -> Lanes:
-  """Returns a lane for each of the folds that `examples` are cut into, all with one seed."""
+def lanes_of_folds(seed: int, folds: int, examples: int | None) -> Lanes:
+  """Returns a lane for each fold, all with one seed.
+
+  Args:
+    seed: of all lanes.
+    folds: how many there are.
+    examples: how many are cut into folds; None after the training, when that no longer matters.
+  """
+  labels = tuple(f'fold_{fold}' for fold in range(folds))
+  seeds = np.full(folds, seed, np.uint32)
+  if examples is None:
+    return Lanes(labels, seeds)
   ends = [fold_bounds(fold, folds, examples) for fold in range(folds)]
   bounds = np.array([(start, stop - start) for start, stop in ends], np.int32)
-  labels = tuple(f'fold_{fold}' for fold in range(folds))
-  return Lanes(labels, np.full(folds, seed, np.uint32), bounds)
+  return Lanes(labels, seeds, bounds)
 
 
 def check_lanes(lanes: Lanes, mesh: Mesh) -> None:

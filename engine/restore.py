@@ -38,6 +38,10 @@ class Placement(NamedTuple):
   sharding: Sequence[Any] | None = None
 
 
+# The run's own mesh where it fits, and its own rules.
+DEFAULT = Placement()
+
+
 class Restored(NamedTuple):
   """A run opened again, without its optimizers.
 
@@ -67,7 +71,7 @@ class Restored(NamedTuple):
 
 
 def restore_run(
-  workdir: str, checkpoint: str, lane: int = 0, placement: Placement = Placement()
+  workdir: str, checkpoint: str, lane: int = 0, placement: Placement = DEFAULT
 ) -> Restored:
   """Restores a run; needs nothing but its folder.
 

@@ -9,14 +9,14 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from data.section import Data, open_training
+from data.section import ALL_FOLDS, Data, open_training, open_whole
 from data.spec import Spec
 from data.text.options import Text
 from engine import sharding
 from engine.averages import Average, named_averages
 from engine.build import build, call, to_plain
 from engine.init_rules import IsFrozen, Source, frozen_by, sources
-from engine.lanes import Lanes, check_lanes, lanes_of_seeds, stack_abstract
+from engine.lanes import Lanes, check_lanes, lanes_of_folds, lanes_of_seeds, stack_abstract
 from engine.objective import build_objective
 from engine.optimizers import Optimizer, build_optimizers
 from engine.state import State, init_state
@@ -105,22 +105,19 @@ class Session(NamedTuple):
     )
 
 
-def open_session(
-  config: ConfigDict, spec: Spec | None = None, lanes: Lanes | None = None
-) -> Session:
+def open_session(config: ConfigDict, spec: Spec | None = None) -> Session:
   """Makes a config concrete.
 
   Args:
     config: the experiment.
     spec: of the training split; looked up by its name if not given.
-    lanes: the trainings side by side; those of `config.seeds` if not given.
 
   Raises:
     UserError: the config asks for something that cannot be.
   """
   check_sections(config)
   train, data = train_options(config), data_options(config)
-  lanes = lanes or lanes_of_seeds(train.seed, config.seeds)
+  lanes = _lanes(config.seeds, train.seed, data, trained=spec is not None)
   mesh = call(sharding.make_mesh, to_plain(config.mesh), 'config.mesh')
   check_lanes(lanes, mesh)
   sharding.check_batch(data.batch_size, train.accumulate, mesh)
@@ -160,6 +157,18 @@ def open_session(
     stacked,
     per_step,
   )
+
+
+def _lanes(seeds: int, seed: int, data: Data, trained: bool) -> Lanes:
+  """The lanes of a run; after its training the examples of the folds are not looked up."""
+  if data.fold != ALL_FOLDS:
+    return lanes_of_seeds(seed, seeds)
+  if data.folds < 2 or seeds != 1 or data.text:
+    raise UserError(
+      f'config.data.fold={ALL_FOLDS} trains every fold as a lane: give config.data.folds of 2 or '
+      'more, leave config.seeds at 1, and train folds of text one by one'
+    )
+  return lanes_of_folds(seed, data.folds, None if trained else open_whole(data).spec.n)
 
 
 def check_sections(config: ConfigDict) -> None:

@@ -16,7 +16,7 @@ Rules = Sequence[tuple[str, Sequence[Any]]]
 
 
 def make_mesh(*, lane: int, data: int, fsdp: int, tensor: int) -> Mesh:
-  """Arranges all devices as `lane × data × fsdp × tensor`; one size may be −1, for all that is left.
+  """Arranges all devices as `lane × data × fsdp × tensor`; one size may be −1, for what is left.
 
   Raises:
     UserError: the product is not the number of devices.
@@ -28,8 +28,8 @@ def make_mesh(*, lane: int, data: int, fsdp: int, tensor: int) -> Mesh:
     sizes[sizes.index(-1)] = count // rest if rest > 0 else 0
   if min(sizes) < 1 or math.prod(sizes) != count:
     raise UserError(
-      f'config.mesh asks for lane × data × fsdp × tensor = {lane} × {data} × {fsdp} × {tensor}, but '
-      f'there are {count} devices; make the product {count}, or set one of them to -1'
+      f'config.mesh asks for lane × data × fsdp × tensor = {lane} × {data} × {fsdp} × {tensor}, '
+      f'but there are {count} devices; make the product {count}, or set one of them to -1'
     )
   return jax.make_mesh(tuple(sizes), AXES, axis_types=(jax.sharding.AxisType.Auto,) * 4)
 

@@ -138,8 +138,8 @@ def _short(path: str) -> str:
 def _check(path: str, leaf: jax.Array, source: jax.Array, module: str, run: str) -> None:
   if leaf.shape != source.shape:
     raise UserError(
-      f'{path} is {tuple(source.shape)} in {run} and {tuple(leaf.shape)} here; start it afresh with '
-      f'--config.init_from.{module}.rules={path.rsplit("/", 1)[0]}=skip,.*=load'
+      f'{path} is {tuple(source.shape)} in {run} and {tuple(leaf.shape)} here; start it afresh '
+      f'with --config.init_from.{module}.rules={path.rsplit("/", 1)[0]}=skip,.*=load'
     )
 
 

@@ -38,8 +38,8 @@ def importance_sampled(
 
   Args:
     log_weights: keys [chunk, B] -> log weights [chunk, B], independent draws.
-    keys: PRNG keys [B]; sample i of example b draws from fold_in(keys[b], i), so neither `chunk` nor
-      the batch changes what is drawn.
+    keys: PRNG keys [B]; sample i of example b draws from fold_in(keys[b], i), so neither `chunk`
+      nor the batch changes what is drawn.
     samples: K, at least 1.
     chunk: samples in memory at once.
 

@@ -132,20 +132,42 @@ class CausalLM(PerToken):
 
   @property
   def _context(self) -> int:
-    return getattr(self.modules['model'], 'context', 0)
+    return self.modules['model'].context
 
-  def _start(self, variables: Variables, prompts, lengths, keys: jax.Array, length: int):
-    del lengths
-    carry = self.modules['model'].apply(
-      variables['model'], prompts.shape[0], length, method='start'
-    )
-    return autoregressive.begin(carry, prompts, keys, length)
+  def _start(
+    self, variables: Variables, prompts: jax.Array, lengths: jax.Array, keys: jax.Array, length: int
+  ) -> autoregressive.DecodeState:
+    if self._context and prompts.shape[1] > self._context:
+      # Every token is a pass over the window, from the first on: no cache.
+      carry, logits = None, self._window(variables, prompts, lengths)
+    else:
+      capacity = min(length, self._context or length)
+      carry, logits = self._apply(variables, prompts, lengths, capacity, method='read')
+    return autoregressive.start(carry, logits, prompts, lengths, keys, length)
 
-  def _advance(self, variables: Variables, state, count, **options):
-    def step(carry, tokens: jax.Array, position: jax.Array):
-      return self.modules['model'].apply(variables['model'], carry, tokens, position, method='step')
+  def _advance(self, variables: Variables, state: autoregressive.DecodeState, count, **options):
+    def step(carry, tokens: jax.Array, positions: jax.Array):
+      return self._apply(variables, carry, tokens, positions, method='step')
 
-    return autoregressive.advance(step, state, count, **options)
+    def window(tokens: jax.Array, positions: jax.Array) -> jax.Array:
+      return self._window(variables, tokens, positions)
+
+    return autoregressive.advance(step, state, count, self._context, window, **options)
+
+  def _window(self, variables: Variables, tokens: jax.Array, positions: jax.Array) -> jax.Array:
+    """Logits [B, V] after the first `positions` tokens of each row, from the last it can see.
+
+    The positions that the model gives to the tokens of a window start at 0, as in training.
+    """
+    size = min(self._context, tokens.shape[1])
+    first = jnp.maximum(positions - size, 0)
+    seen = jax.vmap(lambda row, at: jax.lax.dynamic_slice_in_dim(row, at, size))(tokens, first)
+    logits = self._apply(variables, seen, train=False)
+    last = (positions - first - 1)[:, None, None]
+    return jnp.take_along_axis(logits, last, axis=1)[:, 0]
+
+  def _apply(self, variables: Variables, *inputs, **options):
+    return self.modules['model'].apply(variables['model'], *inputs, **options)
 
   # --- training
 

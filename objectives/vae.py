@@ -168,7 +168,7 @@ class VAE(Objective):
     return gaussian.kl_to_standard_normal(posterior)
 
   def _log_prior(self, variables: Variables) -> Callable[[jax.Array], jax.Array]:
-    """The prior's log density, latents [..., Z] -> [...]; its parameters are computed once, here."""
+    """The prior's log density, latents [..., Z] -> [...], with its parameters computed once."""
     del variables
     return gaussian.standard_log_prob
 
@@ -225,7 +225,7 @@ class VAE(Objective):
     return pick(likelihood, self.reconstruction, 'config.objective.reconstruction')
 
   def _observe(self, batch: Batch, keys: jax.Array) -> jax.Array:
-    """The images whose likelihood is modelled: as they are, or with pixels drawn from `keys` [B]."""
+    """The images whose likelihood is modelled: as they are, or with pixels from `keys` [B]."""
     images = batch['image']
     if not self.binarise:
       return images
