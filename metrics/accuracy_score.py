@@ -65,6 +65,8 @@ class AccuracyScore(SampleMetric):
   def compare(self, reference: Labelled, samples: Labelled) -> float:
     """Returns the share of `reference` that is classified rightly, in [0, 1].
 
+    NaN where a sample is not finite.
+
     Raises:
       UserError: the samples are all of one class.
     """
@@ -76,6 +78,8 @@ class AccuracyScore(SampleMetric):
         'the classification accuracy score (accuracy_score) needs samples of two classes or more; '
         'raise the number of samples, or use data with more classes'
       )
+    if not np.isfinite(samples.features).all():
+      return float('nan')
     classifier = MLPClassifier(
       hidden_layer_sizes=(self.width,),
       max_iter=self.max_iter,

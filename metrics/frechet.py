@@ -51,7 +51,12 @@ def distance(a: Moments, b: Moments) -> float:
   Args:
     a: of two feature vectors or more.
     b: likewise.
+
+  Returns:
+    NaN where a feature is not finite.
   """
+  if not (np.isfinite(a.scatter).all() and np.isfinite(b.scatter).all()):
+    return float('nan')
   first, second = a.scatter / (a.count - 1), b.scatter / (b.count - 1)
   values, vectors = np.linalg.eigh(first)
   root = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
