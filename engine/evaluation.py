@@ -14,7 +14,7 @@ from engine.evaluators.base import Evaluator, Progress, Results
 from engine.evaluators.batches import Split
 from engine.session import Session
 from engine.state import Weights, averaged_variables
-from errors import UserError
+from errors import UserError, choose, nearest
 
 
 class Evaluators:
@@ -56,6 +56,29 @@ class Evaluators:
   def check(self, name: str) -> None:
     """Evaluates abstractly; raises UserError where the evaluation would be refused."""
     self._evaluators[name].check()
+
+  def check_ranking(self, figure: str) -> None:
+    """Checks the figure that ranks checkpoints, as far as figures are known beforehand.
+
+    Args:
+      figure: `EVALUATOR/METRIC`; '' for none.
+
+    Raises:
+      UserError: training runs no such evaluator, or it has no such figure.
+    """
+    if not figure:
+      return
+    scheduled = {name: each for name, each in self._evaluators.items() if each.every}
+    name = figure.split('/')[0]
+    if name not in scheduled:
+      raise UserError(
+        f'config.checkpoint.best={figure}: training runs no evaluator "{name}"'
+        f'{nearest(name, scheduled)}; it runs: {", ".join(scheduled) or "none"}'
+      )
+    names = scheduled[name].figure_names
+    if names is not None:
+      known = dict.fromkeys(f'{name}/{each}' for each in names)
+      choose(known, figure, 'config.checkpoint.best')
 
   def evaluate(
     self,

@@ -99,6 +99,11 @@ class Evaluator(abc.ABC):
   def spec(self) -> Spec:
     """The split that examples come from, or that samples are compared with."""
 
+  @property
+  def figure_names(self) -> tuple[str, ...] | None:
+    """The names of all figures; None where they are known only after an evaluation."""
+    return None
+
   @abc.abstractmethod
   def check(self) -> None:
     """Evaluates abstractly, without computing anything.

@@ -61,6 +61,11 @@ class Samples(Evaluator):
     return len(self._reference.examples) + self.samples
 
   @property
+  def figure_names(self) -> tuple[str, ...]:
+    suffix = f'{self._extractor.label}_{written_count(self.samples)}-{self.reference}'
+    return tuple(f'{name}_{suffix}' for name in self.metrics)
+
+  @property
   def spec(self) -> Spec:
     return self._reference.examples.spec
 
@@ -87,13 +92,8 @@ class Samples(Evaluator):
     real = self._statistics.states(lambda: self._collected(self._originals(), 0, progress))
     known = len(self._reference.examples)
     fake = self._collected(self._drawn(variables, key), known, progress)
-    suffix = f'{self._extractor.label}_{written_count(self.samples)}-{self.reference}'
-    return Results(
-      {
-        f'{name}_{suffix}': Figure(metric.compare(real[name], fake[name]))
-        for name, metric in self._metrics.items()
-      }
-    )
+    values = (metric.compare(real[name], fake[name]) for name, metric in self._metrics.items())
+    return Results(dict(zip(self.figure_names, map(Figure, values))))
 
   def _sampler_of_images(self) -> Sampler:
     sampler = self.session.objective.sampler
