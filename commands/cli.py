@@ -16,24 +16,33 @@ from errors import UserError, nearest
 
 
 def launch(
-  main: Callable[[], None], argv: Sequence[str], lost: str = 'nothing was written'
+  main: Callable[[], None],
+  argv: Sequence[str],
+  lost: str = 'nothing was written',
+  define: Callable[[Sequence[str]], ConfigDict | None] | None = None,
 ) -> None:
   """Parses flags, prepares the process, runs `main`, and leaves with its exit code.
 
-  `lost` is what a person who stops it with Ctrl-C is told.
+  Args:
+    main: what the script does.
+    argv: the command line.
+    lost: the words for a person who stops it with Ctrl-C.
+    define: defines, given `argv`, the flags that depend on it, and returns the config that flags
+      override; None where it is the one that --config names.
 
   UserError and bad flags end in one sentence and code 2, a pipe that nobody reads any more in one
   and that of its signal; anything else keeps its traceback.
   """
   try:
+    original = define(argv) if define else _named_config(argv)
     overridden = _parse(argv)
     # Libraries log the traceback of what they then raise.
     logging.set_verbosity(logging.FATAL)
     runtime.prepare()
-    if overridden:
+    if original is not None and overridden:
       from commands import overrides
 
-      overrides.drop_stale(flags.FLAGS.config, load(_value(argv, 'config')), overridden)
+      overrides.drop_stale(flags.FLAGS.config, original, overridden)
     main()
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)
@@ -59,7 +68,9 @@ def _reader_left() -> bool:
 
 def _parse(argv: Sequence[str]) -> list[str]:
   """Parses all flags; returns the keys of the config that they override."""
-  overridden = _check_overrides(argv)
+  if asks_for_help(argv):
+    print(sys.modules['__main__'].__doc__, flags.FLAGS.module_help(argv[0]), sep='\n')
+    sys.exit(0)
   try:
     rest = flags.FLAGS(list(argv))
   except flags.Error as error:
@@ -70,29 +81,57 @@ def _parse(argv: Sequence[str]) -> list[str]:
     ) from None
   if len(rest) > 1:
     raise UserError(f'unexpected argument "{rest[1]}"; options look like --config.train.steps=300')
-  return overridden
+  return _overridden(argv)
 
 
 def _first_line(error: Exception) -> str:
   return str(error).strip().splitlines()[0]
 
 
-def _check_overrides(argv: Sequence[str]) -> list[str]:
-  """Names the nearest key for any `--config.KEY` the config lacks; returns the keys given."""
-  path = _value(argv, 'config')
+def _named_config(argv: Sequence[str]) -> ConfigDict | None:
+  """The config that --config names, if the script has that flag and it is given.
+
+  Raises:
+    UserError: there is no such config, or a flag overrides what it lacks.
+  """
+  path = value_of(argv, 'config')
   if path is None or 'config' not in flags.FLAGS:
-    return []
+    return None
   config = load(path)
-  keys = []
-  for word in argv[1:]:
-    if word.startswith(('--config.', '-config.')):
-      key = word.lstrip('-').split('=', 1)[0].removeprefix('config.')
-      keys.append(key)
-      _check_key(config, key, path)
-  return keys
+  check_overrides(argv, config, path)
+  return config
 
 
-def _value(argv: Sequence[str], flag: str) -> str | None:
+def check_overrides(argv: Sequence[str], config: ConfigDict, path: str) -> None:
+  """Raises UserError, naming the nearest key, for any `--config.KEY` that the config lacks.
+
+  Args:
+    argv: the command line.
+    config: what can be overridden.
+    path: where it comes from, for messages.
+  """
+  for key in _overridden(argv):
+    _check_key(config, key, path)
+
+
+def _overridden(argv: Sequence[str]) -> list[str]:
+  """The keys of all `--config.KEY=VALUE`."""
+  words = [word.lstrip('-') for word in argv[1:] if word.startswith('-')]
+  keys = [word.split('=', 1)[0] for word in words]
+  return [key.removeprefix('config.') for key in keys if key.startswith('config.')]
+
+
+def asks_for_help(argv: Sequence[str]) -> bool:
+  return any(word in ('--help', '-help', '-h') for word in argv[1:])
+
+
+def show_in_help(flag: str, argv: Sequence[str]) -> None:
+  """Lists a flag that another file than the script defined among those that --help shows."""
+  flags.FLAGS.register_key_flag_for_module(argv[0], flags.FLAGS[flag])
+
+
+def value_of(argv: Sequence[str], flag: str) -> str | None:
+  """Returns the value of a flag on a command line that is not parsed yet, None if not given."""
   for i, word in enumerate(argv[1:], 1):
     name, equals, value = word.lstrip('-').partition('=')
     if word.startswith('-') and name == flag:
@@ -149,5 +188,5 @@ def define_config_flag() -> None:
 
 def default_workdir(argv: Sequence[str]) -> str:
   """runs/NAME for configs/NAME.py, runs/NAME-ARGUMENT with an argument."""
-  file, _, argument = (_value(argv, 'config') or '').partition(':')
+  file, _, argument = (value_of(argv, 'config') or '').partition(':')
   return f'runs/{Path(file).stem}' + (f'-{argument}' if argument else '')

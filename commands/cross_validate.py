@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
+from commands.evaluate_run import as_json, finite
 from data import arrays
 from data.section import ALL_FOLDS, open_testing, open_whole
 from data.selection import Fold
@@ -18,10 +19,10 @@ from data.spec import Spec
 from engine import loop, run, runtime, summaries
 from engine.evaluation import Evaluators, open_lane_evaluators
 from engine.evaluators.base import Figure
+from engine.lanes import take_lane
 from engine.report import Counting
 from engine.restore import Restored, restore_run
 from engine.session import check_sections, data_options, open_session
-from engine.lanes import take_lane
 from errors import UserError
 
 CONFIDENCE = 0.95

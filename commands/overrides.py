@@ -1,6 +1,7 @@
 """Replacing one thing by another with a flag: the options of the old one leave with it."""
 
 import inspect
+import re
 import sys
 from collections.abc import Callable, Sequence
 
@@ -8,6 +9,15 @@ from ml_collections import ConfigDict
 
 from engine import optimizers
 from engine.build import parameters, resolve
+
+# The room that the things at a place of the config come from.
+_ROOMS = {
+  r'modules\.[^.]+': 'models',
+  r'objective': 'objectives',
+  r'evaluators\.[^.]+': 'engine.evaluators',
+  r'evaluators\.[^.]+\.features': 'metrics.features',
+  r'evaluators\.[^.]+\.metrics\.[^.]+': 'metrics',
+}
 
 
 def drop_stale(config: ConfigDict, original: ConfigDict, overridden: Sequence[str]) -> None:
@@ -49,10 +59,10 @@ def _takes(parent: str, name: str) -> set[str] | None:
       *_options(optimizers.find(name, f'config.{parent}')),
       *_options(optimizers.make_optimizer),
     }
-  rooms = {'modules': 'models', 'objective': 'objectives', 'evaluate': 'metrics'}
-  if section not in rooms:
-    return None
-  return {'name', *_options(resolve(name, rooms[section], f'config.{parent}.name'))}
+  for pattern, room in _ROOMS.items():
+    if re.fullmatch(pattern, parent):
+      return {'name', *_options(resolve(name, room, f'config.{parent}.name'))}
+  return None
 
 
 def _options(target: Callable) -> set[str]:

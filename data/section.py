@@ -5,9 +5,12 @@ from typing import Any, NamedTuple
 
 from data.selection import Fold
 from data.source import Examples, open_source
+from data.spec import Spec
 from data.text.options import Text, open_text
 from errors import UserError
 
+# What an evaluator calls the two splits that `config.data` names.
+TEST, TRAIN = 'test', 'train'
 # `config.data.fold` that trains every fold, side by side.
 ALL_FOLDS = -1
 
@@ -62,11 +65,7 @@ def open_training(data: Data, tokenizer: str = '') -> Examples:
     data: the section.
     tokenizer: the run's, as JSON; '' to make it from the options of the section.
   """
-  whole = open_whole(data)
-  # All folds train on equally many examples, so that one of them describes every lane's data.
-  fold = max(data.fold, 0)
-  chosen = Fold(whole, fold, data.folds, held_out=False) if data.folds else whole
-  return _tokenized(chosen, data, tokenizer, training=True)
+  return _tokenized(_trained_on(data), data, tokenizer, training=True)
 
 
 def open_testing(data: Data, tokenizer: str, split: str = '') -> Examples:
@@ -83,6 +82,37 @@ def open_testing(data: Data, tokenizer: str, split: str = '') -> Examples:
     name = data.test_name or data.name.split('+')[0]
     chosen = open_source(name, split or data.test_split, data.data_dir, data.classes, data.columns)
   return _tokenized(chosen, data, tokenizer, training=False)
+
+
+def open_evaluated(data: Data, tokenizer: str, split: str) -> Examples:
+  """Opens the split that an evaluator names.
+
+  Args:
+    data: the section.
+    tokenizer: the run's, as JSON; '' where the data is no text.
+    split: 'test' for what `config.data` tests on, or the fold that is held out; 'train' for what it
+      trains on; else a TFDS split of the data set tested on, such as 'test[:100]'.
+  """
+  if split == TRAIN:
+    return _tokenized(_trained_on(data), data, tokenizer, training=False)
+  return open_testing(data, tokenizer, '' if split == TEST else split)
+
+
+def check_features(examples: Examples, spec: Spec) -> None:
+  """Raises UserError unless examples have all features of `spec`, which a run was trained on."""
+  found = examples.spec
+  if not spec.features.items() <= found.features.items():
+    raise UserError(
+      f'{found.name} {found.split} holds {found.features}, but the run was trained on '
+      f'{spec.features}; point TFDS_DATA_DIR at the data it was trained on'
+    )
+
+
+def _trained_on(data: Data) -> Examples:
+  whole = open_whole(data)
+  # All folds train on equally many examples, so that one of them describes every lane's data.
+  fold = max(data.fold, 0)
+  return Fold(whole, fold, data.folds, held_out=False) if data.folds else whole
 
 
 def _tokenized(examples: Examples, data: Data, tokenizer: str, training: bool) -> Examples:

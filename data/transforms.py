@@ -14,6 +14,8 @@ from jax.scipy import ndimage
 import errors
 
 OPTIONS = ('crop', 'flip', 'rotate', 'scale', 'cutout', 'mixup')
+# No augmentation: images as they are.
+OFF = dict.fromkeys(OPTIONS, 0)
 
 
 def prepare(

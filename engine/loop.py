@@ -50,6 +50,7 @@ def train(config: ConfigDict, workdir: str) -> None:
   """
   session = open_session(config)
   evaluators = open_lane_evaluators(session)
+  evaluators[0].check_ranking(config.checkpoint.best)
   lanes, steps = session.lanes.number, session.train.steps
   checkpoints = call(
     Checkpoints, {**to_plain(config.checkpoint), 'lanes': lanes}, 'config.checkpoint', workdir

@@ -160,7 +160,11 @@ _SHOW = {'image': Report._show_images, 'tokens': Report._show_tokens}
 
 
 class Counting:
-  """Progress over the examples of a split, with the time left; call it with how many are done."""
+  """Progress over examples or samples, with the time left; call it with how many are done.
+
+  It shows itself as soon as it is entered, before anything is compiled: as a bar, or where there is
+  no terminal as a line, followed by further ones every `PAUSE` seconds.
+  """
 
   # Seconds between lines where there is no terminal.
   PAUSE = 10.0
@@ -171,15 +175,17 @@ class Counting:
     self._started = self._said = time.monotonic()
 
   def __enter__(self) -> 'Counting':
+    if sys.stdout.isatty():
+      self._bar = _counting_bar(self._what)
+      self._task = self._bar.add_task('', total=self._total, figures='')
+      self._bar.start()
+    else:
+      print(f'{self._what} 0/{self._total:,}', flush=True)
     return self
 
   def __call__(self, done: int, figures: Mapping[str, float]) -> None:
     shown = '  '.join(f'{name} {value:.4g}' for name, value in figures.items())
-    if sys.stdout.isatty():
-      if self._bar is None:
-        self._bar = _counting_bar(self._what)
-        self._task = self._bar.add_task('', total=self._total, figures='')
-        self._bar.start()
+    if self._bar is not None:
       self._bar.update(self._task, completed=done, figures=shown)
       return
     now = time.monotonic()

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from data.section import open_testing
+from data.section import check_features, open_testing
 from data.source import Examples
 from data.spec import Spec
 from engine import run
@@ -156,11 +156,7 @@ def open_split(session: Session, split: str) -> Examples:
     UserError: the split is unavailable, or its features differ from the training data.
   """
   source = open_testing(session.data, session.spec.tokenizer, split)
-  if source.spec.features != session.spec.features:
-    raise UserError(
-      f'{source.spec.name} {source.spec.split} holds {source.spec.features}, but the run was '
-      f'trained on {session.spec.features}; point TFDS_DATA_DIR at the data it was trained on'
-    )
+  check_features(source, session.spec)
   return source
 
 
