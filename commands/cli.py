@@ -74,6 +74,12 @@ def _parse(argv: Sequence[str]) -> list[str]:
     sys.exit(0)
   try:
     rest = flags.FLAGS(list(argv))
+  except flags.UnrecognizedFlagError as error:
+    known = [f'--{flag.name}' for flag in flags.FLAGS.get_key_flags_for_module(argv[0])]
+    raise UserError(
+      f'there is no flag --{error.flagname}{nearest("--" + error.flagname, known)}; there are: '
+      f'{", ".join(sorted(known))}'
+    ) from None
   except flags.Error as error:
     raise UserError(f'{_first_line(error)}; --help lists the flags') from None
   except (TypeError, ValueError) as error:

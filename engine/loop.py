@@ -52,6 +52,7 @@ def train(config: ConfigDict, workdir: str) -> None:
   session = open_session(config, tokenizer=run.read_tokenizer(workdir))
   evaluators = open_lane_evaluators(session)
   evaluators[0].check_ranking(config.checkpoint.best)
+  evaluators[0].check_ranking(config.checkpoint.best)
   lanes, steps = session.lanes.number, session.train.steps
   checkpoints = call(
     Checkpoints, {**to_plain(config.checkpoint), 'lanes': lanes}, 'config.checkpoint', workdir
