@@ -18,8 +18,8 @@ def test_latency_and_throughput_by_hand(monkeypatch):
   found, seen = evaluators_of(e=speed(calls=40)), []
   figures = found.evaluate('e', NOTHING, KEY, False, lambda done, _: seen.append(done)).figures
   figures = {name: figure.mean for name, figure in figures.items()}
-  # Reading 0 is before the call that compiles; those of one example take 3, 7, … 159 ms, and four of
-  # the split of 50, after reading 81, 165, 169, 173 and 177.
+  # Reading 0 is before the call that compiles. The calls of one example take 3, 7, … 159 ms, and
+  # the four of the split of 50, which begin after reading 81, 165, 169, 173 and 177 ms.
   assert figures['e/latency_ms/p50'] == pytest.approx(81)
   assert figures['e/latency_ms/p95'] == pytest.approx(3 + 4 * 39 * 0.95)
   assert figures['e/latency_ms/p99'] == pytest.approx(3 + 4 * 39 * 0.99)

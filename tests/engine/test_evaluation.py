@@ -1,0 +1,312 @@
+"""Evaluators are opened by name, checked before the first step, and due when they say."""
+
+import pytest
+from ml_collections import ConfigDict
+
+from configs import cgan, gan, gpt, mlp, tabular, vae
+from configs.defaults import accuracy_score, examples, measure, samples, speed
+from data.section import ALL_FOLDS
+from data.source import Source
+from engine.evaluation import open_evaluators, open_lane_evaluators
+from engine.session import open_session
+from engine.state import weights
+from errors import UserError
+from tests.engine.evaluators.fakes import (
+  KEY,
+  NOTHING,
+  Conditioned,
+  evaluators_of,
+  session_of,
+)
+from tests.runs import SMALL_GPT, small
+
+PIXELS = dict(name='pixels.BlockMeans', side=2)
+FRECHET = dict(fd=dict(name='frechet'))
+
+
+def test_when_each_is_due():
+  evaluators = evaluators_of(
+    a=examples(every=4), b=examples(every=6), c=speed(calls=1), d=measure('power', every=3)
+  )
+  assert evaluators.names == ('a', 'b', 'c', 'd')
+  assert evaluators.intervals == (4, 6, 3)
+  assert evaluators.due(12, False) == ('a', 'b', 'd')
+  assert evaluators.due(8, False) == ('a',)
+  assert evaluators.due(5, False) == ()
+  assert evaluators.due(5, True) == ('a', 'b', 'd')
+
+
+def test_no_evaluators():
+  none = evaluators_of()
+  assert none.names == none.intervals == none.due(0, True) == ()
+
+
+def test_everything_is_named_after_its_evaluator():
+  report = dict(report=dict(name='classification.Report'))
+  evaluators = evaluators_of(a=examples(metrics=report), b=samples(PIXELS, FRECHET, samples=9))
+  results = evaluators.evaluate('a', NOTHING, KEY, details=True)
+  assert {'a/index', 'a/f1', 'a/f1/3'} <= results.figures.keys()
+  assert [*results.tables] == [*results.pictures] == ['a/confusion_matrix']
+  assert [*evaluators.evaluate('b', NOTHING, KEY).figures] == ['b/fd_pixels2_9-test']
+
+
+def test_the_average_that_an_entry_names():
+  """The discriminator's logits of real images: its raw parameters are negated."""
+  config = small(gan.get_config())
+  config.data.test_split = 'test[:20]'
+  config.ema = {
+    'd': dict(module='discriminator', decay=0.9, half_life=0.0),
+    'g': dict(module='generator', decay=0.9, half_life=0.0),
+    'd2': dict(module='discriminator', decay=0.8, half_life=0.0),
+  }
+  config.evaluators = {
+    f'with_{name}': examples(average=name) for name in ('', 'd', 'd2', 'g', 'none')
+  }
+  session = open_session(config)
+  held = weights(session.init())
+
+  def scaled(tree, factor):
+    """The last layer multiplied."""
+    (last,) = [name for name in tree if name == 'output']
+    return {**tree, last: {k: factor * v for k, v in tree[last].items()}}
+
+  held = held.replace(
+    ema={**held.ema, 'd2': scaled(held.ema['d2'], 3.0)},
+    params={**held.params, 'discriminator': scaled(held.params['discriminator'], -1.0)},
+  )
+  evaluators = open_evaluators(session)
+  found = {
+    name: evaluators.evaluate(name, held, KEY).figures[f'{name}/real_logit'].mean
+    for name in evaluators.names
+  }
+  base = found['with_d']
+  assert found['with_'] == found['with_g'] == base != 0
+  assert found['with_d2'] == pytest.approx(3 * base)
+  assert found['with_none'] == pytest.approx(-base)
+
+
+def test_another_split_is_for_evaluators_of_examples_alone():
+  session = session_of(
+    dict(a=examples(split='train'), b=measure('power'), c=speed(1), d=samples(PIXELS, FRECHET))
+  )
+  evaluators = open_evaluators(session, split='test')
+  # The split called "test" itself, not what `config.data.test_split` names.
+  assert [evaluators.spec(name).n for name in 'abcd'] == [1000, 1000, 1000, 50]
+  assert evaluators.evaluate('a', NOTHING, KEY).figures['a/index'].mean == 499.5
+  with pytest.raises(UserError, match='no examples in split "tset"'):
+    open_evaluators(session, split='tset')
+
+
+def test_lanes_that_are_seeds_share_their_evaluators():
+  config = small(mlp.get_config())
+  config.seeds = 3
+  lanes = open_lane_evaluators(open_session(config))
+  assert len(lanes) == 3 and lanes[0] is lanes[1] is lanes[2]
+
+
+def test_lanes_that_are_folds_have_each_its_own_split():
+  session = session_of(dict(a=examples(), b=examples(split='train')), folds=3, fold=ALL_FOLDS)
+  lanes = open_lane_evaluators(session)
+  assert [lane.spec('a').split for lane in lanes] == [f'train, of fold {i} of 3' for i in range(3)]
+  assert [lane.number('a') for lane in lanes] == [1333, 1333, 1334]
+  means = [lane.evaluate('a', NOTHING, KEY).figures['a/pixel'].mean for lane in lanes]
+  assert len(set(means)) == 3
+  assert [lane.number('b') for lane in lanes] == [2666] * 3
+
+
+def test_nothing_is_read_before_an_evaluation(monkeypatch):
+  monkeypatch.setattr(Source, 'read', None)
+  evaluators = evaluators_of(
+    a=examples(), b=measure('power'), c=speed(1), d=samples(PIXELS, FRECHET)
+  )
+  assert [evaluators.number(name) for name in 'abcd'] == [50, 50, 4, 1050]
+
+
+def config_of(module, **evaluators) -> ConfigDict:
+  config = module.get_config()
+  config.evaluators = evaluators
+  return config
+
+
+def entry(section, **changes) -> dict:
+  return {**section.to_dict(), **changes}
+
+
+REFUSED = {
+  'unknown kind': (
+    mlp,
+    entry(examples(), name='exampels'),
+    r'e\.name=exampels: there is no engine/evaluators/exampels\.py \(did you mean "examples"',
+  ),
+  'unknown option': (
+    mlp,
+    entry(examples(), evry=3),
+    r'e has no option "evry" \(did you mean "every"',
+  ),
+  'missing option': (
+    mlp,
+    dict(name='examples', every=1),
+    r'config\.evaluators\.e: missing a requir',
+  ),
+  'negative interval': (mlp, examples(every=-1), r'e\.every=-1 must be at least 0'),
+  'no batch': (mlp, examples(batch_size=0), r'e\.batch_size=0 must be at least 1'),
+  'another type': (mlp, examples(batch_size='7'), r'e\.batch_size=7 must be a whole number'),
+  'no calls': (mlp, speed(calls=0), r'e\.calls=0 must be at least 1'),
+  'no samples': (gan, samples(PIXELS, FRECHET, samples=0), r'e\.samples=0 must be at least 1'),
+  'unknown average': (
+    gan,
+    examples(average='genrator'),
+    r'e\.average=genrator is unknown \(did you mean "generator"\?\); there are: none, generator',
+  ),
+  'unknown split': (mlp, examples(split='tset'), 'no examples in split "tset"'),
+  'unknown measurement': (
+    vae,
+    measure('liklihood'),
+    r'e\.measurement=liklihood is unknown \(did you mean "likelihood"',
+  ),
+  'unknown option of a measurement': (
+    vae,
+    measure('likelihood', sample=3),
+    r'config\.evaluators\.e\.sample is no option of the measurement "likelihood" \(did you mean ',
+  ),
+  'range of a measurement': (
+    vae,
+    measure('likelihood', samples=0),
+    r'e\.samples=0 must be at least',
+  ),
+  'shift as large as the image': (mlp, measure('views', shift=28), 'a view shifted by 28 pixels'),
+  'unknown metric': (
+    mlp,
+    examples(metrics=dict(m=dict(name='calibratoin'))),
+    r'e\.metrics\.m\.name=calibratoin',
+  ),
+  'option of a metric': (
+    mlp,
+    examples(metrics=dict(m=dict(name='calibration', bin=3))),
+    r'e\.metrics\.m has no option "b',
+  ),
+  'metric without its column': (
+    vae,
+    examples(metrics=dict(m=dict(name='classification.Report'))),
+    r'classification\.Report needs a column "prediction".*give only: label;',
+  ),
+  'column without integers': (
+    mlp,
+    examples(metrics=dict(m=dict(name='groups.Gaps', by=('probability',)))),
+    'no column of integers "probability"',
+  ),
+  'metric of samples on examples': (
+    mlp,
+    examples(metrics=FRECHET),
+    r'e\.metrics\.fd\.name=frechet is no',
+  ),
+  'metric of examples on samples': (
+    gan,
+    samples(PIXELS, dict(m=dict(name='classification.Report'))),
+    'is no metric of samples',
+  ),
+  'unknown extractor': (
+    gan,
+    samples(dict(name='pixels.BlockMaens', side=2), FRECHET),
+    'did you mean "pixels.BlockMeans"',
+  ),
+  'room of extractors': (
+    gan,
+    samples(dict(name='inception'), FRECHET),
+    'there is no metrics/features/inception.py',
+  ),
+  'extractor on small images': (
+    gan,
+    samples(dict(name='pixels.BlockMeans', side=29), FRECHET),
+    r"config\.evaluators\.e\.features: side=29 must be from 1 to the image's 28 pixels",
+  ),
+  'samples of a classifier': (mlp, samples(PIXELS, FRECHET), 'this objective has no sampler'),
+  'classes of a model without': (
+    gan,
+    entry(accuracy_score(), every=1),
+    r'e\.metrics\.cas needs samples that are conditioned',
+  ),
+}
+
+
+@pytest.mark.parametrize('case', REFUSED)
+def test_what_cannot_be_is_refused_before_the_first_step(case, monkeypatch):
+  module, section, message = REFUSED[case]
+  monkeypatch.setattr(Source, 'read', None)
+  session = open_session(config_of(module, e=section))
+  with pytest.raises(UserError, match=message) as refused:
+    open_evaluators(session, unscheduled=True)
+  assert '\n' not in str(refused.value)
+
+
+def test_samples_of_text_are_no_images():
+  from commands import cli
+
+  config = cli.load(SMALL_GPT[0].partition('=')[2])
+  config.data.name = 'names'
+  config.data.text.update(tokenizer='byte', vocabulary=0, length=24)
+  config.modules.model.update(layers=1, width=16, heads=2, hidden=16, context=24)
+  config.evaluators = dict(e=samples(PIXELS, FRECHET))
+  with pytest.raises(UserError, match='this objective samples tokens; remove it'):
+    open_evaluators(open_session(config))
+
+
+def test_an_evaluator_is_no_player():
+  with pytest.raises(UserError, match=r'config\.evaluators\.model has the name of a player'):
+    evaluators_of(model=examples())
+
+
+def test_what_training_does_not_run_is_evaluated_abstractly_by_evaluate_py_alone():
+  session = session_of(dict(e=examples(every=0, split='tset')))
+  open_evaluators(session)
+  with pytest.raises(UserError, match='tset'):
+    open_evaluators(session, unscheduled=True)
+  session = session_of(dict(e=examples(every=1, split='tset')))
+  with pytest.raises(UserError, match='tset'):
+    open_evaluators(session)
+
+
+def test_data_of_another_look_than_that_trained_on():
+  config = config_of(tabular, e=examples())
+  config.data.test_name = 'mnist5k'
+  with pytest.raises(UserError, match='was trained on'):
+    open_evaluators(open_session(config))
+
+
+def test_unlabelled_training_data_is_tested_on_labelled():
+  session = session_of(dict(e=examples()))
+  features = {'image': session.spec.features['image']}
+  unlabelled = session._replace(spec=session.spec._replace(features=features, num_classes=0))
+  assert open_evaluators(unlabelled).number('e') == 50
+
+
+@pytest.mark.parametrize(
+  'figure, message',
+  [
+    (
+      'tset/x',
+      r'best=tset/x: training runs no evaluator "tset" \(did you mean "test"',
+    ),
+    ('late/x', 'training runs no evaluator "late"'),
+    ('fd/fd_pixels2_9-test', 'did you mean "fd/fd_pixels2_20-test"'),
+  ],
+)
+def test_a_figure_that_cannot_rank_checkpoints(figure, message):
+  evaluators = evaluators_of(
+    Conditioned,
+    test=examples(),
+    late=examples(every=0),
+    fd=samples(PIXELS, FRECHET, samples=20),
+  )
+  for known in ('', 'test/anything', 'fd/fd_pixels2_20-test'):
+    evaluators.check_ranking(known)
+  with pytest.raises(UserError, match=message):
+    evaluators.check_ranking(figure)
+
+
+def test_every_config_names_a_figure_that_ranks():
+  for module in (cgan, gan, gpt, mlp, vae):
+    config = module.get_config()
+    config.data.update(name='names' if module is gpt else 'mnist5k')
+    evaluators = open_evaluators(open_session(config))
+    evaluators.check_ranking(config.checkpoint.best)
