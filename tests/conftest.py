@@ -20,20 +20,32 @@ ROOT = Path(__file__).parents[1]
 _XLA_FLAGS = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
 
 
+def settings(shared: str) -> dict[str, str]:
+  """What the environment of a test process holds before jax is imported.
+
+  Flags of XLA that are there already win. `shared` is a folder for what is made once for all
+  processes: compiled programs, and the runs of tests/golden/short_runs.py.
+  """
+  return {
+    'ATELIER_TEST_RUNS': f'{shared}/runs',
+    'JAX_COMPILATION_CACHE_DIR': f'{shared}/compiled',
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+    'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
+    'XLA_FLAGS': f'{_XLA_FLAGS} {os.environ.get("XLA_FLAGS", "")}'.strip(),
+  }
+
+
 def pytest_configure(config):
   flags.FLAGS.mark_as_parsed()
   # The first process sets what its workers and the scripts inherit.
   if not hasattr(config, 'workerinput'):
-    config.compiled = tempfile.mkdtemp(prefix='atelier-tests-')
-    os.environ['JAX_COMPILATION_CACHE_DIR'] = config.compiled
-    os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
-    os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '-1'
-    os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {_XLA_FLAGS}'.strip()
+    config.shared = tempfile.mkdtemp(prefix='atelier-tests-')
+    os.environ.update(settings(config.shared))
 
 
 def pytest_unconfigure(config):
-  if hasattr(config, 'compiled'):
-    shutil.rmtree(config.compiled, ignore_errors=True)
+  if hasattr(config, 'shared'):
+    shutil.rmtree(config.shared, ignore_errors=True)
 
 
 @pytest.fixture(scope='session', autouse=True)
