@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from absl import flags
@@ -24,11 +25,13 @@ def settings(shared: str) -> dict[str, str]:
   """What the environment of a test process holds before jax is imported.
 
   Flags of XLA that are there already win. `shared` is a folder for what is made once for all
-  processes: compiled programs, and the runs of tests/golden/short_runs.py.
+  processes: compiled programs, unless $ATELIER_TESTS_COMPILED is a place to keep them in for the
+  next time, and the runs of tests/golden/short_runs.py.
   """
+  compiled = os.environ.get('ATELIER_TESTS_COMPILED') or f'{shared}/compiled'
   return {
     'ATELIER_TEST_RUNS': f'{shared}/runs',
-    'JAX_COMPILATION_CACHE_DIR': f'{shared}/compiled',
+    'JAX_COMPILATION_CACHE_DIR': compiled,
     'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
     'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
     'XLA_FLAGS': f'{_XLA_FLAGS} {os.environ.get("XLA_FLAGS", "")}'.strip(),
@@ -41,6 +44,53 @@ def pytest_configure(config):
   if not hasattr(config, 'workerinput'):
     config.shared = tempfile.mkdtemp(prefix='atelier-tests-')
     os.environ.update(settings(config.shared))
+
+
+# Where what trains comes from: a test module that has anything from there is marked `training`, and
+# so are tests that run a script and folders whose tests compile whole networks and their gradients.
+_TRAINERS = (
+  'engine.lanes',
+  'engine.loop',
+  'engine.optimizers',
+  'engine.program',
+  'engine.step',
+  'tests.conftest',  # the environment of another process
+  'tests.golden.adapter',
+  'tests.golden.short_runs',
+  'tests.golden.tiny',
+  'tests.runs',
+)
+_FOLDERS = ('commands', 'models', 'objectives')
+
+
+def pytest_collection_modifyitems(items):
+  for item in items:
+    if _trains(item):
+      item.add_marker('training')
+
+
+def _trains(item: pytest.Item) -> bool:
+  origins = {
+    getattr(value, '__name__' if isinstance(value, ModuleType) else '__module__', '')
+    for value in vars(item.module).values()
+  }
+  return (
+    not origins.isdisjoint(_TRAINERS)
+    or 'script' in item.fixturenames
+    or item.path.relative_to(ROOT / 'tests').parts[0] in _FOLDERS
+  )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+  """By file; two that look at the same steps go to one process, where they are taken once."""
+  from xdist.scheduler import LoadFileScheduling
+
+  class ByFile(LoadFileScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+      return super()._split_scope(nodeid).replace('test_golden.py', 'test_configs.py')
+
+  return ByFile(config, log) if config.getoption('dist') == 'loadfile' else None
 
 
 def pytest_unconfigure(config):

@@ -39,22 +39,21 @@ RUNS = {
 }
 
 
-def arguments(family: str, workdir: Path, *more: str) -> tuple[str, ...]:
-  """The flags of a family's run in `workdir`."""
+def arguments(flags: tuple[str, ...], workdir: Path, *more: str) -> tuple[str, ...]:
+  """The flags of a run in `workdir`, with the length and the intervals of all short runs."""
   intervals = runs.every(log=7, checkpoint=10, other=30)
-  length = f'--config.train.steps={STEPS}'
-  return (*RUNS[family].flags, *intervals, f'--workdir={workdir}', length, *more)
+  return (*flags, *intervals, f'--workdir={workdir}', f'--config.train.steps={STEPS}', *more)
 
 
 def folder(family: str) -> Path:
-  """The family's run, trained to its end by whoever asks first; to look at, not to change."""
+  """The family's run, trained by whoever asks first; to be read, not trained further."""
   place = Path(os.environ[SHARED]) / family
   place.mkdir(parents=True, exist_ok=True)
   done = place / 'done'
   with open(place / 'lock', 'w') as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
     if not done.exists():
-      runs.train(*arguments(family, place / 'run'))
+      runs.train(*arguments(RUNS[family].flags, place / 'run'))
       done.touch()
   return place / 'run'
 
