@@ -11,8 +11,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+import fsspec
 import pytest
 from absl import flags
+
+from tests.buckets import Bucket
 
 ROOT = Path(__file__).parents[1]
 
@@ -69,3 +72,13 @@ def script():
     )
 
   return run
+
+
+@pytest.fixture
+def bucket():
+  """Puts a pretended Google Cloud Storage behind gs://; returns its class, with its `objects`."""
+  for protocol in Bucket.protocol:
+    fsspec.register_implementation(protocol, Bucket, clobber=True)
+  Bucket.objects.clear()
+  Bucket.uploads.clear()
+  return Bucket
