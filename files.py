@@ -142,7 +142,7 @@ class Lines:
 
 
 class _ObjectLines(Lines):
-  """Lines of an object, which cannot grow: it is uploaded whole every ten seconds and at the end."""
+  """Lines of an object, which cannot grow: it is uploaded whole, every ten seconds at most."""
 
   def __init__(self, path: Path):
     self._path = path

@@ -1,11 +1,11 @@
-"""Every example once, in its own order: what evaluators see."""
+"""Every example of a split once, in its own order, in batches for evaluators."""
 
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 import errors
-from data.source import Examples
+from data.examples import Examples
 
 
 def in_order(
@@ -28,8 +28,8 @@ def in_order(
   """
   if batch_size < 1 or batch_size % processes:
     raise errors.UserError(
-      f'The batch size {batch_size} does not split over {processes} processes: choose a multiple '
-      f'of {processes}.'
+      f'the batch size {batch_size} does not split over {processes} processes; choose a multiple '
+      f'of {processes}'
     )
   return _batches(examples, batch_size // processes, process, processes)
 
