@@ -12,8 +12,11 @@ import tempfile
 from pathlib import Path
 from types import ModuleType
 
+import fsspec
 import pytest
 from absl import flags
+
+from tests.buckets import Bucket
 
 ROOT = Path(__file__).parents[1]
 
@@ -131,3 +134,13 @@ def script():
     )
 
   return run
+
+
+@pytest.fixture
+def bucket():
+  """Puts a pretended Google Cloud Storage behind gs://; returns its class, with its `objects`."""
+  for protocol in Bucket.protocol:
+    fsspec.register_implementation(protocol, Bucket, clobber=True)
+  Bucket.objects.clear()
+  Bucket.uploads.clear()
+  return Bucket
