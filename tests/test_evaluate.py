@@ -16,6 +16,7 @@ from data import arrays
 from engine import restore
 from engine.evaluation import Evaluators, open_evaluators
 from engine.evaluators import reference
+from engine.lanes import take_lane
 from engine.restore import Placement, restore_run
 from errors import UserError
 from tests.runs import saved_run, small
@@ -142,6 +143,15 @@ def test_all_lanes_and_one(gan_run, tmp_path, capsys):
     alone = evaluate(gan_run, tmp_path / 'one.json', lane=lane)
     assert alone['metrics'] == pytest.approx(lanes[lane]['metrics'])
     assert alone['made_by']['lanes'] == [f'seed_{lane}'] and 'lanes' not in alone
+
+
+def test_a_lane_s_noise_is_that_of_its_training(gan_run, tmp_path):
+  restored = restore_run(gan_run, '')
+  held = take_lane(restored.weights, 1, 2)
+  logged = open_evaluators(restored.session).evaluate('test', held, jax.random.key(1)).figures
+  written = evaluate(gan_run, tmp_path / 'a.json')['lanes'][1]['metrics']
+  for name, figure in logged.items():
+    assert written[name] == pytest.approx(figure.mean)
 
 
 def test_each_lane_is_evaluated_at_its_own_best(tmp_path, monkeypatch):

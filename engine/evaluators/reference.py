@@ -74,8 +74,8 @@ def _folder(examples: Examples, extractor: FeatureExtractor, metric: SampleMetri
   """Where the state of a metric lies: another place for other data, features or options."""
   spec = examples.spec
   parts = (spec.identity, examples.stamp, str(spec.n), _identity(extractor), _identity(metric))
-  digest = hashlib.sha256(repr((_VERSION, *parts)).encode()).hexdigest()[:16]
-  return cache_dir() / 'references' / f'{spec.identity}-{extractor.label}-{digest}'
+  digest = hashlib.sha256(repr((_VERSION, *parts)).encode()).hexdigest()[:32]
+  return cache_dir() / 'references' / digest
 
 
 def _identity(made: FeatureExtractor | SampleMetric) -> str:
