@@ -38,9 +38,9 @@ flags.DEFINE_integer('lane', None, 'The only lane to evaluate, from 0; all by de
 flags.DEFINE_string('out', None, 'Where the figures go; WORKDIR/metrics.json if not given.')
 
 
-def define(argv: Sequence[str]) -> ConfigDict | None:
-  """Defines the flags of the run in --workdir; returns its config."""
-  return run_flags.define_run_flags(argv, ('evaluators', *run_flags.PLACEMENT))
+def define(argv: Sequence[str]) -> tuple[ConfigDict | None, Sequence[str]]:
+  """Defines the flags of the run in --workdir; see `cli.Define`."""
+  return run_flags.define_run_flags(argv, ('evaluators', *run_flags.PLACEMENT)), argv
 
 
 def main() -> None:

@@ -12,9 +12,8 @@ import sys
 
 from absl import flags
 
-from commands import cli
+from commands import cli, config_flags
 
-cli.define_config_flag()
 flags.DEFINE_integer('steps', 100, 'Steps of a repeat.')
 flags.DEFINE_integer('repeats', 5, 'How often they are timed.')
 
@@ -48,4 +47,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  cli.launch(main, sys.argv)
+  cli.launch(main, sys.argv, define=config_flags.define_config)

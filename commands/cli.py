@@ -9,17 +9,19 @@ from pathlib import Path
 
 from absl import flags, logging
 from ml_collections import ConfigDict
-from ml_collections.config_flags import config_flags
 
 from engine import runtime
 from errors import UserError, nearest
+
+# command line -> (the config that flags override or None, the command line to parse)
+Define = Callable[[Sequence[str]], tuple[ConfigDict | None, Sequence[str]]]
 
 
 def launch(
   main: Callable[[], None],
   argv: Sequence[str],
   lost: str = 'nothing was written',
-  define: Callable[[Sequence[str]], ConfigDict | None] | None = None,
+  define: Define | None = None,
 ) -> None:
   """Parses flags, prepares the process, runs `main`, and leaves with its exit code.
 
@@ -27,22 +29,21 @@ def launch(
     main: what the script does.
     argv: the command line.
     lost: the words for a person who stops it with Ctrl-C.
-    define: defines, given `argv`, the flags that depend on it, and returns the config that flags
-      override; None where it is the one that --config names.
+    define: defines, given `argv`, the flags that depend on it; see `Define`.
 
   UserError and bad flags end in one sentence and code 2, a pipe that nobody reads any more in one
   and that of its signal; anything else keeps its traceback.
   """
   try:
-    original = define(argv) if define else _named_config(argv)
-    overridden = _parse(argv)
     # Libraries log the traceback of what they then raise.
     logging.set_verbosity(logging.FATAL)
     runtime.prepare()
+    original, words = define(argv) if define else (None, argv)
+    overridden = _parse(words)
     if original is not None and overridden:
-      from commands import overrides
+      from commands import config_flags
 
-      overrides.drop_stale(flags.FLAGS.config, original, overridden)
+      config_flags.drop_stale(flags.FLAGS.config, original, overridden)
     main()
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)
@@ -73,6 +74,12 @@ def _parse(argv: Sequence[str]) -> list[str]:
     sys.exit(0)
   try:
     rest = flags.FLAGS(list(argv))
+  except flags.UnrecognizedFlagError as error:
+    known = [f'--{flag.name}' for flag in flags.FLAGS.get_key_flags_for_module(argv[0])]
+    raise UserError(
+      f'there is no flag --{error.flagname}{nearest("--" + error.flagname, known)}; there are: '
+      f'{", ".join(sorted(known))}'
+    ) from None
   except flags.Error as error:
     raise UserError(f'{_first_line(error)}; --help lists the flags') from None
   except (TypeError, ValueError) as error:
@@ -86,20 +93,6 @@ def _parse(argv: Sequence[str]) -> list[str]:
 
 def _first_line(error: Exception) -> str:
   return str(error).strip().splitlines()[0]
-
-
-def _named_config(argv: Sequence[str]) -> ConfigDict | None:
-  """The config that --config names, if the script has that flag and it is given.
-
-  Raises:
-    UserError: there is no such config, or a flag overrides what it lacks.
-  """
-  path = value_of(argv, 'config')
-  if path is None or 'config' not in flags.FLAGS:
-    return None
-  config = load(path)
-  check_overrides(argv, config, path)
-  return config
 
 
 def check_overrides(argv: Sequence[str], config: ConfigDict, path: str) -> None:
@@ -179,11 +172,6 @@ def _check_key(config: ConfigDict, key: str, path: str) -> None:
     raise UserError(
       f'--{walked} is a section; set one of: {", ".join(f"--{walked}.{k}" for k in node)}'
     )
-
-
-def define_config_flag() -> None:
-  """`--config=configs/NAME.py[:ARGUMENT]` and `--config.SECTION.OPTION=VALUE`."""
-  config_flags.DEFINE_config_file('config', None, 'The experiment: configs/NAME.py[:ARGUMENT].')
 
 
 def default_workdir(argv: Sequence[str]) -> str:

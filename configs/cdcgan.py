@@ -1,4 +1,4 @@
-"""`dcgan.py` conditioned on the label: python sample.py --workdir=runs/cdcgan --label=3 draws threes.
+"""`dcgan.py` conditioned on the label: sample.py --workdir=runs/cdcgan --label=3.
 
   python train.py --config=configs/cdcgan.py
   python train.py --config=configs/cdcgan.py:cifar10

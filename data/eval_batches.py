@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from data.source import Examples
+from data.examples import Examples
 
 
 def in_order(

@@ -5,43 +5,61 @@ import pathlib
 import tempfile
 
 import errors
+import files
 
 
 def cache_dir() -> pathlib.Path:
-  """Returns $ATELIER_CACHE, or atelier/ in $XDG_CACHE_HOME or ~/.cache; it need not exist."""
+  """The folder of the cache, which need not exist.
+
+  It is $ATELIER_CACHE, or atelier/ in $XDG_CACHE_HOME or in ~/.cache.
+
+  Raises:
+    UserError: $ATELIER_CACHE is in a bucket.
+  """
   if chosen := os.environ.get('ATELIER_CACHE'):
+    if not files.is_local(chosen):
+      raise errors.UserError(f'ATELIER_CACHE={chosen} must be a local folder')
     return pathlib.Path(chosen).expanduser()
   base = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
   return pathlib.Path(base).expanduser() / 'atelier'
 
 
-def roots(data_dir: str) -> tuple[pathlib.Path, ...]:
-  """Returns the TFDS folders to read, first match wins; '' means TFDS's own default folder."""
+def roots(data_dir: str) -> tuple[files.Path, ...]:
+  """The TFDS folders to read, in the order in which they are searched.
+
+  Args:
+    data_dir: the first of them; '' means $TFDS_DATA_DIR, or TFDS's own default folder.
+  """
   first = data_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
-  return pathlib.Path(first).expanduser(), cache_dir() / 'tfds'
+  return files.path(first), files.path(cache_dir() / 'tfds')
 
 
-def writable_root(data_dir: str) -> pathlib.Path:
-  """Returns the first folder a data set can be prepared in: the one the user named, or the cache.
+def writable_root(data_dir: str) -> files.Path:
+  """The first folder that a data set can be prepared in: the one the user named, or the cache.
 
-  TFDS's default in the home folder is read but never written: nobody asked for it.
+  TFDS's default in the home folder is read but never written, since nobody asked for it; nor is a
+  bucket, since TFDS and array_record write their files themselves.
+
+  Raises:
+    UserError: none can be written.
   """
   chosen = data_dir or os.environ.get('TFDS_DATA_DIR')
-  tried = ([pathlib.Path(chosen).expanduser()] if chosen else []) + [cache_dir() / 'tfds']
+  named = [files.path(chosen)] if chosen and files.is_local(chosen) else []
+  tried = [*named, files.path(cache_dir() / 'tfds')]
   for root in tried:
     if _writable(root):
       return root
   names = ' nor in '.join(str(root) for root in tried)
   raise errors.UserError(
-    f'A data set can be written neither in {names}: set config.data.data_dir or ATELIER_CACHE to a '
-    'folder that can be written.'
+    f'a data set can be written neither in {names}; set config.data.data_dir or ATELIER_CACHE to a '
+    'folder that can be written'
   )
 
 
-def _writable(root: pathlib.Path) -> bool:
+def _writable(root: files.Path) -> bool:
   try:
-    root.mkdir(parents=True, exist_ok=True)
-    if not root.stat().st_mode & 0o222:  # root may write here all the same; the owner said no
+    os.makedirs(root, exist_ok=True)
+    if not os.stat(root).st_mode & 0o222:  # root may write here all the same; the owner forbids it
       return False
     with tempfile.TemporaryFile(dir=root):
       return True

@@ -26,12 +26,12 @@ MOST_EXAMPLES = 2**31 - 1  # sums of two places stay inside uint32, indices insi
 
 
 def position(used: int, n: int) -> tuple[int, int]:
-  """Returns (epoch, place) of the example that follows `used` examples; Python ints of any size."""
+  """Splits a position into (epoch, place) of the next example; Python ints of any size."""
   return divmod(used, n)
 
 
 def example_at(seed: int | Array, epoch: Array, place: Array, n: int) -> Array:
-  """Returns the index of the example shown at each (epoch, place).
+  """Computes the index of the example shown at each (epoch, place).
 
   Args:
     seed: 0 <= seed < 2**32, a Python int or a uint32 array.
@@ -50,7 +50,7 @@ def example_at(seed: int | Array, epoch: Array, place: Array, n: int) -> Array:
 
 
 def batch_places(epoch: Array, place: Array, batch: int, n: int) -> tuple[Array, Array]:
-  """Returns (epochs, places), both uint32 [batch], of a batch that starts at (epoch, place).
+  """Computes (epochs, places), both uint32 [batch], of a batch that starts at (epoch, place).
 
   `epoch` and `place` are uint32 scalars. `place` may exceed n, as long as place + batch < 2**32; a
   batch may cross any number of epoch ends.
@@ -64,7 +64,7 @@ def batch_places(epoch: Array, place: Array, batch: int, n: int) -> tuple[Array,
 def indices(
   seed: int, used: int, batch: int, n: int, process: int = 0, processes: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Returns (epochs uint32, indices int32) of one process's share of the batch after `used`.
+  """Computes (epochs uint32, indices int32) of one process's share of the batch after `used`.
 
   Both have shape [batch // processes]; the shares of all processes, in order, are the batch that
   one process would get.

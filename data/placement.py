@@ -1,7 +1,7 @@
 """Putting host arrays on the devices of a mesh, for one process or many.
 
 The mesh has the axes 'data', 'fsdp' and 'tensor'; a batch is split over the first two. The loop
-runs under jax.transfer_guard('disallow'); the transfers here are meant, so they are let through.
+runs under jax.transfer_guard('disallow'), and the transfers here are allowed: they are intended.
 """
 
 from typing import Any
@@ -17,11 +17,11 @@ _STACK = PartitionSpec(None, ('data', 'fsdp'))
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-  """Returns the NumPy arrays of `tree`, whole on every device of the mesh."""
+  """Puts the NumPy arrays of `tree` whole on every device of the mesh."""
   sharding = NamedSharding(mesh, PartitionSpec())
 
   def put(array: np.ndarray) -> jax.Array:
-    # Unlike device_put, this asks the other processes nothing.
+    # Unlike device_put, this needs no word from the other processes.
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
   with jax.transfer_guard('allow'):
@@ -29,7 +29,7 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 
 
 def stack(local: Any, mesh: Mesh, batch_size: int) -> Any:
-  """Returns global arrays [1, batch_size, ...] from this process's rows [rows, ...] of a batch."""
+  """Puts this process's rows [rows, …] of a batch into global arrays [1, batch_size, …]."""
   sharding = NamedSharding(mesh, _STACK)
 
   def put(rows: np.ndarray) -> jax.Array:
@@ -41,7 +41,7 @@ def stack(local: Any, mesh: Mesh, batch_size: int) -> Any:
 
 
 def split_batch(tree: Any, mesh: Mesh) -> Any:
-  """Inside jit: asks that the first axis of each array lie split over the mesh."""
+  """Constrains the first axis of each array to lie split over the mesh; for use inside jit."""
   return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, BATCH))
 
 
@@ -51,18 +51,22 @@ def check_batch(batch_size: int, mesh: Mesh) -> None:
   if batch_size < 1 or batch_size % ways:
     raise errors.UserError(
       f'config.data.batch_size={batch_size} does not split over the {ways} devices of the mesh '
-      f'(data * fsdp): choose a multiple of {ways}.'
+      f'(data * fsdp); choose a multiple of {ways}'
     )
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> range:
-  """Returns the rows of the global batch that the devices of this process hold."""
+  """The rows of the global batch that the devices of this process hold.
+
+  Raises:
+    UserError: they are not neighbours.
+  """
   spans = NamedSharding(mesh, BATCH).addressable_devices_indices_map((batch_size,)).values()
   bounds = {span.indices(batch_size)[:2] for (span,) in spans}
   rows = range(min(start for start, _ in bounds), max(stop for _, stop in bounds))
   if sum(stop - start for start, stop in bounds) != len(rows):
     raise errors.UserError(
-      'The devices of a process hold rows of the batch that are not neighbours: build the mesh '
-      "with each process's devices side by side along data and fsdp."
+      'the devices of a process hold rows of the batch that are not neighbours; build the mesh '
+      "with each process's devices side by side along data and fsdp"
     )
   return rows

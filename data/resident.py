@@ -1,4 +1,4 @@
-"""The feed for data that fits: whole on the devices, indexed inside the jitted step."""
+"""The feed for data that the devices can hold: indexed there, inside the jitted step."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,20 +9,20 @@ import numpy as np
 from jax.sharding import Mesh
 
 from data import order, placement
-from data.arrays import gather
+from data.examples import take
 from data.spec import Spec
 
 
 class Resident:
-  """A feed (see data/feed.py) whose batches are gathered on the devices; the host only counts.
+  """A feed (see `data.feed.Feed`) whose batches are gathered on the devices; the host only counts.
 
   Args:
-    arrays: name -> [N, ...], every example of the split; or whatever `rows` cuts them out of.
+    arrays: name -> [N, …], every example of the split; or whatever `rows` cuts them out of.
     spec: what an example looks like; spec.n is N.
     batch_size: examples in a global batch, a multiple of the mesh's data * fsdp.
     seed: of the order of examples, 0 <= seed < 2**32.
     mesh: axes 'data', 'fsdp', 'tensor'; each device holds all examples and gathers its own rows.
-    rows: (arrays, index int32 [B]) -> the examples of these indices, inside jit.
+    rows: (arrays, index int32 [B]) -> the examples of these indices; called inside jit.
   """
 
   def __init__(
@@ -32,7 +32,7 @@ class Resident:
     batch_size: int,
     seed: int,
     mesh: Mesh,
-    rows: Callable[[Mapping[str, jax.Array], jax.Array], dict[str, jax.Array]] = gather,
+    rows: Callable[[Mapping[str, jax.Array], jax.Array], dict[str, jax.Array]] = take,
   ):
     placement.check_batch(batch_size, mesh)
     self.spec = spec
@@ -43,7 +43,7 @@ class Resident:
     self._seed = placement.replicate(np.uint32(seed), mesh)
 
   def take(self, used: int, steps: int) -> tuple[int, dict[str, Any]]:
-    """Returns (how many of the steps this hands out, what `batch` needs for them)."""
+    """Takes (how many of the steps this hands out, what `batch` needs for them)."""
     epoch, place = order.position(used, self.spec.n)
     # `batch` counts places from the first one on in uint32, so a very long take is cut.
     most = max(1, (2**32 - 1 - place) // self.batch_size)

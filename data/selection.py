@@ -1,23 +1,39 @@
-"""Examples chosen from others: some classes, a fold, several splits one after another."""
+"""Examples chosen from others: those of some classes, a fold, several splits one after another."""
 
 import hashlib
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 import errors
+from data.examples import Examples
 from data.spec import Spec
 
-# `data.arrays.load_arrays`: every example of something, as arrays.
-Load = Callable[[Any], dict[str, np.ndarray]]
+
+class _Chosen(Examples):
+  """Some of the examples of `examples`: those at `index`, int64 [N], in that order."""
+
+  def __init__(self, examples: Examples, index: np.ndarray, spec: Spec):
+    self._examples = examples
+    self._index = index
+    self.spec = spec
+    self.stamp = examples.stamp
+
+  def read(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
+    return self._examples.read(self._index[np.asarray(indices, np.int64)])
+
+  def load(self) -> dict[str, np.ndarray]:
+    return {name: array[self._index] for name, array in self._examples.load().items()}
+
+  def column(self, name: str) -> np.ndarray:
+    return self._examples.column(name)[self._index]
 
 
-class OfClasses:
+class ClassSubset(_Chosen):
   """The examples of some classes, in the order of the split, with labels 0, 1, … for them.
 
   Args:
-    examples: a `data.source.Examples` with classes.
+    examples: examples with classes.
     classes: labels to keep, each once.
 
   Raises:
@@ -25,111 +41,96 @@ class OfClasses:
       example.
   """
 
-  def __init__(self, examples: Any, classes: Sequence[int]):
+  def __init__(self, examples: Examples, classes: Sequence[int]):
     spec = examples.spec
-    where = f'config.data.classes={",".join(map(str, classes))}'
-    if not spec.num_classes or 'label' not in spec.features:
-      raise errors.UserError(f'{where}: {spec.name} has no classes; leave it empty.')
-    for label in classes:
-      if not (isinstance(label, int) and 0 <= label < spec.num_classes):
-        raise errors.UserError(
-          f'{where}: {label} is no class of {spec.name}, whose classes are 0 to '
-          f'{spec.num_classes - 1} ({", ".join(spec.class_names)}).'
-        )
-    if len(set(classes)) != len(classes):
-      raise errors.UserError(f'{where} names a class twice.')
-    self._examples = examples
+    _check_classes(classes, spec)
     labels = examples.column('label')
-    self._index = np.flatnonzero(np.isin(labels, classes))
     for label in classes:
       if not (labels == label).any():
-        raise errors.UserError(f'{where}: {spec.name} {spec.split} has no example of {label}.')
+        raise errors.UserError(
+          f'{_option(classes)}: {spec.name} {spec.split} has no example of {label}'
+        )
     self._new = np.full(spec.num_classes, -1, np.int32)
     self._new[list(classes)] = np.arange(len(classes))
-    self.stamp = examples.stamp
-    names = tuple(spec.class_names[label] for label in classes)
-    self.spec = spec._replace(
-      n=len(self._index),
+    index = np.flatnonzero(np.isin(labels, classes))
+    spec = spec._replace(
+      n=len(index),
       num_classes=len(classes),
       identity=_digest(spec.identity, *map(str, classes)),
-      class_names=names,
+      class_names=tuple(spec.class_names[label] for label in classes),
     )
-
-  def __len__(self) -> int:
-    return self.spec.n
+    super().__init__(examples, index, spec)
 
   def read(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
-    """Returns the decoded examples, each feature of the spec stacked along a new first axis."""
-    return self._relabelled(self._examples.read(self._index[np.asarray(indices, np.int64)]))
+    return self._relabelled(super().read(indices))
 
-  def gather(self, load: Load) -> dict[str, np.ndarray]:
-    """Returns all examples as arrays, `load` doing so for those that these are chosen from."""
-    return self._relabelled({n: a[self._index] for n, a in load(self._examples).items()})
-
-  def _relabelled(self, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {**values, 'label': self._new[values['label']]}
+  def load(self) -> dict[str, np.ndarray]:
+    return self._relabelled(super().load())
 
   def column(self, name: str) -> np.ndarray:
-    """Returns one feature of every example, [N, …]."""
-    values = self._examples.column(name)[self._index]
-    return self._new[values] if name == 'label' else values
+    return self._relabelled({name: super().column(name)})[name]
+
+  def _relabelled(self, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: self._new[array] if name == 'label' else array for name, array in values.items()}
 
 
-class Fold:
+def _check_classes(classes: Sequence[int], spec: Spec) -> None:
+  where = _option(classes)
+  if not spec.num_classes or 'label' not in spec.features:
+    raise errors.UserError(f'{where}: {spec.name} has no classes; leave it empty')
+  for label in classes:
+    if not (isinstance(label, int) and 0 <= label < spec.num_classes):
+      raise errors.UserError(
+        f'{where}: {label} is no class of {spec.name}, whose classes are 0 to '
+        f'{spec.num_classes - 1} ({", ".join(spec.class_names)})'
+      )
+  if len(set(classes)) != len(classes):
+    raise errors.UserError(f'{where} names a class twice')
+
+
+def _option(classes: Sequence[int]) -> str:
+  return f'config.data.classes={",".join(map(str, classes))}'
+
+
+class Fold(_Chosen):
   """One of several equal parts of the examples, or all the other parts.
 
   The parts are neighbours in the order of the split, which TFDS shuffles when it prepares it. All
   folds train on the same number of examples, so that their runs are the same program: where the
-  folds do not come out even, the last one beside the smaller parts sits out of the training.
+  folds are uneven, the last example beside a smaller part is left out of the training.
 
   Args:
-    examples: a `data.source.Examples`.
+    examples: what is cut into parts.
     fold: which part, from 0.
     folds: how many parts.
-    held_out: whether the part itself is wanted; else the rest.
+    held_out: True for the part itself, False for the rest.
 
   Raises:
     UserError: fewer than two folds, more than examples, or no such fold.
   """
 
-  def __init__(self, examples: Any, fold: int, folds: int, held_out: bool):
+  def __init__(self, examples: Examples, fold: int, folds: int, held_out: bool):
     spec = examples.spec
     if not 2 <= folds <= spec.n:
       raise errors.UserError(
-        f'The {spec.n:,} examples of {spec.name} {spec.split} cannot be cut into folds={folds}: '
-        f'choose from 2 to {spec.n:,}.'
+        f'the {spec.n:,} examples of {spec.name} {spec.split} cannot be cut into folds={folds}; '
+        f'choose from 2 to {spec.n:,}'
       )
     if not 0 <= fold < folds:
-      raise errors.UserError(f'config.data.fold={fold} must be from 0 to {folds - 1}.')
+      raise errors.UserError(f'config.data.fold={fold} must be from 0 to {folds - 1}')
     start, stop = fold_bounds(fold, folds, spec.n)
-    self._examples = examples
     if held_out:
-      self._index = np.arange(start, stop)
+      index = np.arange(start, stop)
     else:
       rest = np.r_[0:start, stop : spec.n]
-      self._index = rest[: fold_training_size(folds, spec.n)]
-    self.stamp = examples.stamp
+      index = rest[: fold_training_size(folds, spec.n)]
     part = 'of' if held_out else 'without'
-    self.spec = spec._replace(
-      n=len(self._index),
+    spec = spec._replace(
+      n=len(index),
       split=f'{spec.split}, {part} fold {fold} of {folds}',
       identity=_digest(spec.identity, part, str(fold), str(folds)),
     )
-
-  def __len__(self) -> int:
-    return self.spec.n
-
-  def read(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
-    """Returns the decoded examples, each feature of the spec stacked along a new first axis."""
-    return self._examples.read(self._index[np.asarray(indices, np.int64)])
-
-  def gather(self, load: Load) -> dict[str, np.ndarray]:
-    """Returns all examples as arrays, `load` doing so for those that these are chosen from."""
-    return {name: array[self._index] for name, array in load(self._examples).items()}
-
-  def column(self, name: str) -> np.ndarray:
-    """Returns one feature of every example, [N, …]."""
-    return self._examples.column(name)[self._index]
+    super().__init__(examples, index, spec)
 
 
 def fold_bounds(fold: int, folds: int, n: int) -> tuple[int, int]:
@@ -142,23 +143,23 @@ def fold_training_size(folds: int, n: int) -> int:
   return n - -(-n // folds)
 
 
-class Joined:
+class Joined(Examples):
   """Several splits one after another.
 
   Args:
-    parts: `data.source.Examples` that look alike.
+    parts: examples with the same features and number of classes.
 
   Raises:
-    UserError: they do not.
+    UserError: their features or numbers of classes differ.
   """
 
-  def __init__(self, parts: Sequence[Any]):
+  def __init__(self, parts: Sequence[Examples]):
     first = parts[0].spec
     for part in parts[1:]:
       if (part.spec.features, part.spec.num_classes) != (first.features, first.num_classes):
         raise errors.UserError(
           f'{first.name} and {part.spec.name} cannot be joined: {_look(first)} against '
-          f'{_look(part.spec)}.'
+          f'{_look(part.spec)}; choose data sets that are alike'
         )
     self._parts = parts
     self._starts = np.cumsum([0, *(len(part) for part in parts)])
@@ -170,11 +171,7 @@ class Joined:
       identity=_digest(*(part.spec.identity for part in parts)),
     )
 
-  def __len__(self) -> int:
-    return self.spec.n
-
   def read(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
-    """Returns the decoded examples, each feature of the spec stacked along a new first axis."""
     indices = np.asarray(indices, np.int64)
     part_of = np.searchsorted(self._starts, indices, side='right') - 1
     values = {name: _empty(len(indices), *feature) for name, feature in self.spec.features.items()}
@@ -185,14 +182,12 @@ class Joined:
         values[name][rows] = value
     return values
 
-  def column(self, name: str) -> np.ndarray:
-    """Returns one feature of every example, [N, …]."""
-    return np.concatenate([part.column(name) for part in self._parts])
-
-  def gather(self, load: Load) -> dict[str, np.ndarray]:
-    """Returns all examples as arrays, `load` doing so for those that these are chosen from."""
-    parts = [load(part) for part in self._parts]
+  def load(self) -> dict[str, np.ndarray]:
+    parts = [part.load() for part in self._parts]
     return {name: np.concatenate([part[name] for part in parts]) for name in self.spec.features}
+
+  def column(self, name: str) -> np.ndarray:
+    return np.concatenate([part.column(name) for part in self._parts])
 
 
 def _empty(n: int, shape: Sequence[int], dtype: str) -> np.ndarray:

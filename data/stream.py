@@ -1,4 +1,4 @@
-"""The feed for data that does not fit: read and decoded ahead of the step by Grain."""
+"""The feed for data too large for the devices: read and decoded ahead of the step by Grain."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from data import order, placement
-from data.source import Examples
+from data.examples import Examples
 
 _THREADS = 2  # decoding holds Python's lock most of the time, so more of them gain nothing
 _AHEAD = 4  # batches; Grain's own default would hold 500
@@ -47,7 +47,7 @@ class Stream:
     self._start(used)
 
   def take(self, used: int, steps: int) -> tuple[int, dict[str, jax.Array]]:
-    """Returns (1, the batch after `used` as arrays [1, B, ...]); a jump of `used` starts anew."""
+    """Takes (1, the batch after `used` as arrays [1, B, …]); a jump of `used` starts anew."""
     del steps
     if self._iterator is None or used != self._used:
       self._start(used)
@@ -56,7 +56,7 @@ class Stream:
     return 1, placement.stack(batch, self._mesh, self.batch_size)
 
   def batch(self, taken: dict[str, jax.Array], i: jax.Array) -> dict[str, jax.Array]:
-    """Inside jit: returns the i-th batch of what was taken."""
+    """Picks the i-th batch of what was taken; see `data.feed.Feed`."""
     batch = {
       name: jax.lax.dynamic_index_in_dim(array, i, keepdims=False) for name, array in taken.items()
     }

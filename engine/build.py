@@ -61,6 +61,16 @@ def parameters(target: Callable) -> dict[str, inspect.Parameter]:
   }
 
 
+def keyword_options(target: Callable) -> set[str]:
+  """Returns the names that a config may give to `target`: of all parameters, or keywords alone."""
+  keyword_only = {
+    name
+    for name, parameter in inspect.signature(target).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+  }
+  return keyword_only | set(parameters(target))
+
+
 def resolve(name: str, room: str, where: str) -> Callable:
   """Returns `FILE.Symbol` of a room; `FILE` alone means the class named like the file.
 

@@ -48,8 +48,10 @@ def train(config: ConfigDict, workdir: str) -> None:
       stopped being finite.
     SystemExit: 130 or 143 after Ctrl-C or SIGTERM, with everything saved.
   """
-  session = open_session(config)
+  # A run that has started keeps its tokenizer, wherever that came from.
+  session = open_session(config, tokenizer=run.read_tokenizer(workdir))
   evaluators = open_lane_evaluators(session)
+  evaluators[0].check_ranking(config.checkpoint.best)
   evaluators[0].check_ranking(config.checkpoint.best)
   lanes, steps = session.lanes.number, session.train.steps
   checkpoints = call(

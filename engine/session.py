@@ -105,12 +105,13 @@ class Session(NamedTuple):
     )
 
 
-def open_session(config: ConfigDict, spec: Spec | None = None) -> Session:
+def open_session(config: ConfigDict, spec: Spec | None = None, tokenizer: str = '') -> Session:
   """Makes a config concrete.
 
   Args:
     config: the experiment.
     spec: of the training split; looked up by its name if not given.
+    tokenizer: JSON of a tokenizer to read the split with; '' to make it from the config.
 
   Raises:
     UserError: the config asks for something that cannot be.
@@ -121,7 +122,7 @@ def open_session(config: ConfigDict, spec: Spec | None = None) -> Session:
   mesh = call(sharding.make_mesh, to_plain(config.mesh), 'config.mesh')
   check_lanes(lanes, mesh)
   sharding.check_batch(data.batch_size, train.accumulate, mesh)
-  spec = spec or open_training(data).spec
+  spec = spec or open_training(data, tokenizer).spec
   objective = build_objective(config, spec, train.precision)
   per_step = examples_per_step(objective, data.batch_size)
   train = dataclasses.replace(train, steps=run_length(train, spec.n, per_step))

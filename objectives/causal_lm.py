@@ -50,7 +50,7 @@ class CausalLM(PerToken):
         'config.data.text.specials'
       )
     model = self.modules['model']
-    if not getattr(model, 'causal', True):
+    if not model.causal:
       raise UserError(
         'config.modules.model.causal=False lets the model see the token it is to predict; set it '
         'to True, or use config.objective.name=masked_lm'

@@ -51,7 +51,7 @@ class MaskedLM(PerToken):
         f'{fractions[1]} must be 0 or more, and at most 1 together'
       )
     model = self.modules['model']
-    if getattr(model, 'causal', False):
+    if model.causal:
       raise UserError(
         'config.modules.model.causal=True hides what is right of a masked token; set it to False, '
         'or use config.objective.name=causal_lm'

@@ -1,8 +1,8 @@
 """Text token by token: the loop that samples tokens and feeds them back to a model.
 
-The loop knows no model. `step` takes (carry, tokens int32 [B], positions int32 [B]), puts each row's
-token at its position, and returns (carry, logits [B, V] of the next tokens). The carry is a cache of
-keys and values, or the state of a recurrent network; the loop does not look into it.
+The loop knows no model. `step` takes (carry, tokens int32 [B], positions int32 [B]), reads each
+row's token at its position, and returns (carry, logits [B, V] of the next tokens). The carry is a
+cache of keys and values, or the state of a recurrent network; the loop does not look into it.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from options import Option
 
 Carry = Any
 Step = Callable[[Carry, jax.Array, jax.Array], tuple[Carry, jax.Array]]
-# (tokens int32 [B, length], positions int32 [B]) -> logits [B, V] after the first `positions` tokens
+# (tokens int32 [B, length], positions int32 [B]) -> logits [B, V] after `positions` tokens
 Window = Callable[[jax.Array, jax.Array], jax.Array]
 
 # The options of `sample_tokens`.

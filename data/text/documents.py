@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 import errors
+from data.examples import Examples
 from data.spec import Spec
 from data.text.encoded import Encoded
 
 
-class Documents:
-  """A `data.source.Examples` of documents: [class] tokens [separator], as BERT sees them.
+class Documents(Examples):
+  """Documents as rows of tokens: [class] tokens [separator], as BERT sees them.
 
   Either special stands there if the tokenizer has it; of a long document the first tokens are kept.
 
@@ -40,7 +41,7 @@ class Documents:
     if self._room < 1:
       raise errors.UserError(
         f'config.data.text.length leaves no room for a token beside the specials of a document, '
-        f'which fill {row - self._room} of {row}: choose a larger one.'
+        f'which fill {row - self._room} of {row}; choose a larger one'
       )
     self.stamp = stamp
     if encoded.kind is None and 'label' not in spec.features:
@@ -53,14 +54,11 @@ class Documents:
       identity=hashlib.sha256(repr(parts).encode()).hexdigest()[:16],
     )
 
-  def __len__(self) -> int:
-    return self.spec.n
-
   def read(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
-    """Returns `tokens` and, if asked for, `kind` int32 [B, R], `length` int32 [B], and the rest.
+    """Reads `tokens`, `kind` if requested, int32 [B, R], `length` int32 [B], and other features.
 
-    Behind the `length` real tokens of a row stands `pad` (0 where there is none); `kind` is -1
-    there and for specials.
+    After the `length` real tokens of a row comes `pad` (0 where there is none); `kind` is -1 there
+    and for specials.
     """
     indices = np.asarray(indices, np.int64)
     ends = self._encoded.ends
@@ -80,7 +78,6 @@ class Documents:
     values['length'] = (counts + self._row - self._room).astype(np.int32)
     return {**values, **{name: each[indices] for name, each in self._encoded.features.items()}}
 
-  def gather(self, load: Any) -> dict[str, np.ndarray]:
-    """Returns all rows as arrays."""
-    del load  # nothing is decoded: it was encoded when this was opened
+  def load(self) -> dict[str, np.ndarray]:
+    """Reads all rows; nothing is decoded, since the text was encoded when this was opened."""
     return self.read(range(len(self)))

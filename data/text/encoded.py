@@ -10,8 +10,8 @@ import numpy as np
 
 import errors
 from data import arrays
+from data.examples import Examples, blocks
 from data.folders import cache_dir
-from data.source import Examples
 from data.text import tokenization
 from data.text.tokenization import Tokenizer
 
@@ -26,15 +26,15 @@ class Encoded:
   """The documents of a split as ids, one after another; read where they lie, not into memory.
 
   Attributes:
-    tokens: unsigned or int32 [L], the ids; where the tokenizer has the special `end`, it stands
-      behind every document and belongs to it.
+    tokens: unsigned or int32 [L], the ids; where the tokenizer has the special `end`, it comes
+      after every document and belongs to it.
     ends: int64 [N], where each document ends.
-    kind: int8 [L], the kind of each token, -1 for a special; None if not asked for.
-    features: name -> [N], what else the data say of each document, e.g. `label`.
+    kind: int8 [L], the kind of each token, -1 for a special; None if not requested.
+    features: name -> [N], the other features of each document, e.g. `label`.
   """
 
   def __init__(self, folder: pathlib.Path | None, held: dict[str, np.ndarray]):
-    """Of the arrays `held`, which also lie in `folder`, unless they could not be kept."""
+    """Takes the arrays `held`, which also lie in `folder`, None where they could not be kept."""
     self._folder = folder
     self._names = [*held]
     self._held: dict[str, np.ndarray] | None = held
@@ -70,7 +70,12 @@ class Encoded:
 def train_tokenizer(
   examples: Examples, kind: str, vocabulary: int, specials: Sequence[str]
 ) -> Tokenizer:
-  """Returns `tokenization.train` of the texts of a split, from the cache if it was done before."""
+  """Trains a tokenizer on the texts of a split, or takes it from the cache if that was done before.
+
+  Args:
+    examples: with the feature `text`.
+    kind, vocabulary, specials: see `tokenization.train`.
+  """
   folder = _folder(examples, 'tokenizer', kind, str(vocabulary), *specials)
   found = arrays.kept(folder, ['json'])
   if found is not None:
@@ -82,13 +87,13 @@ def train_tokenizer(
 
 
 def encode(examples: Examples, tokenizer: Tokenizer, key: str, kinds: bool) -> Encoded:
-  """Returns the documents of a split as ids, from the cache where it is whole.
+  """Encodes the documents of a split as ids, or takes them from the cache where they are whole.
 
   Args:
     examples: with the feature `text`, and where `kinds` is set `kind_start` and `kind`.
     tokenizer: whose ids these are.
     key: a key of the tokenizer.
-    kinds: whether the kind of each token is wanted.
+    kinds: whether to keep the kind of each token.
 
   Raises:
     UserError: there is no text at all, or a character that the tokenizer lacks.
@@ -106,7 +111,7 @@ def encode(examples: Examples, tokenizer: Tokenizer, key: str, kinds: bool) -> E
 def kinds_of_tokens(
   text: bytes, starts: np.ndarray, kind_start: np.ndarray, kind: np.ndarray
 ) -> np.ndarray:
-  """Returns int8 [N]: the kind of the first byte of each token that is not whitespace.
+  """Finds the kind of each token, int8 [N]: that of its first byte that is not whitespace.
 
   A token of whitespace alone has the kind of its first byte.
 
@@ -145,7 +150,7 @@ def _encode(
   ends = np.cumsum(lengths, dtype=np.int64)
   if ends[-1] == len(end) * len(lengths):
     raise errors.UserError(
-      f'{examples.spec.name} {examples.spec.split} holds no text: choose another split.'
+      f'{examples.spec.name} {examples.spec.split} holds no text; choose another split'
     )
   made = {name: np.concatenate(parts) for name, parts in found.items() if parts}
   if kinds:
@@ -161,16 +166,16 @@ def _with_kinds(
 
 
 def _blocks(examples: Examples) -> Iterator[dict[str, np.ndarray]]:
-  for start in range(0, len(examples), _BLOCK):
-    yield examples.read(range(start, min(start + _BLOCK, len(examples))))
+  for block in blocks(len(examples), _BLOCK):
+    yield examples.read(block)
 
 
 def _folder(examples: Examples, *parts: str) -> pathlib.Path:
-  """Where something made of these examples is kept."""
+  """The folder in which something made from these examples is kept."""
   key = json.dumps([examples.spec.identity, examples.stamp, _VERSION, *parts])
   return cache_dir() / 'text' / hashlib.sha256(key.encode()).hexdigest()[:24]
 
 
 def _smallest(size: int) -> type:
-  """The dtype of ids below `size` that needs least memory."""
+  """The dtype of ids below `size` that takes the least memory."""
   return next((kind for kind in (np.uint8, np.uint16) if size <= np.iinfo(kind).max + 1), np.int32)

@@ -1,11 +1,11 @@
-"""Text as rows of tokens: the options of a config, and what is read by them."""
+"""Text as rows of tokens: the options of a config, and the examples that they describe."""
 
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import errors
-from data.source import Examples
+import files
+from data.examples import Examples
 from data.spec import Spec
 from data.text import encoded, tokenization
 from data.text.documents import Documents
@@ -23,14 +23,14 @@ class Text(NamedTuple):
     vocabulary: entries that `bpe` and `wordpiece` are trained to, specials not counted; 0 for the
       others.
     specials: roles (`end`, `pad`, `unknown`, `mask`, `class`, `separator`) that get an id after the
-      ordinary entries; a tokenizer that is read must have them. `end` is put behind every document
-      of a stream, `class` and `separator` before and behind one in a row of its own.
+      ordinary entries; a tokenizer that is read must have them. `end` is put after every document
+      of a stream, `class` and `separator` before and after one in a row of its own.
     rows: `windows` of the documents joined to one stream, or `documents`, one a row.
     length: T, tokens that a model sees.
     next_token: whether a row holds one more, the target of the last: R = T + 1, else R = T.
     stride: tokens between the starts of training windows, all of which are full; 0 means T, 1
       every offset. Evaluation always uses T, and its last window may be short.
-    kinds: whether to give the kind of each token too, where the data say it.
+    kinds: whether to give the kind of each token too, where the data set has it.
   """
 
   tokenizer: str
@@ -44,20 +44,20 @@ class Text(NamedTuple):
 
 
 def open_text(examples: Examples, options: Text, tokenizer: str, training: bool) -> Examples:
-  """Returns the text of `examples` as rows of tokens, encoded now or taken from the cache.
+  """Opens the text of `examples` as rows of tokens, encoded now or taken from the cache.
 
-  A row has `tokens` int32 [R], `length` (its real tokens; `pad` or 0 stands behind them), `kind`
-  int32 [R] if asked for (-1 where there is none), and of documents `label` and the other features
-  that the data have.
+  A row has `tokens` int32 [R], `length` (its real tokens; `pad` or 0 comes after them), `kind`
+  int32 [R] if requested (-1 where there is none), and of documents `label` and the other features
+  of the data set.
 
   Args:
     examples: with the feature `text`.
     options: the section of the config.
-    tokenizer: JSON of the run's; '' to make it as `options` say, from `examples`.
+    tokenizer: JSON of the run's; '' to make it by `options`, from `examples`.
     training: whether `examples` are trained on. Only these may make a tokenizer.
 
   Raises:
-    UserError: an option is out of range, the data have no text, or not what is asked for.
+    UserError: an option is out of range, or the data set lacks text or what is requested of it.
   """
   _check(options, examples.spec)
   if tokenizer:
@@ -71,8 +71,8 @@ def open_text(examples: Examples, options: Text, tokenizer: str, training: bool)
     if role not in made.specials:
       raise errors.UserError(
         f'config.data.text.specials: the tokenizer has no {tokenization.SPECIALS[role]} for '
-        f'"{role}", only {", ".join(made.specials) or "none"}: leave it out, or use a tokenizer '
-        'that has it.'
+        f'"{role}", only {", ".join(made.specials) or "none"}; leave it out, or use a tokenizer '
+        'that has it'
       )
   spec = examples.spec._replace(tokenizer=tokenizer)
   found = encoded.encode(examples, made, spec.tokenizer_key, options.kinds)
@@ -82,22 +82,22 @@ def open_text(examples: Examples, options: Text, tokenizer: str, training: bool)
 def _make(examples: Examples, options: Text) -> Tokenizer:
   if options.tokenizer not in tokenization.KINDS:
     return _read(options)
-  wanted = options.tokenizer, options.vocabulary, options.specials
-  return encoded.train_tokenizer(examples, *wanted)
+  made = options.tokenizer, options.vocabulary, options.specials
+  return encoded.train_tokenizer(examples, *made)
 
 
 def _read(options: Text) -> Tokenizer:
   known = tokenization.KINDS
-  if not pathlib.Path(options.tokenizer).expanduser().exists():
+  if not files.path(options.tokenizer).exists():
     raise errors.UserError(
       f'config.data.text.tokenizer={options.tokenizer} is no tokenizer'
       f'{errors.nearest(options.tokenizer, known)}; there are {", ".join(known)}, and folders or '
-      'files that hold one.'
+      'files that hold one'
     )
   if options.vocabulary:
     raise errors.UserError(
       f'config.data.text.vocabulary={options.vocabulary} is for tokenizers that are trained, and '
-      f'{options.tokenizer} holds one: set it to 0.'
+      f'{options.tokenizer} holds one; set it to 0'
     )
   return tokenization.read(options.tokenizer)
 
@@ -131,22 +131,18 @@ def _check(options: Text, spec: Spec) -> None:
   if 'text' not in spec.features:
     raise errors.UserError(
       f'config.data.text is for text, and data set {spec.name} has none, only '
-      f'{", ".join(spec.features)}: choose another data set, or another config.'
+      f'{", ".join(spec.features)}; choose another data set, or another config'
     )
   tokenization.check_specials(options.specials)
-  if options.rows not in ROWS:
-    raise errors.UserError(
-      f'config.data.text.rows={options.rows} is unknown{errors.nearest(options.rows, ROWS)}; there '
-      f'are: {", ".join(ROWS)}.'
-    )
+  errors.choose(ROWS, options.rows, 'config.data.text.rows')
   if options.length < 1:
-    raise errors.UserError(f'config.data.text.length={options.length} must be at least 1.')
+    raise errors.UserError(f'config.data.text.length={options.length} must be at least 1')
   if options.stride < 0:
     raise errors.UserError(
-      f'config.data.text.stride={options.stride} must be 0, for config.data.text.length, or more.'
+      f'config.data.text.stride={options.stride} must be 0, for config.data.text.length, or more'
     )
   if options.kinds and 'kind' not in spec.features:
     raise errors.UserError(
-      f'config.data.text.kinds: data set {spec.name} does not say of what kind its tokens are: '
-      'choose one that does, such as python_stdlib, or set it to False.'
+      f'config.data.text.kinds: data set {spec.name} does not give the kinds of its tokens; choose '
+      'one that does, such as python_stdlib, or set it to False'
     )

@@ -3,13 +3,13 @@
 import collections
 import functools
 import json
-import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 import errors
+import files
 from data.text.symbols import SPECIALS, byte_starts, utf8
 
 _BYTES = 256
@@ -112,8 +112,8 @@ def train_wordpiece(texts: Iterable[str], vocabulary: int, specials: Sequence[st
 
   if 'unknown' not in specials:
     raise errors.UserError(
-      'config.data.text.tokenizer=wordpiece needs an entry for what its vocabulary lacks: put '
-      '"unknown" into config.data.text.specials.'
+      'config.data.text.tokenizer=wordpiece needs an entry for what its vocabulary lacks; put '
+      '"unknown" into config.data.text.specials'
     )
   texts = list(texts)
   made = _bert({}, lower=True)
@@ -143,8 +143,8 @@ def train_wordpiece(texts: Iterable[str], vocabulary: int, specials: Sequence[st
   return Subword(_bert({entry: id for id, entry in enumerate(entries)}, lower=True))
 
 
-def read_gpt2(vocabulary: pathlib.Path, merges: pathlib.Path) -> Subword:
-  """Byte-level BPE from a vocab.json and a merges.txt."""
+def read_gpt2(vocabulary: files.Path, merges: files.Path) -> Subword:
+  """Reads byte-level BPE from a vocab.json and a merges.txt, both on disk."""
   from tokenizers import models
 
   made = _byte_level(models.BPE.from_file(str(vocabulary), str(merges)))
@@ -153,25 +153,25 @@ def read_gpt2(vocabulary: pathlib.Path, merges: pathlib.Path) -> Subword:
   return Subword(made)
 
 
-def read_bert(vocabulary: pathlib.Path) -> Subword:
-  """WordPiece from a vocab.txt, cased if a tokenizer_config.json beside it says so."""
+def read_bert(vocabulary: files.Path) -> Subword:
+  """Reads WordPiece from a vocab.txt, cased if a tokenizer_config.json beside it says so."""
   settings = vocabulary.with_name('tokenizer_config.json')
-  stored = json.loads(settings.read_text('utf-8')) if settings.is_file() else {}
+  stored = files.read_json(settings) if settings.is_file() else {}
   # Not splitlines: some entries of a multilingual vocabulary are line ends of their own.
-  lines = vocabulary.read_text('utf-8').rstrip('\n').split('\n')
+  lines = vocabulary.read_text().rstrip('\n').split('\n')
   entries = {entry: id for id, entry in enumerate(lines)}
   return Subword(_bert(entries, lower=stored.get('do_lower_case', True)))
 
 
 def _too_small(kind: str, vocabulary: int, least: int, reason: str) -> errors.UserError:
   return errors.UserError(
-    f'config.data.text.vocabulary={vocabulary} is too small for {kind}, where {reason}: choose '
-    f'{least} or more.'
+    f'config.data.text.vocabulary={vocabulary} is too small for {kind}, where {reason}; choose '
+    f'{least} or more'
   )
 
 
 def _byte_level(model: Any = None) -> Any:
-  """A `tokenizers.Tokenizer` of GPT-2's kind around a BPE model, an empty one if not given."""
+  """A `tokenizers.Tokenizer` of GPT-2's kind around a BPE model, an empty one if none is given."""
   import tokenizers
   from tokenizers import decoders, models, pre_tokenizers
 

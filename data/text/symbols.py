@@ -92,9 +92,9 @@ class Character(_Symbols):
     if (ids < 0).any():
       at = int(np.argmax(ids < 0))
       raise errors.UserError(
-        f'The vocabulary of {len(self._characters)} characters lacks {text[at]!r}, character '
-        f'{at + 1:,} of {text[:30]!r}…: leave it out, or train with config.data.text.tokenizer='
-        'byte or with "unknown" in config.data.text.specials.'
+        f'the vocabulary of {len(self._characters)} characters lacks {text[at]!r}, character '
+        f'{at + 1:,} of {text[:30]!r}…; leave it out, or train with config.data.text.tokenizer='
+        'byte or with "unknown" in config.data.text.specials'
       )
     return ids
 
@@ -115,41 +115,41 @@ class Character(_Symbols):
 def train_byte(texts: Iterable[str], vocabulary: int, specials: Sequence[str]) -> Byte:
   """See `tokenization.train`; nothing is learnt from the texts."""
   del texts
-  _none_wanted('byte', vocabulary)
+  _check_no_vocabulary('byte', vocabulary)
   return Byte(specials)
 
 
 def train_character(texts: Iterable[str], vocabulary: int, specials: Sequence[str]) -> Character:
   """See `tokenization.train`; every character of the texts, in the order of Unicode."""
-  _none_wanted('character', vocabulary)
+  _check_no_vocabulary('character', vocabulary)
   return Character(''.join(sorted(set().union(*map(set, texts)))), specials)
 
 
-def _none_wanted(kind: str, vocabulary: int) -> None:
+def _check_no_vocabulary(kind: str, vocabulary: int) -> None:
   if vocabulary:
     raise errors.UserError(
       f'config.data.text.vocabulary={vocabulary} is for the tokenizers that are trained to a size, '
-      f'bpe and wordpiece: set it to 0 for {kind}.'
+      f'bpe and wordpiece; set it to 0 for {kind}'
     )
 
 
 def utf8(text: str) -> bytes:
-  """Returns the bytes of a text; UserError where it holds what is no character."""
+  """Encodes a text in UTF-8; UserError where it holds what is no character."""
   try:
     return text.encode()
   except UnicodeEncodeError as error:  # what a terminal gives for bytes that are no UTF-8
     raise errors.UserError(
-      f'The text holds {text[error.start]!r}, which is no character: give text in UTF-8.'
+      f'the text holds {text[error.start]!r}, which is no character; give text in UTF-8'
     ) from error
 
 
 def code_points(text: str) -> np.ndarray:
-  """Returns uint32 [len(text)], the number of each character in Unicode."""
+  """The number of each character in Unicode, uint32 [len(text)]."""
   return np.frombuffer(text.encode('utf-32-le'), np.uint32)
 
 
 def byte_starts(text: str) -> np.ndarray:
-  """Returns int64 [len(text) + 1]: where each character starts in UTF-8, and the end."""
+  """The byte at which each character starts in UTF-8, and the end: int64 [len(text) + 1]."""
   codes = code_points(text)
   lengths = 1 + (codes > 0x7F).astype(np.int64) + (codes > 0x7FF) + (codes > 0xFFFF)
   return np.concatenate([[0], np.cumsum(lengths)])

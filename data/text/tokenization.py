@@ -1,13 +1,13 @@
 """Text to numbers and back: bytes, characters, BPE and WordPiece, each stored as one JSON text."""
 
 import json
-import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
 import errors
+import files
 from data.text import subword, symbols
 from data.text.subword import Subword
 from data.text.symbols import SPECIALS, Byte, Character
@@ -18,37 +18,37 @@ class Tokenizer(Protocol):
 
   Attributes:
     size: how many entries the vocabulary has, specials included.
-    specials: ids of the special entries there are, by role (a key of `SPECIALS`). `encode` never
-      gives them, but `unknown` for what the vocabulary lacks: text that looks like one is text.
+    specials: ids of the special entries there are, by role (a key of `SPECIALS`). Of them `encode`
+      gives only `unknown`, for what the vocabulary lacks: text that looks like one is text.
   """
 
   size: int
   specials: Mapping[str, int]
 
   def encode(self, text: str) -> np.ndarray:
-    """Returns int32 [N]; UserError naming a character that the vocabulary lacks."""
+    """Turns a text into ids int32 [N]; UserError naming a character that the vocabulary lacks."""
 
   def encode_all(self, texts: Sequence[str]) -> list[np.ndarray]:
-    """Returns `encode` of each text, on all processors where that pays."""
+    """Encodes each text, on all processors where that pays."""
 
   def offsets(self, text: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (ids int32 [N], int64 [N] the byte of the text's UTF-8 at which each starts)."""
+    """Encodes a text: (ids int32 [N], int64 [N] the byte of its UTF-8 at which each starts)."""
 
   def decode(self, ids: Sequence[int]) -> str:
-    """Returns the text; `pad` is left out, other specials are written as in `SPECIALS`."""
+    """Turns ids into text; `pad` is left out, other specials are written as in `SPECIALS`."""
 
   def token_bytes(self) -> np.ndarray | None:
-    """Returns int32 [size], bytes of text each entry stands for, 0 for specials.
+    """Counts the bytes of text that each entry stands for, int32 [size], 0 for specials.
 
-    None where text cannot be had back byte for byte, so that there are no bits per byte.
+    None where decoding does not give a text back byte for byte, so that there are no bits per byte.
     """
 
   def to_json(self) -> str:
-    """Returns all that `from_json` needs."""
+    """Writes all that `from_json` needs."""
 
 
 def train(kind: str, texts: Iterable[str], vocabulary: int, specials: Sequence[str]) -> Tokenizer:
-  """Returns a new tokenizer; the same texts always give the same one.
+  """Trains a new tokenizer; the same texts always give the same one.
 
   Args:
     kind: a key of `KINDS`.
@@ -60,13 +60,9 @@ def train(kind: str, texts: Iterable[str], vocabulary: int, specials: Sequence[s
   Raises:
     UserError: no such kind or role, a role named twice, or `vocabulary` is out of range.
   """
-  if kind not in KINDS:
-    raise errors.UserError(
-      f'"{kind}" is no kind of tokenizer{errors.nearest(kind, KINDS)}; there are: '
-      f'{", ".join(KINDS)}.'
-    )
+  trainer = errors.choose(KINDS, kind, 'config.data.text.tokenizer')
   check_specials(specials)
-  return KINDS[kind](texts, vocabulary, tuple(specials))
+  return trainer(texts, vocabulary, tuple(specials))
 
 
 def check_specials(specials: Sequence[str]) -> None:
@@ -75,14 +71,14 @@ def check_specials(specials: Sequence[str]) -> None:
     if role not in SPECIALS:
       raise errors.UserError(
         f'config.data.text.specials: "{role}" is no role of a special entry'
-        f'{errors.nearest(role, SPECIALS)}; there are: {", ".join(SPECIALS)}.'
+        f'{errors.nearest(role, SPECIALS)}; there are: {", ".join(SPECIALS)}'
       )
   if len(set(specials)) != len(specials):
-    raise errors.UserError(f'config.data.text.specials={",".join(specials)} names a role twice.')
+    raise errors.UserError(f'config.data.text.specials={",".join(specials)} names a role twice')
 
 
 def from_json(text: str) -> Tokenizer:
-  """Returns the tokenizer that `to_json` gave, or of the text of a Hugging Face tokenizer.json.
+  """Makes a tokenizer of what `to_json` gave, or of the text of a Hugging Face tokenizer.json.
 
   Raises:
     UserError: it is neither.
@@ -96,13 +92,13 @@ def from_json(text: str) -> Tokenizer:
     return Subword(tokenizers.Tokenizer.from_str(text))
   except Exception as error:  # the package raises bare Exceptions
     raise errors.UserError(
-      f'This is no tokenizer ({_short(error)}): take the tokenizer.json of a run or of a Hugging '
-      'Face folder.'
+      f'this is no tokenizer ({_short(error)}); take the tokenizer.json of a run or of a Hugging '
+      'Face folder'
     ) from error
 
 
 def read(path: str) -> Tokenizer:
-  """Returns the tokenizer in a folder (a run's, or a Hugging Face one) or of a tokenizer.json.
+  """Reads the tokenizer in a folder (a run's, or a Hugging Face one) or of a tokenizer.json.
 
   A folder holds `tokenizer.json`, or `vocab.json` and `merges.txt` (GPT-2), or `vocab.txt` (BERT,
   lower-casing unless its tokenizer_config.json says otherwise). Of the special entries those are
@@ -111,7 +107,7 @@ def read(path: str) -> Tokenizer:
   Raises:
     UserError: there is none, or it cannot be read.
   """
-  place = pathlib.Path(path).expanduser()
+  place = files.path(path)
   try:
     for names, reader in _FILES.items():
       if all((place / name).is_file() for name in names):
@@ -122,17 +118,17 @@ def read(path: str) -> Tokenizer:
     raise errors.UserError(f'{path}: {error}') from error
   except Exception as error:  # the package raises bare Exceptions
     raise errors.UserError(
-      f'{path} holds a tokenizer that cannot be read ({_short(error)}): take the whole folder of a '
-      'run or of a Hugging Face model.'
+      f'{path} holds a tokenizer that cannot be read ({_short(error)}); take the whole folder of a '
+      'run or of a Hugging Face model'
     ) from error
   raise errors.UserError(
-    f'{path} holds no tokenizer: name a folder with tokenizer.json, with vocab.json and '
-    'merges.txt, or with vocab.txt.'
+    f'{path} holds no tokenizer; name a folder with tokenizer.json, with vocab.json and '
+    'merges.txt, or with vocab.txt'
   )
 
 
-def _read_json(path: pathlib.Path) -> Tokenizer:
-  return from_json(path.read_text('utf-8'))
+def _read_json(path: files.Path) -> Tokenizer:
+  return from_json(path.read_text())
 
 
 def _short(error: Exception) -> str:

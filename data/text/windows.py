@@ -1,4 +1,4 @@
-"""Windows of one long text: the documents of a split joined, seen a stretch of tokens at a time."""
+"""Windows of one long text: the documents of a split, joined and cut into stretches of tokens."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -10,14 +10,15 @@ import numpy as np
 
 import errors
 from data import order
+from data.examples import Examples
 from data.spec import Spec
 from data.text.encoded import Encoded
 
 Array = Any  # numpy.ndarray or jax.Array
 
 
-class Windows:
-  """A `data.source.Examples` of windows; they are cut when they are read, never stored.
+class Windows(Examples):
+  """Windows of a text as rows of tokens; they are cut when they are read, never stored.
 
   Window i holds the tokens from i * stride on. They overlap by what `row` exceeds `stride`: with
   row = stride + 1 a window's last token is the next one's first, so that as targets all tokens but
@@ -30,9 +31,9 @@ class Windows:
     stride: tokens between the starts of windows.
     whole: whether every window is full, and what is left at the end is dropped. Else the last one
       may be shorter, so that no token is missed.
-    predicted: whether a token counts once there is one before it to predict it from: a window of
-      one token would hold nothing then, and is left out.
-    pad: the id behind the end of a short window.
+    predicted: whether a token counts only where one before it predicts it: then a window of one
+      token has no target, and is left out.
+    pad: the id after the end of a short window.
     stamp: of the documents.
 
   Raises:
@@ -61,12 +62,12 @@ class Windows:
       least = row if whole else 2
       raise errors.UserError(
         f'{spec.name} {spec.split} has {self._size:,} tokens, fewer than the {least:,} of one '
-        'window: choose a smaller config.data.text.length, or a longer split.'
+        'window; choose a smaller config.data.text.length, or a longer split'
       )
     if n > order.MOST_EXAMPLES:
       raise errors.UserError(
         f'{spec.name} {spec.split} has {n:,} windows with config.data.text.stride={stride}, more '
-        f'than {order.MOST_EXAMPLES:,}: choose a larger stride.'
+        f'than {order.MOST_EXAMPLES:,}; choose a larger stride'
       )
     self._fills = {'tokens': pad}
     if encoded.kind is None:  # num_classes is of the documents' labels, or of kinds
@@ -81,19 +82,16 @@ class Windows:
       identity=hashlib.sha256(repr(parts).encode()).hexdigest()[:16],
     )
 
-  def __len__(self) -> int:
-    return self.spec.n
-
   @property
   def nbytes(self) -> int:
-    """How large the arrays of `gather` are."""
+    """Bytes of memory that the arrays of `load` take: those of the text, not of its windows."""
     flat = self._flat()
     return sum((len(array) + self._row) * array.dtype.itemsize for array in flat.values())
 
   def read(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
-    """Returns `tokens` and, if asked for, `kind` int32 [B, R], and `length` int32 [B].
+    """Reads `tokens` and, if requested, `kind` int32 [B, R], and `length` int32 [B].
 
-    Behind the `length` real tokens of a row stand `pad` and -1.
+    After the `length` real tokens of a row come `pad` and -1.
     """
     places = np.asarray(indices, np.int64)[:, None] * self._stride + np.arange(self._row)
     inside = places < self._size
@@ -104,17 +102,16 @@ class Windows:
     }
     return {**rows, 'length': inside.sum(1, dtype=np.int32)}
 
-  def gather(self, load: Any) -> dict[str, np.ndarray]:
-    """Returns the whole text, `tokens` and `kind` [L + R], with the fill of a short row behind.
+  def load(self) -> dict[str, np.ndarray]:
+    """Reads the whole text, `tokens` and `kind` [L + R]: L tokens, then the fill of a short row.
 
     Raises:
       UserError: it is too long for the devices to index.
     """
-    del load  # nothing is decoded: it was encoded when this was opened
     if self._size + self._row > np.iinfo(np.int32).max:
       raise errors.UserError(
         f'{self.spec.name} {self.spec.split} has {self._size:,} tokens, more than fit on a device '
-        'as one array: choose a smaller config.data.resident_mb, so that it is streamed.'
+        'as one array; choose a smaller config.data.resident_mb, so that it is streamed'
       )
     return {
       name: np.concatenate([array, np.full(self._row, self._fills[name], array.dtype)])
@@ -122,10 +119,10 @@ class Windows:
     }
 
   def rows(self, arrays: Mapping[str, Array], index: Array) -> dict[str, Array]:
-    """Cuts windows out of what `gather` gave; NumPy in gives NumPy out, JAX in gives JAX out.
+    """Cuts windows out of what `load` gave; NumPy in gives NumPy out, JAX in gives JAX out.
 
     Args:
-      arrays: of `gather`.
+      arrays: those of `load`.
       index: int32 [B].
 
     Returns:
@@ -143,7 +140,8 @@ class Windows:
     return -(-(self._size - predicted) // self._stride)
 
   def _flat(self) -> dict[str, np.ndarray]:
-    return {name: getattr(self._encoded, name) for name in self._fills}
+    flat = {'tokens': self._encoded.tokens, 'kind': self._encoded.kind}
+    return {name: flat[name] for name in self._fills}
 
 
 def _cut(flat: Array, start: Array, row: int) -> Array:

@@ -2,24 +2,31 @@
 
 import hashlib
 import json
-import pathlib
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import errors
+import files
 from data.spec import Feature
 from data.tfds import splits
 
 FORMAT = 'array_record'  # the only TFDS record format that can be read at random without TensorFlow
+DESCRIPTION = 'dataset_info.json'  # what makes a folder a finished data set
 _NAME = re.compile(r'(?P<base>\w+)(?:/(?P<config>[\w.-]+))?(?::(?P<version>\d+\.\d+\.\d+))?')
 _VERSION = re.compile(r'\d+\.\d+\.\d+')
 
 
 class Prepared(NamedTuple):
-  """A finished version folder of a data set: `folder` holds the record files."""
+  """A finished version folder of a data set.
 
-  folder: pathlib.Path
+  Attributes:
+    folder: holds the record files and what describes them; local or in a bucket.
+    info: what its dataset_info.json holds.
+    features: what its features.json holds.
+  """
+
+  folder: files.Path
   info: dict[str, Any]
   features: dict[str, Any]
 
@@ -35,17 +42,17 @@ class Prepared(NamedTuple):
   @property
   def stamp(self) -> str:
     """Changes when the folder is prepared again, so that no cache outlives its data."""
-    return f'{(self.folder / "dataset_info.json").stat().st_mtime_ns:x}'
+    return files.stamp(self.folder / DESCRIPTION)
 
   def lengths(self) -> dict[str, int]:
-    """Returns how many examples each split has."""
+    """Counts the examples of each split."""
     return {
       split['name']: sum(int(length) for length in split.get('shardLengths', ()))
       for split in self.info['splits']
     }
 
   def count(self, split: str) -> int:
-    """Returns how many examples `split` selects; UserError where that is none."""
+    """Counts the examples that `split` selects; UserError where that is none."""
     lengths = self.lengths()
     n = splits.count(split, lengths)
     if n is None:
@@ -53,13 +60,13 @@ class Prepared(NamedTuple):
     if not n:
       have = ', '.join(f'{name} ({length:,})' for name, length in lengths.items())
       raise errors.UserError(
-        f'Data set {self.full_name} has no examples in split "{split}"'
-        f'{errors.nearest(split, lengths)}; it has {have}, and slices such as "train[90%:]".'
+        f'data set {self.full_name} has no examples in split "{split}"'
+        f'{errors.nearest(split, lengths)}; it has {have}, and slices such as "train[90%:]"'
       )
     return n
 
   def feature(self, name: str) -> tuple[Feature, int] | None:
-    """Returns ((shape, dtype), number of classes) of a top-level feature, None if not plain.
+    """Reads ((shape, dtype), number of classes) of a top-level feature; None if it is not plain.
 
     Dimensions that TFDS does not know are -1; text has the dtype 'string'.
     """
@@ -77,18 +84,18 @@ class Prepared(NamedTuple):
     return (shape, plain.get('dtype', 'uint8')), 0
 
   def class_names(self, feature: str) -> tuple[str, ...]:
-    """Returns the names of a feature's classes in order, empty where the data set has none."""
+    """Reads the names of a feature's classes, in order; empty where the data set has none."""
     try:
       return tuple((self.folder / f'{feature}.labels.txt').read_text().splitlines())
     except OSError:
       return ()
 
   def feature_names(self) -> list[str]:
-    """Returns the names of the top-level features."""
+    """The names of the top-level features, in alphabetical order."""
     return sorted(self.features.get('featuresDict', {}).get('features', {}))
 
   def identity(self, split: str, n: int) -> str:
-    """Returns a key of the examples: never of the record files, whose bytes differ each time."""
+    """A key of the examples: never of the record files, whose bytes differ each time."""
     sizes = sorted((entry['name'], int(entry.get('numBytes', 0))) for entry in self.info['splits'])
     text = json.dumps([self.full_name, split, n, sizes])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -102,10 +109,11 @@ class Prepared(NamedTuple):
       return 0
 
 
-def find(name: str, roots: Iterable[pathlib.Path]) -> Prepared | None:
-  """Returns the newest finished version of `name` in the first root that has one, or None.
+def find(name: str, roots: Iterable[files.Path]) -> Prepared | None:
+  """Finds the newest finished version of `name` in the first root that has one, or None.
 
-  UserError where all that is there was prepared in a format that needs TensorFlow.
+  Raises:
+    UserError: all that is there was prepared in a format that needs TensorFlow, or is damaged.
   """
   unreadable = None
   for root in roots:
@@ -117,18 +125,18 @@ def find(name: str, roots: Iterable[pathlib.Path]) -> Prepared | None:
       unreadable = unreadable or found
   if unreadable:
     raise errors.UserError(
-      f'{unreadable.folder} was prepared as {unreadable.format}, which only TensorFlow can read: '
-      f'prepare it once more with file_format="{FORMAT}", where TensorFlow is installed.'
+      f'{unreadable.folder} was prepared as {unreadable.format}, which only TensorFlow can read; '
+      f'prepare it once more with file_format="{FORMAT}", where TensorFlow is installed'
     )
   return None
 
 
-def names(roots: Iterable[pathlib.Path]) -> list[str]:
-  """Returns the names of the data sets that the roots seem to hold."""
+def names(roots: Iterable[files.Path]) -> list[str]:
+  """Lists the names of the data sets that the roots seem to hold."""
   found = {
     folder.parent.relative_to(root).as_posix()
     for root in roots
-    for pattern in ('*/*/dataset_info.json', '*/*/*/dataset_info.json')
+    for pattern in (f'*/*/{DESCRIPTION}', f'*/*/*/{DESCRIPTION}')
     for folder in (path.parent for path in root.glob(pattern))
     if _VERSION.fullmatch(folder.name)
   }
@@ -140,53 +148,48 @@ def split_name(name: str) -> tuple[str, str | None, str | None]:
   match = _NAME.fullmatch(name)
   if not match:
     raise errors.UserError(
-      f'"{name}" is not the name of a data set; write "mnist5k" or "dataset/config:1.0.0".'
+      f'"{name}" is not the name of a data set; write "mnist5k" or "dataset/config:1.0.0"'
     )
   return match['base'], match['config'], match['version']
 
 
-def _versions(root: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
+def _versions(root: files.Path, name: str) -> Iterator[files.Path]:
   base, config, version = split_name(name)
   folder = root / base
-  inside = _entries(folder / config) if config else _entries(folder)
+  inside = files.entries(folder / config) if config else files.entries(folder)
   if not config and not any(_VERSION.fullmatch(entry.name) for entry in inside):
-    inside = _entries(folder / _default_config(folder))
+    inside = files.entries(folder / _default_config(folder))
   for entry in inside:
     # An unfinished preparation is called VERSION.incomplete..., so it does not match.
     if _VERSION.fullmatch(entry.name) and version in (None, entry.name):
       yield entry
 
 
-def _default_config(folder: pathlib.Path) -> str:
+def _default_config(folder: files.Path) -> str:
   try:
-    return json.loads((folder / '.config' / 'metadata.json').read_text())['default_config_name']
+    return files.read_json(folder / '.config' / 'metadata.json')['default_config_name']
   except (OSError, ValueError, KeyError):
-    configs = [entry.name for entry in _entries(folder) if entry.is_dir()]
+    configs = [entry.name for entry in files.entries(folder) if entry.is_dir()]
   if len(configs) > 1:
     raise errors.UserError(
-      f'{folder} holds several configs: write "{folder.name}/NAME" with NAME one of '
-      f'{", ".join(sorted(configs))}.'
+      f'{folder} holds several configs; write "{folder.name}/NAME" with NAME one of '
+      f'{", ".join(configs)}'
     )
   return configs[0] if configs else '.'
 
 
-def _entries(folder: pathlib.Path) -> list[pathlib.Path]:
-  return list(folder.iterdir()) if folder.is_dir() else []
-
-
-def _version_key(folder: pathlib.Path) -> tuple[int, ...]:
+def _version_key(folder: files.Path) -> tuple[int, ...]:
   return tuple(int(part) for part in folder.name.split('.'))
 
 
-def _read(folder: pathlib.Path) -> Prepared | None:
+def _read(folder: files.Path) -> Prepared | None:
   try:
-    parts = (folder / 'dataset_info.json', folder / 'features.json')
-    info, features = (json.loads(path.read_text()) for path in parts)
+    info, features = (files.read_json(folder / name) for name in (DESCRIPTION, 'features.json'))
     info['name'], info['version'], info['splits']
     return Prepared(folder, info, features)
   except FileNotFoundError:
     return None
   except (ValueError, KeyError, TypeError) as error:
     raise errors.UserError(
-      f'{folder} is damaged ({error}): delete it, and the data set is prepared once more.'
+      f'{folder} is damaged ({error}); delete it, and the data set is prepared once more'
     ) from error

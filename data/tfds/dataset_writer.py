@@ -1,19 +1,21 @@
 """Data sets that this project made of its own images, written as TFDS lays them out."""
 
 import dataclasses
+import io
 import itertools
 import os
-import pathlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import PIL.Image
 import tensorflow_datasets as tfds
 
 import errors
+import files
 from data import folders
-from data.tfds import catalog, png, preparation
+from data.tfds import catalog, preparation
 
 # TFDS holds the images of a record file, as PNG, until that file is finished.
 _IMAGES_PER_FILE = 10_000
@@ -24,23 +26,24 @@ _FAILED = re.compile(r'\w+\(\) failed: (.+?); writing ')
 
 
 class Target(NamedTuple):
-  """A data set to be written: `root` is a TFDS folder."""
+  """A data set to be written: `root` is a TFDS folder, local or in a bucket."""
 
   name: str
-  root: pathlib.Path
+  root: files.Path
 
   @property
-  def folder(self) -> pathlib.Path:
+  def folder(self) -> files.Path:
+    """The data set's folder in `root`."""
     return self.root / self.name
 
   @property
   def searched(self) -> bool:
-    """Whether `data.source.open_source` looks there without being told a folder."""
+    """Whether `data.source.open_source` finds it without a `data_dir`."""
     return self.root in folders.roots('')
 
 
 def target(out: str) -> Target:
-  """Returns what `[FOLDER/]NAME` names; our own cache is the folder if none is given.
+  """The data set that `[FOLDER/]NAME` names; our own cache is the folder if none is given.
 
   Raises:
     UserError: it can be no name, it is one of data/tfds/builders, or that data set is there
@@ -55,8 +58,8 @@ def target(out: str) -> Target:
     raise errors.UserError(
       f'--out={out}: data/tfds/builders/{name}.py makes a data set of that name; choose another'
     )
-  given = pathlib.Path(folder).expanduser() if folder else None
-  found = Target(name, given or folders.cache_dir() / 'tfds')
+  given = files.path(folder) if folder else None
+  found = Target(name, given or files.path(folders.cache_dir() / 'tfds'))
   for root in [given] if given else folders.roots(''):
     _check_new(root / name)
   return found
@@ -69,11 +72,11 @@ def write(
   shape: Sequence[int],
   class_names: Sequence[str],
   description: str,
-) -> pathlib.Path:
+) -> files.Path:
   """Writes images as the split `train` of `target`, in their order, and returns the folder.
 
   They are taken as they are written, so a large number never lies in memory at once. The folder is
-  there whole or not at all: the work is done in a hidden one.
+  there whole or not at all: the work is done in a hidden one. A bucket gets it when it is done.
 
   Args:
     target: the data set.
@@ -87,7 +90,6 @@ def write(
     UserError: the data set is there already, the folder cannot be written, or the disk is full.
   """
   try:
-    target.root.mkdir(parents=True, exist_ok=True)
     with preparation.staging(target.root, target.name) as folder:
       _check_new(target.folder)  # another process may have been faster
       builder = _Builder(target.name, chunks, num, shape, class_names, description, folder)
@@ -109,7 +111,7 @@ def _unwritable(target: Target, reason: str) -> errors.UserError:
   )
 
 
-def _check_new(folder: pathlib.Path) -> None:
+def _check_new(folder: files.Path) -> None:
   if folder.exists():
     raise errors.UserError(f'{folder} is there already; choose another name, or delete that folder')
 
@@ -127,7 +129,7 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
     shape: Sequence[int],
     class_names: Sequence[str],
     description: str,
-    data_dir: pathlib.Path,
+    data_dir: os.PathLike,
   ):
     self.name = name
     self._chunks, self._num = chunks, num
@@ -155,14 +157,14 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
   def _examples(self) -> Iterator[dict[str, Any]]:
     for chunk in self._chunks:
       for row, image in enumerate(chunk['image']):
-        encoded = png.encode(image)
+        encoded = _png(image)
         self._size += len(encoded)
         labels = {'label': int(chunk['label'][row])} if 'label' in self._features else {}
         yield {'image': encoded, **labels}
 
   def _download_and_prepare(self, *args: Any, **options: Any) -> None:
     super()._download_and_prepare(*args, **options)
-    # TFDS says how large the files are, which is padded; `prepared.identity` tells data sets apart
+    # TFDS gives the size of the files, which is padded; `Prepared.identity` tells data sets apart
     # by this number.
     (split,) = self.info.splits.values()
     same = dataclasses.replace(split, num_bytes=self._size)
@@ -172,3 +174,10 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
     """Nothing is downloaded, and our caller says what there is to say."""
 
   _log_download_done = _log_download_bytes
+
+
+def _png(image: np.ndarray) -> bytes:
+  """The PNG file of a uint8 image [H, W, C] with 1, 3 or 4 channels."""
+  file = io.BytesIO()
+  PIL.Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(file, format='PNG')
+  return file.getvalue()

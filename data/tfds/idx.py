@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-
-from data.tfds import png
+import PIL.Image
 
 _UNSIGNED_BYTE = 8
 
 
 def read(path: pathlib.Path) -> np.ndarray:
-  """Returns the uint8 array of a gzipped IDX file, with the shape its header states."""
+  """Reads the uint8 array of a gzipped IDX file, with the shape its header states."""
   raw = gzip.decompress(path.read_bytes())
   zeros, kind, rank = struct.unpack('>HBB', raw[:4])
   if zeros or kind != _UNSIGNED_BYTE:
@@ -26,4 +25,4 @@ def read(path: pathlib.Path) -> np.ndarray:
 def examples(images: pathlib.Path, labels: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
   """Yields TFDS examples with keys 0, 1, ...: the keys fix the order, which is the stock one."""
   for key, (image, label) in enumerate(zip(read(images), read(labels), strict=True)):
-    yield key, {'image': png.encode(image[..., None]), 'label': int(label)}
+    yield key, {'image': PIL.Image.fromarray(image), 'label': int(label)}

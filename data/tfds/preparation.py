@@ -12,25 +12,27 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import errors
-from data.tfds import catalog
+import files
+from data.folders import cache_dir
+from data.tfds import bucket, catalog
 
 _BUILDERS = pathlib.Path(__file__).parent / 'builders'
 
 
 def builders() -> list[str]:
-  """Returns the names of the data sets that have a builder here."""
+  """Lists the names of the data sets that have a builder here."""
   return sorted(path.stem for path in _BUILDERS.glob('*.py') if not path.stem.startswith('_'))
 
 
-def prepare(name: str, root: pathlib.Path, download_dirs: Sequence[pathlib.Path]) -> None:
+def prepare(name: str, root: files.Path, download_dirs: Sequence[files.Path]) -> None:
   """Prepares data set `name` into root/NAME/VERSION, as TFDS lays it out.
 
   The work is done in a hidden folder of its own and renamed at the end, so a killed preparation
   is never found, and the next one clears it away; a lock keeps two from working at once.
 
   Args:
-    name: 'dataset' or 'dataset/config', with a builder in data/builders.
-    root: a folder that can be written.
+    name: 'dataset' or 'dataset/config', with a builder in data/tfds/builders.
+    root: a local folder that can be written.
     download_dirs: TFDS download folders to look for raw files in; downloads go into the first.
 
   Raises:
@@ -43,13 +45,16 @@ def prepare(name: str, root: pathlib.Path, download_dirs: Sequence[pathlib.Path]
 
 
 @contextlib.contextmanager
-def staging(root: pathlib.Path, base: str) -> Iterator[pathlib.Path]:
+def staging(root: files.Path, base: str) -> Iterator[pathlib.Path]:
   """Gives the hidden folder in which data set `base` is made; nothing of it is there afterwards.
 
-  What a killed preparation left is cleared away first; a lock keeps two from working at once.
+  It lies in `root`, or in the cache where `root` is in a bucket. What a killed preparation left is
+  cleared away first; a lock keeps two from working at once.
   """
-  folder = root / f'.preparing-{base}'
-  with _lock(root / f'.preparing-{base}.lock'):
+  place = pathlib.Path(root) if files.is_local(root) else cache_dir() / 'uploads'
+  place.mkdir(parents=True, exist_ok=True)
+  folder = place / f'.preparing-{base}'
+  with _lock(place / f'.preparing-{base}.lock'):
     shutil.rmtree(folder, ignore_errors=True)
     try:
       yield folder
@@ -57,16 +62,22 @@ def staging(root: pathlib.Path, base: str) -> Iterator[pathlib.Path]:
       shutil.rmtree(folder, ignore_errors=True)
 
 
-def publish(builder: Any, folder: pathlib.Path, root: pathlib.Path) -> pathlib.Path:
-  """Renames what a TFDS builder made in the staging folder to its place in `root`, returned."""
+def publish(builder: Any, folder: pathlib.Path, root: files.Path) -> files.Path:
+  """Puts what a TFDS builder made in the staging folder in its place in `root`, and returns that.
+
+  It is renamed, or uploaded where `root` is in a bucket.
+  """
   final = root / builder.data_path.relative_to(folder)
-  final.parent.mkdir(parents=True, exist_ok=True)
-  os.rename(builder.data_path, final)
+  if files.is_local(root):
+    files.make_folder(final.parent)
+    os.rename(builder.data_path, final)
+  else:
+    bucket.upload(pathlib.Path(builder.data_path), final)
   return final
 
 
 def _build(
-  name: str, folder: pathlib.Path, root: pathlib.Path, download_dirs: Sequence[pathlib.Path]
+  name: str, folder: pathlib.Path, root: files.Path, download_dirs: Sequence[files.Path]
 ) -> None:
   import tensorflow_datasets as tfds
 
@@ -74,7 +85,7 @@ def _build(
   builder = _builder_class(base)(data_dir=folder, config=config, file_format=catalog.FORMAT)
   builder.download_dirs = download_dirs
   place = root / builder.data_path.relative_to(folder)
-  print(f'Preparing {name} in {place} ...', file=sys.stderr)
+  print(f'preparing {name} in {place}', file=sys.stderr)
   tfds.disable_progress_bar()
   with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints; stdout belongs to our caller
     builder.download_and_prepare(download_dir=download_dirs[0])
@@ -90,8 +101,8 @@ def _builder_class(base: str) -> Any:
       if entry.__module__ == module.__name__ and entry.name == base:
         return entry
   raise errors.UserError(
-    f'data/tfds/builders/{base}.py holds no TFDS builder named "{base}": name its class in '
-    'CamelCase.'
+    f'data/tfds/builders/{base}.py holds no TFDS builder named "{base}"; name its class in '
+    'CamelCase'
   )
 
 

@@ -4,22 +4,21 @@ TFDS's own download manager does not hash what is in its cache again, extracts w
 without a network retries for 200 s. The folders and names here are the ones it uses.
 """
 
-import hashlib
+import logging
 import os
 import pathlib
 import sys
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
+import pooch
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import resource
 
 import errors
 
 _TIMEOUT_S = 4.0
-_BLOCK = 1 << 20
 
 
 class Raw(NamedTuple):
@@ -30,6 +29,7 @@ class Raw(NamedTuple):
 
   @property
   def filename(self) -> str:
+    """The last part of the URL's path."""
     return pathlib.PurePosixPath(urllib.parse.urlparse(self.url).path).name
 
 
@@ -45,25 +45,27 @@ class RawBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   download_dirs: Sequence[pathlib.Path] = ()
 
   def raw(self, key: str, fallback: os.PathLike) -> pathlib.Path:
-    """Returns the checked file RAW[key]; `fallback` is the folder if `download_dirs` is empty."""
+    """Finds or downloads RAW[key]; `fallback` is the folder if `download_dirs` is empty."""
     return locate(self.RAW[key], self.name, self.download_dirs or (pathlib.Path(fallback),))
 
 
 def locate(raw: Raw, dataset: str, folders: Sequence[pathlib.Path]) -> pathlib.Path:
-  """Returns the path of `raw` with the right hash, downloading it into folders[0] if need be.
+  """Finds the file `raw` with the right hash; it is downloaded into folders[0] if none has it.
 
   Raises:
     UserError: it is not in any folder and cannot be downloaded, naming the ways out.
   """
   wrong = []
   for path in _candidates(raw, dataset, folders):
-    if _sha256(path) == raw.sha256:
+    if pooch.file_hash(path) == raw.sha256:
       return path
     wrong.append(str(path))
   try:
     return _download(raw, folders[0] / dataset / _cached_name(raw), dataset)
-  except OSError as error:  # urllib's URLError and time-outs are OSErrors
-    raise _missing(raw, dataset, folders[0], wrong, error) from error
+  except OSError as error:  # those of requests are OSErrors too
+    raise _missing(raw, dataset, folders[0], wrong, _cause(error)) from error
+  except ValueError as error:
+    raise _missing(raw, dataset, folders[0], wrong, 'what arrived has another SHA-256') from error
 
 
 def _candidates(raw: Raw, dataset: str, folders: Sequence[pathlib.Path]) -> Iterator[pathlib.Path]:
@@ -78,26 +80,27 @@ def _cached_name(raw: Raw) -> str:
   return resource.get_dl_fname(raw.url, raw.sha256)
 
 
-def _sha256(path: pathlib.Path) -> str:
-  with path.open('rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()
-
-
 def _download(raw: Raw, path: pathlib.Path, dataset: str) -> pathlib.Path:
-  print(f'Downloading {raw.url}', file=sys.stderr)
-  part = path.with_name(f'{path.name}.{os.getpid()}.part')
-  path.parent.mkdir(parents=True, exist_ok=True)
-  try:
-    with urllib.request.urlopen(raw.url, timeout=_TIMEOUT_S) as answer, part.open('wb') as file:
-      while block := answer.read(_BLOCK):
-        file.write(block)
-    if _sha256(part) != raw.sha256:
-      raise OSError('what arrived has another SHA-256')
-    _write_info(raw, path, dataset, part.stat().st_size)
-    part.replace(path)
-  finally:
-    part.unlink(missing_ok=True)
+  """Downloads a file; nothing is left of it unless it is whole and has the right hash."""
+  print(f'downloading {raw.url}', file=sys.stderr)
+  pooch.get_logger().setLevel(logging.WARNING)  # it would print the same, and a second hash
+  pooch.retrieve(
+    raw.url,
+    known_hash=f'sha256:{raw.sha256}',
+    fname=path.name,
+    path=path.parent,
+    downloader=pooch.HTTPDownloader(timeout=_TIMEOUT_S),
+  )
+  _write_info(raw, path, dataset, path.stat().st_size)
   return path
+
+
+def _cause(error: OSError) -> str:
+  """What the system answered; requests wraps it several times, in sentences of 300 letters."""
+  cause, found = error, error
+  while (found := found.__context__) is not None:
+    cause = found if isinstance(found, OSError) else cause
+  return str(cause)
 
 
 def _write_info(raw: Raw, path: pathlib.Path, dataset: str, size: int) -> None:
@@ -110,11 +113,11 @@ def _write_info(raw: Raw, path: pathlib.Path, dataset: str, size: int) -> None:
 
 
 def _missing(
-  raw: Raw, dataset: str, folder: pathlib.Path, wrong: Sequence[str], error: OSError
+  raw: Raw, dataset: str, folder: pathlib.Path, wrong: Sequence[str], reason: str
 ) -> errors.UserError:
   damaged = f' ({", ".join(wrong)} is there, but its SHA-256 is wrong)' if wrong else ''
   return errors.UserError(
-    f'{raw.filename} of data set {dataset} cannot be downloaded ({error}){damaged}: put the file '
+    f'{raw.filename} of data set {dataset} cannot be downloaded ({reason}){damaged}; put the file '
     f'from {raw.url} into {folder / "manual" / dataset}, or point TFDS_DATA_DIR at a folder where '
-    f'{dataset} is prepared, or use mnist5k, which needs no network.'
+    f'{dataset} is prepared, or use mnist5k, which needs no network'
   )

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from data import arrays, folders, source
+from data import folders, source
 
 
 @pytest.fixture
@@ -38,11 +38,11 @@ def assert_same(got, wanted):
 
 def test_decoded_once(mnist5k, monkeypatch):
   calls = count_reads(monkeypatch)
-  first = arrays.load_arrays(mnist5k)
+  first = mnist5k.load()
   decoded = len(calls)
   assert first['image'].shape == (400, 28, 28, 1) and first['image'].dtype == np.uint8
   assert first['label'].shape == (400,) and first['label'].dtype == np.int32
-  assert_same(arrays.load_arrays(mnist5k), first)
+  assert_same(mnist5k.load(), first)
   assert decoded and len(calls) == decoded
   some = [3, 399, 0]
   assert_same({name: array[some] for name, array in first.items()}, mnist5k.read(some))
@@ -50,7 +50,7 @@ def test_decoded_once(mnist5k, monkeypatch):
 
 @pytest.mark.parametrize('damage', ['cut', 'flip', 'remove', 'no sums'])
 def test_damage_is_mended(mnist5k, monkeypatch, damage):
-  first = arrays.load_arrays(mnist5k)
+  first = mnist5k.load()
   (image,) = cached_files('image.npy')
   if damage == 'cut':
     os.truncate(image, 1000)
@@ -63,24 +63,24 @@ def test_damage_is_mended(mnist5k, monkeypatch, damage):
   else:
     (image.parent / 'sums.json').write_text('{')
   calls = count_reads(monkeypatch)
-  assert_same(arrays.load_arrays(mnist5k), first)
+  assert_same(mnist5k.load(), first)
   decoded = len(calls)
-  assert_same(arrays.load_arrays(mnist5k), first)
+  assert_same(mnist5k.load(), first)
   assert decoded and len(calls) == decoded
 
 
 def test_another_split_is_another_entry(prepared_root, mnist5k):
-  arrays.load_arrays(mnist5k)
-  test = arrays.load_arrays(source.open_source('mnist5k', 'test', str(prepared_root)))
+  mnist5k.load()
+  test = source.open_source('mnist5k', 'test', str(prepared_root)).load()
   assert test['image'].shape == (1000, 28, 28, 1)
   assert len(cached_files('image.npy')) == 2
 
 
 def test_prepared_again_is_decoded_again(mnist5k, monkeypatch):
-  arrays.load_arrays(mnist5k)
+  mnist5k.load()
   monkeypatch.setattr(mnist5k, 'stamp', 'another')
   calls = count_reads(monkeypatch)
-  arrays.load_arrays(mnist5k)
+  mnist5k.load()
   assert calls
 
 
@@ -88,7 +88,7 @@ def test_a_cache_that_cannot_be_written_is_a_warning(mnist5k, tmp_path, monkeypa
   (tmp_path / 'file').write_text('')
   monkeypatch.setenv('ATELIER_CACHE', str(tmp_path / 'file'))
   with pytest.warns(UserWarning, match='not kept'):
-    assert len(arrays.load_arrays(mnist5k)['image']) == 400
+    assert len(mnist5k.load()['image']) == 400
 
 
 def test_leftovers_of_killed_processes_go(mnist5k):
@@ -97,14 +97,14 @@ def test_leftovers_of_killed_processes_go(mnist5k):
   old.mkdir(parents=True)
   young.mkdir()
   os.utime(old, (0, 0))
-  arrays.load_arrays(mnist5k)
+  mnist5k.load()
   assert not old.exists() and young.exists()
 
 
 CODE = """
 import sys
-from data import arrays, source
-got = arrays.load_arrays(source.open_source('mnist5k', sys.argv[2], sys.argv[1]))
+from data import source
+got = source.open_source('mnist5k', sys.argv[2], sys.argv[1]).load()
 print(got['image'].shape[0], *(name in sys.modules for name in sys.argv[3:]))
 """
 

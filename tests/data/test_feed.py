@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import errors
-from data import arrays, feed, order
+from data import feed, order
 from data.resident import Resident
 from data.stream import Stream
 
@@ -52,7 +52,7 @@ def assert_batches(got, source, used, batch_size=BATCH, seed=SEED):
 
 
 def resident(source, mesh, batch_size=BATCH):
-  return Resident(arrays.load_arrays(source), source.spec, batch_size, SEED, mesh)
+  return Resident(source.load(), source.spec, batch_size, SEED, mesh)
 
 
 @pytest.mark.parametrize('used', [0, 60, 5 * 2**32 + 17])
@@ -167,8 +167,8 @@ def test_what_fits_is_resident_and_the_rest_is_streamed(mesh, part):
 
 
 def test_size_counts_every_feature(mnist5k):
-  loaded = arrays.load_arrays(mnist5k)
-  assert arrays.size_bytes(mnist5k) == sum(array.nbytes for array in loaded.values())
+  loaded = mnist5k.load()
+  assert mnist5k.nbytes == sum(array.nbytes for array in loaded.values())
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ EIGHT = """
 import sys
 import jax, numpy as np, pytest
 import errors
-from data import arrays, order, placement, source
+from data import order, placement, source
 from data.resident import Resident
 from data.stream import Stream
 
@@ -200,7 +200,7 @@ for shape in ((4, 2, 1), (2, 1, 4), (8, 1, 1)):
   mesh = jax.sharding.Mesh(np.array(jax.devices()).reshape(shape), axes)
   ways = shape[0] * shape[1]
   for feed in (
-    Resident(arrays.load_arrays(part), part.spec, 48, 9, mesh), Stream(part, 48, 9, mesh, 0, 90)
+    Resident(part.load(), part.spec, 48, 9, mesh), Stream(part, 48, 9, mesh, 0, 90)
   ):
     with jax.transfer_guard('disallow'):
       _, taken = feed.take(90, 1)
@@ -235,7 +235,7 @@ import sys
 import jax
 jax.distributed.initialize('127.0.0.1:' + sys.argv[2], 2, int(sys.argv[3]))
 import numpy as np
-from data import arrays, order, placement, source
+from data import order, placement, source
 from data.resident import Resident
 from data.stream import Stream
 
@@ -246,7 +246,7 @@ assert rows == range(24 * int(sys.argv[3]), 24 * int(sys.argv[3]) + 24), rows
 index = order.indices(9, 90, 48, 100)[1]
 wanted = {**part.read(index), 'index': index}
 for feed in (
-  Resident(arrays.load_arrays(part), part.spec, 48, 9, mesh), Stream(part, 48, 9, mesh, 0, 90)
+  Resident(part.load(), part.spec, 48, 9, mesh), Stream(part, 48, 9, mesh, 0, 90)
 ):
   with jax.transfer_guard('disallow'):
     batch = jax.jit(feed.batch)(feed.take(90, 1)[1], placement.replicate(np.int32(0), mesh))

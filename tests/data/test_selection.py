@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import errors
-from data import arrays, source
-from data.selection import Fold, Joined, OfClasses
+from data import source
+from data.selection import ClassSubset, Fold, Joined
 
 
 @pytest.fixture(scope='module')
@@ -26,7 +26,7 @@ def assert_same(a, b):
 
 def test_classes_are_kept_in_order_and_named_anew(part):
   whole = everything(part)
-  got = OfClasses(part, (5, 3))
+  got = ClassSubset(part, (5, 3))
   wanted = np.flatnonzero(np.isin(whole['label'], (3, 5)))
   seen = everything(got)
   np.testing.assert_array_equal(seen['image'], whole['image'][wanted])
@@ -34,9 +34,8 @@ def test_classes_are_kept_in_order_and_named_anew(part):
   assert seen['label'].dtype == np.int32
   assert (got.spec.n, got.spec.num_classes, got.spec.class_names) == (len(wanted), 2, ('5', '3'))
   np.testing.assert_array_equal(got.column('label'), seen['label'])
-  assert_same(got.gather(arrays.load_arrays), seen)
-  assert_same(arrays.load_arrays(got), seen)
-  assert got.spec.identity != OfClasses(part, (3, 5)).spec.identity != part.spec.identity
+  assert_same(got.load(), seen)
+  assert got.spec.identity != ClassSubset(part, (3, 5)).spec.identity != part.spec.identity
 
 
 def test_open_source_takes_classes(prepared_root):
@@ -54,14 +53,14 @@ def test_open_source_takes_classes(prepared_root):
 )
 def test_wrong_classes(part, classes, message):
   with pytest.raises(errors.UserError, match=message):
-    OfClasses(part, classes)
+    ClassSubset(part, classes)
 
 
 def test_a_class_without_examples(prepared_root):
   first = source.open_source('mnist5k', 'train[:1]', str(prepared_root))
   other = (int(first.column('label')[0]) + 1) % 10
   with pytest.raises(errors.UserError, match=f'has no example of {other}'):
-    OfClasses(first, (other,))
+    ClassSubset(first, (other,))
 
 
 @pytest.mark.parametrize('folds', [2, 5, 7, 60])
@@ -82,7 +81,7 @@ def test_every_example_is_held_out_once_and_never_trained_on_then(part, folds):
     out += which(held)
     sizes.add(len(rest))
     np.testing.assert_array_equal(rest.column('label'), everything(rest)['label'])
-    assert_same(arrays.load_arrays(held), everything(held))
+    assert_same(held.load(), everything(held))
   assert out == list(range(60))
   assert len(sizes) == 1
 
@@ -90,7 +89,7 @@ def test_every_example_is_held_out_once_and_never_trained_on_then(part, folds):
 @pytest.mark.parametrize(
   ('fold', 'folds', 'message'),
   [
-    (0, 61, 'The 60 examples of mnist5k .* cannot be cut into folds=61'),
+    (0, 61, 'the 60 examples of mnist5k .* cannot be cut into folds=61'),
     (0, 1, 'choose from 2 to 60'),
     (5, 5, 'fold=5 must be from 0 to 4'),
   ],
@@ -106,7 +105,7 @@ def test_joined_splits_follow_one_another(part, prepared_root):
   first, second = everything(part), everything(other)
   wanted = {name: np.concatenate([first[name], second[name]]) for name in first}
   assert_same(everything(both), wanted)
-  assert_same(arrays.load_arrays(both), wanted)
+  assert_same(both.load(), wanted)
   mixed = both.read([65, 3, 60])
   np.testing.assert_array_equal(mixed['image'], wanted['image'][[65, 3, 60]])
   assert both.spec.n == 70

@@ -70,5 +70,5 @@ def test_a_label_out_of_range_is_named(tmp_path):
   path = next(tmp_path.rglob('features.json'))
   path.write_text(path.read_text().replace('"9"', '"5"'))
   got = source.open_source('wrong', 'train', str(tmp_path))
-  with pytest.raises(errors.UserError, match=r'Example \d of wrong train has the label [5-8], but'):
+  with pytest.raises(errors.UserError, match=r'example \d of wrong train has the label [5-8], but'):
     got.read(range(9))

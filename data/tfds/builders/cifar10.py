@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import tensorflow_datasets as tfds
 
-from data.tfds import png, raw_files
+from data.tfds import raw_files
 
 _FOLDER = 'cifar-10-batches-bin/'
 _TRAIN = tuple(f'data_batch_{part}.bin' for part in range(1, 6))
@@ -53,13 +54,13 @@ class Cifar10(raw_files.RawBuilder, skip_registration=True):
   def _generate_examples(self, prefix: str, parts: Sequence[bytes]) -> Iterator:
     rows = np.frombuffer(b''.join(parts), np.uint8).reshape(-1, _RECORD)
     for key, row in enumerate(rows):
-      image = row[1:].reshape(3, 32, 32).transpose(1, 2, 0)
+      image = PIL.Image.fromarray(row[1:].reshape(3, 32, 32).transpose(1, 2, 0))
       text = f'{prefix}_{key:05d}'
-      yield key, {'id': text, 'image': png.encode(image), 'label': int(row[0])}
+      yield key, {'id': text, 'image': image, 'label': int(row[0])}
 
 
 def read_archive(path: pathlib.Path) -> dict[str, bytes]:
-  """Returns the files of the CIFAR-10 binary archive by name, read in one pass."""
+  """Reads the files of the CIFAR-10 binary archive, by name, in one pass."""
   with tarfile.open(path) as archive:
     return {
       member.name.removeprefix(_FOLDER): archive.extractfile(member).read()

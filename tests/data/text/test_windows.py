@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import errors
-from data import arrays, feed, order
+from data import feed, order
 from data.resident import Resident
 from data.spec import Spec
 from data.stream import Stream
@@ -77,9 +77,9 @@ def test_what_is_cut_on_a_device_is_what_is_read(kinds, dtype):
   index = np.array([0, 3, 12, 11, 3], np.int32)  # 12 is short
   wanted = made.read(index)
   assert wanted['length'][2] == 2
-  held = arrays.load_arrays(made)
+  held = made.load()
   assert held['tokens'].dtype == dtype  # not wider on the devices than it needs to be
-  assert arrays.size_bytes(made) == sum(array.nbytes for array in held.values())
+  assert made.nbytes == sum(array.nbytes for array in held.values())
   for got in (made.rows(held, index), jax.jit(made.rows)(held, index)):
     assert got.keys() == wanted.keys()
     for name, values in wanted.items():
@@ -139,7 +139,7 @@ def test_more_windows_than_can_be_counted(monkeypatch):
 
 EIGHT = """
 import jax, numpy as np
-from data import arrays, order, placement
+from data import order, placement
 from data.text.encoded import Encoded
 from data.resident import Resident
 from data.spec import Spec
@@ -153,7 +153,7 @@ made = Windows(
 index = order.indices(9, 470, 48, len(made))[1]
 for shape in ((4, 2, 1), (2, 1, 4)):
   mesh = jax.sharding.Mesh(np.array(jax.devices()).reshape(shape), ('data', 'fsdp', 'tensor'))
-  feed = Resident(arrays.load_arrays(made), made.spec, 48, 9, mesh, made.rows)
+  feed = Resident(made.load(), made.spec, 48, 9, mesh, made.rows)
   with jax.transfer_guard('disallow'):
     _, taken = feed.take(470, 1)
     first = placement.replicate(np.int32(0), mesh)

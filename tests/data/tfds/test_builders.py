@@ -2,19 +2,20 @@
 
 import gzip
 import hashlib
+import http.server
 import importlib
 import io
 import pathlib
 import struct
 import tarfile
+import threading
 
 import numpy as np
-import PIL.Image
 import pytest
 
 import errors
 from data import source
-from data.tfds import idx, png, raw_files
+from data.tfds import idx, raw_files
 from data.tfds.builders import cifar10, mnist
 
 STOCK_CLASSES = {
@@ -22,13 +23,6 @@ STOCK_CLASSES = {
   'fashion_mnist': ('tensorflow_datasets.image_classification.mnist', 'FashionMNIST'),
   'cifar10': ('tensorflow_datasets.image_classification.cifar', 'Cifar10'),
 }
-
-
-@pytest.mark.parametrize('shape', [(28, 28, 1), (5, 3, 3), (2, 7, 4)])
-def test_png_is_read_back_by_pillow(shape):
-  image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-  got = np.asarray(PIL.Image.open(io.BytesIO(png.encode(image))))
-  np.testing.assert_array_equal(got.reshape(shape), image)
 
 
 @pytest.mark.parametrize('name', STOCK_CLASSES)
@@ -123,20 +117,43 @@ def test_raw_files_with_another_hash_are_never_used(tmp_path, monkeypatch):
   assert len(source.open_source('mnist', 'train', str(tmp_path))) == 30
 
 
-def test_downloads_are_checked_and_kept_as_tfds_keeps_them(tmp_path):
+@pytest.fixture
+def server(tmp_path):
+  """A web server; returns its address and the folder whose files it serves."""
+  folder = tmp_path / 'there'
+  folder.mkdir()
+
+  class Handler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *of):
+      pass
+
+    def __init__(self, *of, **options):
+      super().__init__(*of, directory=str(folder), **options)
+
+  with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler) as running:
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    yield f'http://127.0.0.1:{running.server_port}', folder
+    running.shutdown()
+
+
+def test_downloads_are_checked_and_kept_as_tfds_keeps_them(tmp_path, server, capfd):
   from etils import epath
   from tensorflow_datasets.core.download import resource
 
-  (tmp_path / 'there').mkdir()
-  (tmp_path / 'there' / 'file.gz').write_bytes(b'content')
-  url = (tmp_path / 'there' / 'file.gz').as_uri()
-  folder = tmp_path / 'downloads'
+  address, there = server
+  (there / 'file.gz').write_bytes(b'content')
+  url, folder = f'{address}/file.gz', tmp_path / 'downloads'
   with pytest.raises(errors.UserError, match='another SHA-256'):
     raw_files.locate(raw_files.Raw(url, digest(b'other')), 'some', [folder])
+  with pytest.raises(errors.UserError, match='404'):
+    raw_files.locate(raw_files.Raw(f'{address}/none.gz', digest(b'')), 'some', [folder])
   assert [path for path in folder.rglob('*') if path.is_file()] == []
-  path = raw_files.locate(raw_files.Raw(url, digest(b'content')), 'some', [folder])
-  assert path.read_bytes() == b'content' and path.parent == folder / 'some'
+  capfd.readouterr()
+  for _ in range(2):
+    path = raw_files.locate(raw_files.Raw(url, digest(b'content')), 'some', [folder])
+    assert path.read_bytes() == b'content' and path.parent == folder / 'some'
   assert resource.is_locally_cached(epath.Path(path))
+  assert capfd.readouterr().err == f'downloading {url}\n'
 
 
 def small_cifar(path, n):

@@ -13,7 +13,7 @@ import pytest
 
 import errors
 from data import source
-from data.selection import Joined, OfClasses
+from data.selection import ClassSubset, Joined
 from data.tfds.builders import names, python_stdlib
 
 SPLITS = ('train', 'validation', 'test')
@@ -129,7 +129,7 @@ def test_texts_are_read_at_random_and_joined(splits):
   np.testing.assert_array_equal(last['kind'][1], train.read([1])['kind'][0])
   np.testing.assert_array_equal(both.column('text')[:3], train.column('text')[:3])
   with pytest.raises(errors.UserError, match='has no classes'):
-    OfClasses(train, (1,))
+    ClassSubset(train, (1,))
 
 
 def test_left_out(tmp_path):
@@ -173,7 +173,7 @@ def test_names(names_root):
     for name, label in zip(values['text'], values['label']):
       assert names.CLASSES[label] == labels[name] and names.split_of(name) == split
   assert parts['test'].spec.class_names == ('female', 'male')
-  assert OfClasses(parts['test'], (1,)).read([0])['label'].tolist() == [0]
+  assert ClassSubset(parts['test'], (1,)).read([0])['label'].tolist() == [0]
 
 
 def test_text_that_is_not_utf8(names_root, monkeypatch):

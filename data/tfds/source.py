@@ -1,0 +1,198 @@
+"""One split of a prepared TFDS data set, decoded without TensorFlow."""
+
+import contextlib
+import logging
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+import errors
+from data import arrays
+from data.examples import Examples, blocks
+from data.spec import Feature, Spec
+from data.tfds import bucket, catalog
+
+_INTEGERS = ('int8', 'int16', 'int32', 'int64', 'uint8', 'uint16', 'uint32', 'uint64', 'bool')
+_FLOATS = ('float16', 'float32', 'float64')
+_BLOCK = 1024  # examples decoded at a time where one column of all is read
+
+
+class Source(Examples):
+  """One split of a prepared data set. Nothing is opened, nor TFDS imported, before `read`.
+
+  Args:
+    name: the name that the data set was requested by.
+    split: a TFDS split.
+    folder: the data set.
+    columns: further scalar features of whole numbers to read.
+
+  Raises:
+    UserError: there is no such split or column, or no feature that a model can see.
+  """
+
+  def __init__(self, name: str, split: str, folder: catalog.Prepared, columns: Sequence[str] = ()):
+    self._folder = folder
+    self._split = split
+    self._records = None
+    self._decode: dict[tuple[str, ...], Any] = {}
+    self.stamp = folder.stamp
+    n = folder.count(split)
+    features, num_classes = self._features(name, columns)
+    names = folder.class_names('label' if 'label' in features else 'kind') if num_classes else ()
+    names = names or tuple(str(label) for label in range(num_classes))
+    identity = folder.identity(split, n)
+    if columns:
+      identity = f'{identity}-{zlib.crc32(repr(sorted(features)).encode()):08x}'
+    self.spec = Spec(name, split, n, features, num_classes, identity, names)
+
+  def read(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
+    """Reads examples, decoded: every feature of the spec, [B, …], B the number of indices.
+
+    Raises:
+      UserError: the images differ in size, a label is none of the classes, or a text is no UTF-8.
+    """
+    return self._read(indices, tuple(self.spec.features))
+
+  def column(self, name: str) -> np.ndarray:
+    """Reads one feature of every example, [N, …]; the others are not decoded."""
+    parts = [self._read(block, (name,))[name] for block in blocks(len(self), _BLOCK)]
+    return np.concatenate(parts)
+
+  def load(self) -> dict[str, np.ndarray]:
+    """Reads all examples, [N, …] of each feature; decoded once and kept in the cache."""
+    return arrays.decoded_once(self, super().load)
+
+  def __getstate__(self) -> dict[str, Any]:
+    # Worker processes open the files themselves.
+    return {**self.__dict__, '_records': None, '_decode': {}}
+
+  def _read(self, indices: Sequence[int], names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    examples = self._examples(indices, names)
+    values = {
+      name: self._stack(name, [example[name] for example in examples], indices) for name in names
+    }
+    if self.spec.num_classes and 'label' in values:
+      _check_labels(values['label'], indices, self.spec)
+    return values
+
+  def _stack(self, name: str, values: list[Any], indices: Sequence[int]) -> np.ndarray:
+    shape, dtype = self.spec.features[name]
+    if dtype == 'string':
+      return _objects([self._text(value, index) for value, index in zip(values, indices)])
+    if -1 in shape:
+      return _objects([np.asarray(value, dtype) for value in values])
+    if any(np.shape(value) != shape for value in values):
+      raise errors.UserError(
+        f'the {name}s of {self.spec.name} differ in size, and there is no option to resize them '
+        'yet; use a data set whose examples are all alike'
+      )
+    return np.asarray(values, dtype)
+
+  def _text(self, value: bytes, index: int) -> str:
+    try:
+      return value.decode()
+    except UnicodeDecodeError as error:
+      raise errors.UserError(
+        f'the text of example {index} of {self.spec.name} {self.spec.split} is not UTF-8; prepare '
+        'the data set again with text that is'
+      ) from error
+
+  def _features(self, name: str, columns: Sequence[str]) -> tuple[dict[str, Feature], int]:
+    features = self._inputs(name)
+    num_classes = 0
+    if self._is_scalar('label', _INTEGERS):
+      features['label'] = ((), 'int32')
+      num_classes = self._folder.feature('label')[1]
+    elif 'kind' in features:
+      num_classes = self._folder.feature('kind')[1]
+    if self._is_scalar('target', _FLOATS):
+      features['target'] = ((), 'float32')
+    for column in columns:
+      if not self._is_scalar(column, _INTEGERS):
+        whole = [key for key in self._folder.feature_names() if self._is_scalar(key, _INTEGERS)]
+        raise errors.UserError(
+          f'config.data.columns={column}: data set {name} has no such column of whole numbers'
+          f'{errors.nearest(column, whole)}; it has: {", ".join(whole) or "none"}'
+        )
+      features[column] = ((), 'int32')
+    return features, num_classes
+
+  def _inputs(self, name: str) -> dict[str, Feature]:
+    """What a model sees of an example: an image, the row of a table, or text."""
+    image, inputs = self._folder.feature('image'), self._folder.feature('inputs')
+    if image is not None and image[0][1] == 'uint8' and len(image[0][0]) == 3:
+      shape = image[0][0]
+      if min(shape) < 0:  # TFDS allows mixed sizes; they may be alike all the same
+        shape = self._examples([0], ('image',))[0]['image'].shape
+      return {'image': (shape, 'uint8')}
+    if inputs is not None and inputs[0][1] in _FLOATS and len(inputs[0][0]) == 1:
+      return {'inputs': (inputs[0][0], 'float32')}
+    if self._folder.feature('text') == (((), 'string'), 0):
+      return {'text': ((), 'string'), **self._kinds()}
+    has = ', '.join(self._folder.feature_names())
+    raise errors.UserError(
+      f'data set {name} has no feature "image" of bytes in (height, width, channels), no row of '
+      f'numbers "inputs" and no "text", only {has}; choose a data set of images or text, or a '
+      'table'
+    )
+
+  def _kinds(self) -> dict[str, Feature]:
+    """The kind of each stretch of the text and the byte at which it starts, where given."""
+    start, kind = self._folder.feature('kind_start'), self._folder.feature('kind')
+    if not start or not kind or not kind[1] or self._is_scalar('label', _INTEGERS):
+      return {}
+    return {'kind_start': ((-1,), 'int32'), 'kind': ((-1,), 'int32')}
+
+  def _is_scalar(self, name: str, dtypes: Sequence[str]) -> bool:
+    feature = self._folder.feature(name)
+    return feature is not None and feature[0] in [((), dtype) for dtype in dtypes]
+
+  def _examples(self, indices: Sequence[int], names: tuple[str, ...]) -> list[dict[str, Any]]:
+    if names not in self._decode:
+      self._open(names)
+    records = self._records.__getitems__([int(index) for index in indices])
+    return [self._decode[names](record) for record in records]
+
+  def _open(self, names: tuple[str, ...]) -> None:
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(bucket.on_disk(self._folder, self._split))
+    raw = tfds.decode.DeserializeMethod.RAW_BYTES
+    self._records = builder.as_data_source(self._split, deserialize_method=raw)
+    # Decoding only what is used is quicker, and some other features would need TensorFlow.
+    used = tfds.features.FeaturesDict({name: builder.info.features[name] for name in names})
+    with _no_warnings():  # TFDS asks once for OpenCV, which is hardly faster on small images
+      used.deserialize_example_np(self._records[0])
+    self._decode[names] = used.deserialize_example_np
+
+
+def _objects(values: Sequence[Any]) -> np.ndarray:
+  """An array [N] of anything: texts, or arrays of different lengths."""
+  stacked = np.empty(len(values), object)
+  for place, value in enumerate(values):  # NumPy would take arrays that are equally long apart
+    stacked[place] = value
+  return stacked
+
+
+def _check_labels(labels: np.ndarray, indices: Sequence[int], spec: Spec) -> None:
+  wrong = np.flatnonzero((labels < 0) | (labels >= spec.num_classes))
+  if wrong.size:
+    at = int(wrong[0])
+    raise errors.UserError(
+      f'example {list(indices)[at]} of {spec.name} {spec.split} has the label {labels[at]}, but '
+      f'the data set declares {spec.num_classes} classes, 0 to {spec.num_classes - 1}; prepare it '
+      'again with the right number of classes'
+    )
+
+
+@contextlib.contextmanager
+def _no_warnings() -> Iterator[None]:
+  logger = logging.getLogger('absl')
+  level = logger.level
+  logger.setLevel(logging.ERROR)
+  try:
+    yield
+  finally:
+    logger.setLevel(level)

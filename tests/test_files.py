@@ -1,0 +1,158 @@
+"""The same calls on a disk and in a bucket, and a reader never finds half a file."""
+
+import importlib
+import io
+import json
+import os
+import pathlib
+
+import numpy as np
+import PIL.Image
+import pytest
+
+import files
+from errors import UserError
+
+
+@pytest.fixture(params=['disk', 'bucket'])
+def root(request, tmp_path, bucket):
+  """A folder, of either kind."""
+  return files.path(tmp_path / 'some' if request.param == 'disk' else 'gs://some/folder')
+
+
+def test_what_is_written_is_read(root):
+  files.write_text(root / 'deep' / 'a.txt', 'ä\n')
+  files.write_json(root / 'b.json', {'x': [1, None]})
+  files.write_bytes(root / 'c', b'\0\1')
+  assert (root / 'deep' / 'a.txt').read_text() == 'ä\n'
+  assert files.read_json(root / 'b.json') == {'x': [1, None]}
+  assert (root / 'c').read_bytes() == b'\0\1' and not (root / 'd').exists()
+  assert [path.name for path in files.entries(root)] == ['b.json', 'c', 'deep']
+  assert files.entries(root / 'none') == []
+
+
+def test_savers_that_seek_can_write(root):
+  image = np.arange(12, dtype=np.uint8).reshape(3, 4)
+  files.write(root / 'a.npz', lambda file: np.savez_compressed(file, image=image))
+  files.write(root / 'a.png', lambda file: PIL.Image.fromarray(image).save(file, format='PNG'))
+  with np.load(io.BytesIO((root / 'a.npz').read_bytes())) as held:
+    np.testing.assert_array_equal(held['image'], image)
+  got = PIL.Image.open(io.BytesIO((root / 'a.png').read_bytes()))
+  np.testing.assert_array_equal(np.asarray(got), image)
+
+
+def test_a_write_that_fails_leaves_the_old_file_alone(root):
+  files.write_text(root / 'a', 'old')
+
+  def half(file):
+    file.write(b'ne')
+    file.flush()
+    assert (root / 'a').read_text() == 'old'
+    raise OSError('full')
+
+  with pytest.raises(OSError, match='full'):
+    files.write(root / 'a', half)
+  assert (root / 'a').read_text() == 'old'
+  assert [path.name for path in files.entries(root)] == ['a']
+
+
+def test_a_reader_never_finds_half_a_file_on_a_disk(tmp_path):
+  path = files.path(tmp_path / 'a')
+  files.write_text(path, 'old')
+  with open(path) as reader:
+    files.write_text(path, 'new')
+    assert reader.read() == 'old'  # the file that was opened is another one
+
+
+def test_lines_are_appended(root):
+  path = root / 'log'
+  for part in (['a', 'b'], ['c']):
+    lines = files.append_lines(path)
+    for line in part:
+      lines.add(line)
+    lines.flush()
+    assert path.read_text().split()[-1] == part[-1]
+    lines.add('x')
+    lines.close()
+  assert path.read_text() == 'a\nb\nx\nc\nx\n'
+
+
+def test_lines_on_a_disk_are_there_at_once(tmp_path):
+  lines = files.append_lines(files.path(tmp_path / 'log'))
+  lines.add('a')
+  assert (tmp_path / 'log').read_text() == 'a\n'
+  lines.close()
+
+
+def test_lines_of_a_bucket_are_not_uploaded_one_by_one(bucket, monkeypatch):
+  now = [0.0]
+  monkeypatch.setattr(files.time, 'monotonic', lambda: now[0])
+  lines = files.append_lines(files.path('gs://some/log'))
+  for second in range(25):
+    now[0] = float(second)
+    lines.add(str(second))
+  assert len(bucket.uploads) == 2
+  assert bucket.objects['some/log'][0].decode().split()[-1] == '20'
+  lines.close()
+  lines.close()
+  assert len(bucket.uploads) == 3
+  assert bucket.objects['some/log'][0].decode().split() == [str(second) for second in range(25)]
+
+
+def test_a_stamp_changes_with_the_file(root):
+  files.write_text(root / 'a', 'old')
+  before = files.stamp(root / 'a')
+  assert files.stamp(root / 'a') == before
+  files.write_text(root / 'a', 'new')
+  assert files.stamp(root / 'a') != before
+  with pytest.raises(OSError):
+    files.stamp(root / 'b')
+
+
+def test_a_home_folder_is_expanded(monkeypatch, tmp_path):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  assert os.fspath(files.path('~/runs')) == f'{tmp_path}/runs'
+  assert os.fspath(files.path(pathlib.Path('~') / 'runs')) == f'{tmp_path}/runs'
+
+
+def test_an_address_is_never_a_local_folder(bucket, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  place = files.path('gs://some/folder')
+  assert not files.is_local(place) and files.is_local(files.path('some/folder'))
+  assert os.fspath(place / 'a') == 'gs://some/folder/a'
+  files.make_folder(place)
+  files.write_text(place / 'a', '')
+  assert list(tmp_path.iterdir()) == [] and [*bucket.objects] == ['some/folder/a']
+  for text in ('s3://some/folder', 'gs:/some/folder', pathlib.Path('gs://some')):
+    with pytest.raises(UserError, match='is no folder that can be opened; give a local one or gs:'):
+      files.path(text)
+
+
+def test_the_package_for_buckets_is_named_where_it_is_missing(monkeypatch):
+  registry = importlib.import_module('fsspec.registry')
+  missing = {'class': 'no_such_package.FileSystem', 'err': 'none'}
+  monkeypatch.setitem(registry.known_implementations, 'gs', missing)
+  monkeypatch.delitem(registry._registry, 'gs', raising=False)
+  with pytest.raises(UserError, match=r'^gs://some is in a bucket.*: pip install gcsfs$'):
+    files.path('gs://some')
+
+
+def test_a_folder_takes_its_place_when_it_is_whole(tmp_path):
+  folder = tmp_path / 'a'
+  for name in ('old', 'new'):
+    with files.whole_folder(folder) as part:
+      (part / name).write_text(name)
+      assert [path.name for path in folder.glob('*')] == (['old'] if name == 'new' else [])
+  assert [path.name for path in tmp_path.rglob('*')] == ['a', 'new']
+  with pytest.raises(KeyboardInterrupt), files.whole_folder(folder) as part:
+    (part / 'newer').write_text('')
+    raise KeyboardInterrupt
+  assert [path.name for path in tmp_path.rglob('*')] == ['a', 'new']
+
+
+def test_json_is_for_people_too(root):
+  files.write_json(root / 'a.json', {'x': 1})
+  assert (root / 'a.json').read_text() == json.dumps({'x': 1}, indent=2) + '\n'
+  files.write_text(root / 'a.json', '{')
+  with pytest.raises(ValueError):
+    files.read_json(root / 'a.json')
