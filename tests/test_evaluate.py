@@ -12,7 +12,7 @@ from commands import evaluate_run as command
 from commands.evaluate_run import Request, evaluate_run
 from configs import cgan, gan, mlp, vae
 from configs.defaults import examples, samples
-from data import arrays
+from data.source import Source
 from engine import restore
 from engine.evaluation import Evaluators, open_evaluators
 from engine.evaluators import reference
@@ -191,7 +191,7 @@ def test_a_second_evaluation_reads_no_reference(gan_run, tmp_path, monkeypatch):
   section = restore_run(gan_run, '').session.config.evaluators
   del section['test']
   first = evaluate(gan_run, tmp_path / 'a.json', evaluators=section)
-  monkeypatch.setattr(arrays, 'load_arrays', lambda _: pytest.fail('the reference is read again'))
+  monkeypatch.setattr(Source, 'load', lambda _: pytest.fail('the reference is read again'))
   again = evaluate(gan_run, tmp_path / 'b.json', evaluators=section)
   assert again['metrics'] == first['metrics'] and len(again['metrics']) == 1
 
@@ -335,8 +335,6 @@ def test_an_evaluator_that_training_does_not_run_is_checked_before_the_first_is_
 
 def test_images_of_another_size_than_the_run_s(vae_run, tmp_path, monkeypatch):
   """A data set of the same name that was prepared anew with larger images."""
-  from data.source import Source
-
   plain = Source._features
 
   def larger(self, name, columns):

@@ -10,8 +10,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from data import arrays
+from data.examples import Examples
 from data.folders import cache_dir
-from data.source import Examples
 from metrics.base import FeatureExtractor, SampleMetric
 
 _VERSION = 1  # of what is computed and how it is kept; a higher one makes old files unused
