@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 
 import jax
 
+from data.examples import Examples
 from data.section import Data, check_features, open_evaluated, open_testing
-from data.source import Examples
 from data.spec import Spec
 from engine.averages import Average
 from engine.build import call, resolve, to_plain
