@@ -1,6 +1,8 @@
 """A bucket in memory behind gs://, with the habits of an object store that surprise programs."""
 
+import base64
 import datetime
+import hashlib
 import io
 from typing import Any, ClassVar
 
@@ -18,6 +20,7 @@ class Bucket(AbstractFileSystem):
   cachable = False
   objects: ClassVar[dict[str, tuple[bytes, datetime.datetime]]] = {}
   uploads: ClassVar[list[str]] = []
+  downloads: ClassVar[list[str]] = []
 
   @classmethod
   def _strip_protocol(cls, path: str) -> str:
@@ -38,7 +41,8 @@ class Bucket(AbstractFileSystem):
     path = self._strip_protocol(path)
     if path in self.objects:
       content, when = self.objects[path]
-      return {'name': path, 'type': 'file', 'size': len(content), 'mtime': when}
+      md5 = base64.b64encode(hashlib.md5(content).digest()).decode()
+      return {'name': path, 'type': 'file', 'size': len(content), 'mtime': when, 'md5Hash': md5}
     if '/' not in path or any(name.startswith(f'{path}/') for name in self.objects):
       return {'name': path, 'type': 'directory', 'size': 0}
     raise FileNotFoundError(path)
@@ -70,6 +74,7 @@ class Bucket(AbstractFileSystem):
     if mode == 'rb':
       if path not in self.objects:
         raise FileNotFoundError(path)
+      self.downloads.append(path)
       return io.BytesIO(self.objects[path][0])
     if mode == 'xb' and path in self.objects:
       raise FileExistsError(path)
