@@ -1,14 +1,17 @@
 # make demo   a GAN on real digits, from nothing to a picture
-# make test   the tests
+# make quick  the tests that train nothing, in about a minute
+# make test   the tests, in about 12 minutes; make test-all has the slow ones too
+# make lint   ruff; make types: mypy; make format mends what ruff can
 # make setup  the environment alone; ACCEL=cpu (default), cuda13 or tpu picks jax's extra
 ACCEL ?= cpu
 PYTHON ?= python3
 WORKDIR ?= runs/demo
 BIN := .venv/bin
 SETUP := .venv/.ready-$(ACCEL)
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 EXTRA := $(if $(filter cpu,$(ACCEL)),,[$(ACCEL)])
 
-.PHONY: setup demo test lint format
+.PHONY: setup demo quick test test-all lint types format
 .DELETE_ON_ERROR:
 
 setup: $(SETUP)
@@ -33,8 +36,19 @@ demo: $(SETUP)
 	@echo "  python train.py --config=configs/dcgan.py       # convolutions, sharper digits"
 	@echo "  python sample.py --workdir=$(WORKDIR) --num=64 --seed=3 --out=more.png"
 
+# Compiled programs are kept, so that the next time is shorter.
+quick: export ATELIER_TESTS_COMPILED ?= $(CURDIR)/.pytest_cache/compiled
+quick: $(SETUP)
+	$(PYTEST) -m "not training and not slow"
+
 test: $(SETUP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST) -m "not slow"
+
+test-all: $(SETUP)
+	$(PYTEST)
+
+types: $(SETUP)
+	$(BIN)/mypy
 
 lint: $(SETUP)
 	$(BIN)/ruff check .

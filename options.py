@@ -4,9 +4,10 @@ Samplers, evaluators, metrics and feature extractors declare what they take as a
 to `Option`s. Flags, `--help`, the checks before the first step and the messages all read it.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 from errors import UserError, nearest
 
@@ -110,3 +111,36 @@ def complete(
     name: option.check(given.get(name, option.default), f'{prefix}{name}')
     for name, option in declared.items()
   }
+
+
+def option(
+  doc: str,
+  low: float | None = None,
+  high: float | None = None,
+  above: float | None = None,
+  below: float | None = None,
+  choices: tuple[str, ...] = (),
+) -> Any:
+  """Declares a field of a dataclass that is a section of a config; see `Option`.
+
+  The value itself stands in the config, so there is no default here.
+  """
+  declared = dict(doc=doc, low=low, high=high, above=above, below=below, choices=tuple(choices))
+  return dataclasses.field(metadata=declared)
+
+
+def check_section(section: Any, where: str) -> None:
+  """Checks every field of a dataclass that `option` declares.
+
+  Args:
+    section: an instance of the dataclass.
+    where: the section as a user writes it, e.g. 'config.train'.
+
+  Raises:
+    UserError: a value of another type, not finite, or out of range.
+  """
+  hints = get_type_hints(type(section))
+  for field in dataclasses.fields(section):
+    if field.metadata and hints[field.name] in (int, float, bool, str):
+      declared = Option(hints[field.name], 0, **field.metadata)
+      declared.check(getattr(section, field.name), f'{where}.{field.name}')

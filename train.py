@@ -1,13 +1,17 @@
-"""Trains what a config describes: python train.py --config=configs/gan.py"""
+"""Trains what a config describes: python train.py --config=configs/gan.py
+
+A run that has started goes on with the same command, or with its folder alone:
+
+python train.py --workdir=runs/gan
+"""
 
 import sys
 
 from absl import flags
 
-from commands import cli
+from commands import cli, config_flags
 from errors import UserError
 
-cli.define_config_flag()
 flags.DEFINE_string('workdir', None, "The run's folder; runs/NAME of the config if not given.")
 flags.DEFINE_bool(
   'distributed',
@@ -18,16 +22,18 @@ flags.DEFINE_bool(
 
 
 def main() -> None:
-  if flags.FLAGS.config is None:
+  values = flags.FLAGS
+  if 'config' not in values:
     raise UserError('give --config, e.g. python train.py --config=configs/gan.py')
-  if flags.FLAGS.distributed:
+  if values.distributed:
     from engine import distributed
 
     distributed.join()
   from engine import loop
 
-  loop.train(flags.FLAGS.config, flags.FLAGS.workdir or cli.default_workdir(sys.argv))
+  loop.train(values.config, values.workdir or cli.default_workdir(sys.argv))
 
 
 if __name__ == '__main__':
-  cli.launch(main, sys.argv, 'nothing was saved since the last checkpoint')
+  lost = 'nothing was saved since the last checkpoint'
+  cli.launch(main, sys.argv, lost, config_flags.define_training_config)

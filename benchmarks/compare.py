@@ -10,7 +10,6 @@ of the CPU: `pip install torch==2.13.0` in an environment of its own (it is no r
 import json
 import os
 import statistics
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,43 +18,14 @@ from absl import app, flags
 
 from benchmarks.cases import CASES, Case
 from benchmarks.peers import protocol
+from benchmarks.side import Side
 from errors import UserError, nearest
 
-ROOT = Path(__file__).parents[1]
 flags.DEFINE_string('peer_python', sys.executable, "The Python that has the peer's framework.")
 flags.DEFINE_integer('rounds', 6, 'Rounds of us, peer.')
 flags.DEFINE_float('seconds', 6.0, 'About how long each side runs in a round.')
 flags.DEFINE_integer('threads', 2, 'Threads of the peer.')
 flags.DEFINE_string('json', None, 'Also write the figures here.')
-
-
-class Side:
-  """One process of a comparison."""
-
-  def __init__(self, command: Sequence[str], environment: dict[str, str]):
-    self._process = subprocess.Popen(
-      command,
-      cwd=ROOT,
-      env=environment,
-      stdin=subprocess.PIPE,
-      stdout=subprocess.PIPE,
-      text=True,
-    )
-
-  def ask(self, word: str, steps: int) -> float:
-    """Steps per second of `steps` steps."""
-    self._process.stdin.write(f'{word} {steps}\n')
-    self._process.stdin.flush()
-    line = self._process.stdout.readline()
-    if not line:
-      raise UserError('a side of the comparison ended; its message stands above')
-    answer = json.loads(line)
-    return answer['steps'] / answer['seconds']
-
-  def close(self) -> None:
-    self._process.stdin.write('quit\n')
-    self._process.stdin.close()
-    self._process.wait(timeout=60)
 
 
 def compare(case: Case, peer_python: str, rounds: int, seconds: float, threads: int) -> dict:

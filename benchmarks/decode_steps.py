@@ -11,9 +11,8 @@ import sys
 from absl import flags
 
 from benchmarks.peers import protocol
-from commands import cli
+from commands import cli, config_flags
 
-cli.define_config_flag()
 flags.DEFINE_integer('num', 1, 'Texts written at once.')
 flags.DEFINE_integer('length', 256, 'Tokens of a text, the one it begins with included.')
 
@@ -27,4 +26,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  cli.launch(main, sys.argv)
+  cli.launch(main, sys.argv, define=config_flags.define_config)

@@ -19,12 +19,11 @@ from pathlib import Path
 from absl import app, flags
 
 ROOT = Path(__file__).parents[1]
-flags.DEFINE_string('config', 'configs/gan.py', 'The config to start.')
-flags.DEFINE_integer('repeats', 3, 'Starts of either kind; the median is printed.')
 
 
-def first_step(config: str, cache: str) -> float:
-  """Starts train.py with `cache` as its cache and returns the seconds to its first step."""
+def first_step(config: str, cache: str, folder: Path | str = ROOT) -> float:
+  """Starts the train.py in `folder` with `cache` as its cache and returns the seconds to its first
+  step."""
   with tempfile.TemporaryDirectory() as workdir:
     started = time.time()
     process = subprocess.Popen(
@@ -35,7 +34,7 @@ def first_step(config: str, cache: str) -> float:
         f'--workdir={workdir}',
         '--config.train.log_every=1',
       ],
-      cwd=ROOT,
+      cwd=folder,
       env={**os.environ, 'ATELIER_CACHE': cache},
       stdout=subprocess.DEVNULL,
     )
@@ -64,4 +63,6 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
+  flags.DEFINE_string('config', 'configs/gan.py', 'The config to start.')
+  flags.DEFINE_integer('repeats', 3, 'Starts of either kind; the median is printed.')
   app.run(main)

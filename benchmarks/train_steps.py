@@ -11,9 +11,7 @@ import sys
 from absl import flags
 
 from benchmarks.peers import protocol
-from commands import cli
-
-cli.define_config_flag()
+from commands import cli, config_flags
 
 
 def main() -> None:
@@ -24,4 +22,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  cli.launch(main, sys.argv)
+  cli.launch(main, sys.argv, define=config_flags.define_config)

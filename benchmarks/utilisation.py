@@ -12,9 +12,8 @@ import sys
 
 from absl import flags
 
-from commands import cli
+from commands import cli, config_flags
 
-cli.define_config_flag()
 flags.DEFINE_integer('steps', 100, 'Steps of a repeat.')
 flags.DEFINE_integer('repeats', 5, 'How often they are timed.')
 
@@ -30,8 +29,8 @@ def main() -> None:
 
   values = flags.FLAGS
   session = open_session(values.config)
-  model, params = session.objective.modules['model'], session.abstract.params['model']
-  length = session.data.text['length']
+  model, params = session.objective.modules['model'], session.lane_abstract.params['model']
+  length = session.data.text.length
   parameters = flops.multiplied_parameters(params, model.tied)
   cost = flops.token_flops(
     parameters, model.layers, model.heads, model.width // model.heads, length
@@ -48,4 +47,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  cli.launch(main, sys.argv)
+  cli.launch(main, sys.argv, define=config_flags.define_config)

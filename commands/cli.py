@@ -9,31 +9,41 @@ from pathlib import Path
 
 from absl import flags, logging
 from ml_collections import ConfigDict
-from ml_collections.config_flags import config_flags
 
 from engine import runtime
 from errors import UserError, nearest
 
+# command line -> (the config that flags override or None, the command line to parse)
+Define = Callable[[Sequence[str]], tuple[ConfigDict | None, Sequence[str]]]
+
 
 def launch(
-  main: Callable[[], None], argv: Sequence[str], lost: str = 'nothing was written'
+  main: Callable[[], None],
+  argv: Sequence[str],
+  lost: str = 'nothing was written',
+  define: Define | None = None,
 ) -> None:
   """Parses flags, prepares the process, runs `main`, and leaves with its exit code.
 
-  `lost` is what a person who stops it with Ctrl-C is told.
+  Args:
+    main: what the script does.
+    argv: the command line.
+    lost: the words for a person who stops it with Ctrl-C.
+    define: defines, given `argv`, the flags that depend on it; see `Define`.
 
   UserError and bad flags end in one sentence and code 2, a pipe that nobody reads any more in one
   and that of its signal; anything else keeps its traceback.
   """
   try:
-    overridden = _parse(argv)
     # Libraries log the traceback of what they then raise.
     logging.set_verbosity(logging.FATAL)
     runtime.prepare()
-    if overridden:
-      from commands import overrides
+    original, words = define(argv) if define else (None, argv)
+    overridden = _parse(words)
+    if original is not None and overridden:
+      from commands import config_flags
 
-      overrides.drop_stale(flags.FLAGS.config, load(_value(argv, 'config')), overridden)
+      config_flags.drop_stale(flags.FLAGS.config, original, overridden)
     main()
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)
@@ -59,9 +69,17 @@ def _reader_left() -> bool:
 
 def _parse(argv: Sequence[str]) -> list[str]:
   """Parses all flags; returns the keys of the config that they override."""
-  overridden = _check_overrides(argv)
+  if asks_for_help(argv):
+    print(sys.modules['__main__'].__doc__, flags.FLAGS.module_help(argv[0]), sep='\n')
+    sys.exit(0)
   try:
     rest = flags.FLAGS(list(argv))
+  except flags.UnrecognizedFlagError as error:
+    known = [f'--{flag.name}' for flag in flags.FLAGS.get_key_flags_for_module(argv[0])]
+    raise UserError(
+      f'there is no flag --{error.flagname}{nearest("--" + error.flagname, known)}; there are: '
+      f'{", ".join(sorted(known))}'
+    ) from None
   except flags.Error as error:
     raise UserError(f'{_first_line(error)}; --help lists the flags') from None
   except (TypeError, ValueError) as error:
@@ -70,29 +88,43 @@ def _parse(argv: Sequence[str]) -> list[str]:
     ) from None
   if len(rest) > 1:
     raise UserError(f'unexpected argument "{rest[1]}"; options look like --config.train.steps=300')
-  return overridden
+  return _overridden(argv)
 
 
 def _first_line(error: Exception) -> str:
   return str(error).strip().splitlines()[0]
 
 
-def _check_overrides(argv: Sequence[str]) -> list[str]:
-  """Names the nearest key for any `--config.KEY` the config lacks; returns the keys given."""
-  path = _value(argv, 'config')
-  if path is None or 'config' not in flags.FLAGS:
-    return []
-  config = load(path)
-  keys = []
-  for word in argv[1:]:
-    if word.startswith(('--config.', '-config.')):
-      key = word.lstrip('-').split('=', 1)[0].removeprefix('config.')
-      keys.append(key)
-      _check_key(config, key, path)
-  return keys
+def check_overrides(argv: Sequence[str], config: ConfigDict, path: str) -> None:
+  """Raises UserError, naming the nearest key, for any `--config.KEY` that the config lacks.
+
+  Args:
+    argv: the command line.
+    config: what can be overridden.
+    path: where it comes from, for messages.
+  """
+  for key in _overridden(argv):
+    _check_key(config, key, path)
 
 
-def _value(argv: Sequence[str], flag: str) -> str | None:
+def _overridden(argv: Sequence[str]) -> list[str]:
+  """The keys of all `--config.KEY=VALUE`."""
+  words = [word.lstrip('-') for word in argv[1:] if word.startswith('-')]
+  keys = [word.split('=', 1)[0] for word in words]
+  return [key.removeprefix('config.') for key in keys if key.startswith('config.')]
+
+
+def asks_for_help(argv: Sequence[str]) -> bool:
+  return any(word in ('--help', '-help', '-h') for word in argv[1:])
+
+
+def show_in_help(flag: str, argv: Sequence[str]) -> None:
+  """Lists a flag that another file than the script defined among those that --help shows."""
+  flags.FLAGS.register_key_flag_for_module(argv[0], flags.FLAGS[flag])
+
+
+def value_of(argv: Sequence[str], flag: str) -> str | None:
+  """Returns the value of a flag on a command line that is not parsed yet, None if not given."""
   for i, word in enumerate(argv[1:], 1):
     name, equals, value = word.lstrip('-').partition('=')
     if word.startswith('-') and name == flag:
@@ -142,12 +174,7 @@ def _check_key(config: ConfigDict, key: str, path: str) -> None:
     )
 
 
-def define_config_flag() -> None:
-  """`--config=configs/NAME.py[:ARGUMENT]` and `--config.SECTION.OPTION=VALUE`."""
-  config_flags.DEFINE_config_file('config', None, 'The experiment: configs/NAME.py[:ARGUMENT].')
-
-
 def default_workdir(argv: Sequence[str]) -> str:
   """runs/NAME for configs/NAME.py, runs/NAME-ARGUMENT with an argument."""
-  file, _, argument = (_value(argv, 'config') or '').partition(':')
+  file, _, argument = (value_of(argv, 'config') or '').partition(':')
   return f'runs/{Path(file).stem}' + (f'-{argument}' if argument else '')

@@ -12,21 +12,17 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from commands.evaluate_run import as_json, finite
+from data import arrays
+from data.section import ALL_FOLDS, open_testing, open_whole
 from data.selection import Fold
-from data.source import Examples, Spec
-from engine import lanes, loop, run, runtime, summaries
-from engine.evaluation import Figure, make_evaluator
+from data.spec import Spec
+from engine import loop, run, runtime, summaries
+from engine.evaluation import Evaluators, open_lane_evaluators
+from engine.evaluators.base import Figure
+from engine.lanes import take_lane
 from engine.report import Counting
 from engine.restore import Restored, restore_run
-from engine.session import (
-  Session,
-  check_sections,
-  data_options,
-  open_session,
-  open_testing,
-  open_training,
-)
-from engine.state import variables_for_sampling
+from engine.session import check_sections, data_options, open_session
 from errors import UserError
 
 CONFIDENCE = 0.95
@@ -68,7 +64,7 @@ class Scored(NamedTuple):
     fold: which one.
     step: it was trained for.
     spec: of the examples that it held out, which it was evaluated on.
-    figures: what they came to.
+    figures: of that evaluation.
   """
 
   fold: int
@@ -85,8 +81,8 @@ def cross_validate(config: ConfigDict, folds: int, workdir: str, argv: Sequence[
 
   Args:
     config: the experiment.
-    folds: K; all in one program where that can be (`lanes.fit_together`), else K runs one after
-      another, in WORKDIR/fold_I.
+    folds: K; lanes of one run where the split lives on the devices, else K runs one after another,
+      in WORKDIR/fold_I.
     workdir: the folder.
     argv: the command, to be written beside the figures.
 
@@ -101,37 +97,31 @@ def cross_validate(config: ConfigDict, folds: int, workdir: str, argv: Sequence[
       'config.data.folds and config.data.fold choose one fold for train.py; leave them at 0 and '
       'give --folds'
     )
-  source = open_training(data)
-  Fold(source, 0, folds, held_out=True)  # So many folds can be cut, or it says so.
-  session = open_session(_of_fold(config, 0, folds))
-  together = lanes.fit_together(session, source)
-  how = 'in one program' if together else 'one after another'
+  source = open_whole(data)
+  Fold(source, 0, folds, held_out=True)  # Refuses a number of folds that cannot be cut.
+  as_lanes = not data.text and arrays.size_bytes(source) <= data.resident_mb * 2**20
+  how = 'as lanes of one run' if as_lanes else 'one after another'
+  print(f'folds    {folds} {how} of {source.spec.n:,} examples', flush=True)
   started = time.time()
-  with run.only_writer(workdir):
-    for line in run.claim(workdir, session.config, source.spec):
-      print(f'changed  {line}')
-    print(f'devices  {summaries.devices(session.mesh)}')
-    print(f'data     {summaries.data(source.spec, together)}')
-    print(f'folds    {folds} {how}, each trained on {session.spec.n:,} examples', flush=True)
-    trained = _together(session, source, workdir) if together else _in_turn(config, folds, workdir)
-    scored = [_score(config, fold, folds, restored) for fold, restored in enumerate(trained)]
-    made_by = {
-      'command': shlex.join(['python', *argv]),
-      'workdir': str(Path(workdir).resolve()),
-      'folds': folds,
-      'trained': how,
-      'data': {**source.spec.to_json(), 'held_out': sum(each.spec.n for each in scored)},
-      'config': run.read_config(workdir),
-      'versions': runtime.versions(),
-      'devices': summaries.devices(session.mesh),
-      'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
-      'seconds': round(time.time() - started, 1),
-    }
-    spreads = {name: spread([s.figures[name].mean for s in scored]) for name in scored[0].figures}
-    _print(spreads)
-    if session.train.patience:
-      print('Each fold stopped when what it held out said so: the figures are a little too good.\n')
-    written = _write(workdir, scored, spreads, made_by)
+  train = _train_lanes if as_lanes else _train_in_turn
+  scored = [*train(config, folds, workdir)]
+  made_by = {
+    'command': shlex.join(['python', *argv]),
+    'workdir': str(Path(workdir).resolve()),
+    'folds': folds,
+    'trained': how,
+    'data': {**source.spec.to_json(), 'held_out': sum(each.spec.n for each in scored)},
+    'config': config.to_dict(),
+    'versions': runtime.versions(),
+    'devices': summaries.devices(open_session(_of_fold(config, 0, folds)).mesh),
+    'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+    'seconds': round(time.time() - started, 1),
+  }
+  spreads = {name: spread([s.figures[name].mean for s in scored]) for name in scored[0].figures}
+  _print(spreads)
+  if config.train.patience:
+    print('Each fold stopped by the figures of what it held out: they are a little too good.\n')
+  written = _write(workdir, scored, spreads, made_by)
   print(f'written  {written}, and metrics.json of every fold ({made_by["seconds"]:.0f} s)')
 
 
@@ -141,33 +131,43 @@ def _of_fold(config: ConfigDict, fold: int, folds: int) -> ConfigDict:
   return config
 
 
-def _together(session: Session, source: Examples, workdir: str) -> Iterator[Restored]:
-  state, step = lanes.train(lanes.open_lanes(session, source), workdir)
-  for fold in range(session.data.folds):
-    yield Restored(session, lanes.lane(state, fold), step)
+def _train_lanes(config: ConfigDict, folds: int, workdir: str) -> Iterator[Scored]:
+  loop.train(_of_fold(config, ALL_FOLDS, folds), workdir)
+  restored = restore_run(workdir, '')
+  for fold, evaluators in enumerate(open_lane_evaluators(restored.session)):
+    yield _score(fold, folds, config, restored, fold, evaluators)
 
 
-def _in_turn(config: ConfigDict, folds: int, workdir: str) -> Iterator[Restored]:
+def _train_in_turn(config: ConfigDict, folds: int, workdir: str) -> Iterator[Scored]:
   for fold in range(folds):
     print(f'\nfold     {fold} of {folds}', flush=True)
     loop.train(_of_fold(config, fold, folds), _folder(workdir, fold))
-    yield restore_run(_folder(workdir, fold), '')
+    restored = restore_run(_folder(workdir, fold), '')
+    (evaluators,) = open_lane_evaluators(restored.session)
+    yield _score(fold, folds, config, restored, 0, evaluators)
 
 
 def _folder(workdir: str, fold: int) -> str:
   return f'{workdir}/fold_{fold}'
 
 
-def _score(config: ConfigDict, fold: int, folds: int, trained: Restored) -> Scored:
+def _score(
+  fold: int,
+  folds: int,
+  config: ConfigDict,
+  restored: Restored,
+  lane: int,
+  evaluators: Evaluators,
+) -> Scored:
+  """Evaluates a fold by every evaluator that training runs too."""
+  held = take_lane(restored.weights, lane, restored.session.lanes.number)
+  figures: dict[str, Figure] = {}
+  for name in evaluators.due(0, True):
+    with Counting(f'evaluate fold {fold} {name}', evaluators.number(name)) as progress:
+      figures.update(evaluators.evaluate(name, held, restored.key(lane), progress=progress).figures)
   data = data_options(_of_fold(config, fold, folds))
-  part = open_testing(data, trained.session.spec.tokenizer)
-  evaluator = make_evaluator(trained.session, part)
-  variables, key = variables_for_sampling(trained.state), trained.state.key
-  with Counting(f'evaluate fold {fold}', evaluator.number) as progress:
-    figures = evaluator.evaluate(variables, key, False, progress).figures
-  compared = evaluator.compare_samples(variables, key)
-  figures = {**figures, **{name: Figure(value, None) for name, value in compared.items()}}
-  return Scored(fold, trained.step, part.spec, figures)
+  part = open_testing(data, restored.session.spec.tokenizer)
+  return Scored(fold, restored.step, part.spec, figures)
 
 
 def _print(spreads: Mapping[str, Spread]) -> None:

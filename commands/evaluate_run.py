@@ -4,106 +4,267 @@ import datetime
 import math
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
+from ml_collections import ConfigDict
 
 from engine import run, runtime, summaries
-from engine.evaluation import Evaluation, Evaluator, Figure, make_evaluator
+from engine.averages import chosen_averages
+from engine.evaluation import Evaluators, open_lane_evaluators
+from engine.evaluators.base import Figure, Results
+from engine.lanes import take_lane
 from engine.pictures import write_png
 from engine.report import Counting
-from engine.restore import check_seed, make_folder, open_split, restore_run
-from engine.state import variables_for_sampling
+from engine.restore import DEFAULT, SEED, Placement, Restored, make_folder, restore_run
+from engine.session import Session
 from errors import UserError
 
+# The figures of so many lanes are shown on the terminal one by one.
+_MOST_SHOWN = 8
 
-def judge(
-  workdir: str, checkpoint: str, split: str, seed: int | None, out: str, argv: Sequence[str]
-) -> None:
-  """Evaluates a run, prints a table and writes it as JSON.
+
+class Request(NamedTuple):
+  """What is to be evaluated.
+
+  Attributes:
+    workdir: the run's folder.
+    out: a .json for the figures.
+    checkpoint: 'latest', 'best', a step, or '' as in `engine.restore.restore_run`; 'best' is each
+      lane's own.
+    split: a TFDS split of the data set that is tested on, in place of those that evaluators of
+      examples name; '' for their own.
+    seed: of the noise; None for the run's own, which gives the figures that training logged.
+    average: of the parameters, for all evaluators; '' for their own.
+    lane: the only lane to evaluate; None for all.
+    evaluators: the section `config.evaluators`; None for the run's own.
+    placement: where the parameters go.
+  """
+
+  workdir: str
+  out: str
+  checkpoint: str = ''
+  split: str = ''
+  seed: int | None = None
+  average: str = ''
+  lane: int | None = None
+  evaluators: ConfigDict | None = None
+  placement: Placement = DEFAULT
+
+
+class Evaluated(NamedTuple):
+  """One lane that was evaluated.
+
+  Attributes:
+    lane: which.
+    label: its name.
+    seed: that it was trained with.
+    step: of its checkpoint.
+    results: of all evaluators.
+  """
+
+  lane: int
+  label: str
+  seed: int
+  step: int
+  results: Results
+
+
+def evaluate_run(request: Request, argv: Sequence[str]) -> None:
+  """Runs all evaluators of a run, prints a table and writes it as JSON.
+
+  Of several lanes it shows and writes the mean and the standard deviation of every figure, and the
+  figures of each lane.
 
   Args:
-    workdir: the run's folder.
-    checkpoint: 'latest', 'best', or a step.
-    split: of the run's data set; '' for the one that training evaluated on.
-    seed: of the noise; None for the run's own, which gives the figures that training logged.
-    out: a .json, with the figures under `metrics` and what made them under `made_by`.
-    argv: the command, to be written beside them.
+    request: what is to be evaluated.
+    argv: the command, to be written beside the figures.
 
   Raises:
-    UserError: no run, no such checkpoint or split, `out` cannot be written.
+    UserError: no run, no such checkpoint, lane, average or split, an evaluator refuses its options,
+      or `out` cannot be written.
   """
-  if Path(out).suffix != '.json':
-    raise UserError(f'--out={out} must end in .json')
-  if seed is not None:
-    check_seed(seed)
-  restored = restore_run(workdir, checkpoint)
-  source = open_split(restored.session, split)
-  evaluator = make_evaluator(restored.session, source)
-  make_folder(Path(out))
-  spec = source.spec
-  print(f'run      {workdir}, step {restored.step}')
-  print(f'devices  {summaries.devices(restored.session.mesh)}')
-  print(f'data     {spec.name} {spec.split}: {spec.n:,} examples', flush=True)
-  key = restored.state.key if seed is None else jax.random.key(seed)
+  if Path(request.out).suffix != '.json':
+    raise UserError(f'--out={request.out} must end in .json')
+  if request.seed is not None:
+    SEED.check(request.seed, '--seed')
+  first = restore_run(request.workdir, request.checkpoint, request.lane or 0, request.placement)
+  session = _with_evaluators(first.session, request)
+  evaluators = open_lane_evaluators(session, request.split, unscheduled=True)
+  make_folder(Path(request.out))
+  lanes = range(session.lanes.number) if request.lane is None else (request.lane,)
+  _introduce(request, first, evaluators[lanes[0]], [session.lanes.labels[lane] for lane in lanes])
   started = time.time()
-  figures, tables, pictures = _evaluate(evaluator, variables_for_sampling(restored.state), key)
+  evaluated = [
+    _evaluate(restored, lane, evaluators[lane], request.seed)
+    for lane, restored in _restored(first, lanes, request)
+  ]
   seconds = time.time() - started
   made_by = {
     'command': shlex.join(['python', *argv]),
-    'workdir': str(Path(workdir).resolve()),
-    'step': restored.step,
-    'checkpoint': checkpoint,
-    'data': {**spec.to_json(), 'every_example_once': True},
-    'seed': "the run's own" if seed is None else seed,
-    'config': run.read_config(workdir),
+    'workdir': str(Path(request.workdir).resolve()),
+    'step': evaluated[0].step,
+    'checkpoint': request.checkpoint,
+    'lanes': [each.label for each in evaluated],
+    'average': request.average,
+    'data': {
+      name: {**evaluators[lanes[0]].spec(name).to_json(), 'every_example_once': True}
+      for name in evaluators[lanes[0]].names
+    },
+    'seed': "the run's own" if request.seed is None else request.seed,
+    'config': run.read_config(request.workdir),
+    'evaluators': session.config.evaluators.to_dict(),
     'versions': runtime.versions(),
-    'devices': summaries.devices(restored.session.mesh),
+    'devices': summaries.devices(session.mesh),
     'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
     'seconds': round(seconds, 1),
   }
-  written = {
-    **as_json(figures),
-    'tables': tables,
-    'made_by': made_by,
+  written = _write(Path(request.out), evaluated, made_by)
+  print(_table(evaluated))
+  print(f'written  {", ".join(map(str, written))} ({seconds:.0f} s)')
+
+
+def _with_evaluators(session: Session, request: Request) -> Session:
+  """The session with the evaluators and the average that are requested."""
+  config = session.config.copy_and_resolve_references()
+  if request.evaluators is not None:
+    config.evaluators = request.evaluators
+  chosen_averages(session.averages, request.average)  # Refuses one that is not there.
+  if request.average:
+    for section in config.evaluators.values():
+      section.average = request.average
+  return session._replace(config=config)
+
+
+def _introduce(
+  request: Request, restored: Restored, evaluators: Evaluators, labels: Sequence[str]
+) -> None:
+  lanes = '' if restored.session.lanes.number == 1 else f', {", ".join(labels)}'
+  print(f'run      {request.workdir}, step {restored.step}{lanes}')
+  print(f'devices  {summaries.devices(restored.session.mesh)}')
+  splits: dict[str, list[str]] = {}
+  for name in evaluators.names:
+    spec = evaluators.spec(name)
+    splits.setdefault(f'{spec.name} {spec.split}: {spec.n:,} examples', []).append(name)
+  for split, names in splits.items():
+    print(f'data     {split} ({", ".join(names)})', flush=True)
+
+
+def _restored(
+  first: Restored, lanes: Sequence[int], request: Request
+) -> Iterator[tuple[int, Restored]]:
+  """The run as it is restored for each lane: another checkpoint only where each has its best."""
+  by_lane = request.checkpoint == 'best' or (
+    not request.checkpoint and first.session.train.patience
+  )
+  for lane in lanes:
+    if by_lane and lane != lanes[0]:
+      yield lane, restore_run(request.workdir, request.checkpoint, lane, request.placement)
+    else:
+      yield lane, first
+
+
+def _evaluate(restored: Restored, lane: int, evaluators: Evaluators, seed: int | None) -> Evaluated:
+  """Runs all evaluators on one lane."""
+  lanes = restored.session.lanes
+  held = take_lane(restored.weights, lane, lanes.number)
+  key = restored.key(lane) if seed is None else jax.random.key(seed)
+  label = lanes.labels[lane]
+  of_lane = '' if lanes.number == 1 else f'{label} '
+  parts: tuple[dict[str, Any], ...] = ({}, {}, {})
+  for name in evaluators.names:
+    with Counting(f'evaluate {of_lane}{name}', evaluators.number(name)) as progress:
+      results = evaluators.evaluate(name, held, key, True, progress)
+    for whole, part in zip(parts, results):
+      whole.update(part)
+  return Evaluated(lane, label, int(lanes.seeds[lane]), restored.step, Results(*parts))
+
+
+def _write(path: Path, evaluated: Sequence[Evaluated], made_by: Mapping[str, Any]) -> list[Path]:
+  """Writes the figures as JSON and the pictures beside them; returns the paths."""
+  if len(evaluated) == 1:
+    content = _as_json(evaluated[0].results)
+  else:
+    means = {name: float(np.mean(v)) for name, v in by_figure(evaluated).items()}
+    deviations = {name: _deviation(values) for name, values in by_figure(evaluated).items()}
+    content = {
+      'metrics': {name: finite(value) for name, value in means.items()},
+      'standard_deviations': {name: finite(value) for name, value in deviations.items()},
+      'lanes': [
+        {
+          'lane': each.lane,
+          'label': each.label,
+          'seed': each.seed,
+          'step': each.step,
+          **_as_json(each.results),
+        }
+        for each in evaluated
+      ],
+    }
+  pictures = {
+    path.with_name(f'{_prefix(each, evaluated)}{name.replace("/", "_")}.png'): picture
+    for each in evaluated
+    for name, picture in each.results.pictures.items()
   }
   try:
-    run.write_json(Path(out), written)
-    for name, picture in pictures.items():
-      write_png(Path(out).with_name(f'{name}.png'), picture)
+    run.write_json(path, {**content, 'made_by': made_by})
+    for where, picture in pictures.items():
+      write_png(where, picture)
   except OSError as error:
-    raise UserError(f'cannot write {out} ({error.strerror}); choose another --out') from error
-  _print(figures)
-  drawn = [str(Path(out).with_name(f'{name}.png')) for name in pictures]
-  print(f'written  {", ".join([out, *drawn])} ({seconds:.0f} s)')
+    raise UserError(f'cannot write {path} ({error.strerror}); choose another --out') from error
+  return [path, *pictures]
 
 
-def _evaluate(evaluator: Evaluator, variables: Any, key: jax.Array) -> Evaluation:
-  with Counting('evaluate', evaluator.number) as progress:
-    evaluation = evaluator.evaluate(variables, key, True, progress)
-  with Counting('measure', evaluator.number) as progress:
-    measured = evaluator.measure(variables, key, progress)
-  compared = evaluator.compare_samples(variables, key)
-  figures = {
-    **evaluation.figures,
-    **measured,
-    **{name: Figure(value, None) for name, value in compared.items()},
-    **evaluator.time(variables, key),
+def _prefix(each: Evaluated, evaluated: Sequence[Evaluated]) -> str:
+  return '' if len(evaluated) == 1 else f'{each.label}_'
+
+
+def _as_json(results: Results) -> dict[str, Any]:
+  return {**as_json(results.figures), 'tables': dict(results.tables)}
+
+
+def by_figure(evaluated: Sequence[Evaluated]) -> dict[str, list[float]]:
+  """Returns the values of every figure, those of the lanes that have it."""
+  names = dict.fromkeys(name for each in evaluated for name in each.results.figures)
+  return {
+    name: [e.results.figures[name].mean for e in evaluated if name in e.results.figures]
+    for name in names
   }
-  return evaluation._replace(figures=figures)
 
 
-def _print(figures: Mapping[str, Figure]) -> None:
-  width = max(map(len, figures))
-  print(f'\n{"figure":{width}}  {"value":>12}  standard error, or 95 % interval')
-  for name, figure in figures.items():
-    print(f'{name:{width}}  {figure.mean:12.6g}  {_how_sure(figure)}')
-  print()
+def _deviation(values: Sequence[float]) -> float:
+  """The standard deviation with n − 1 in the denominator; NaN of one value."""
+  return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
 
 
-def _how_sure(figure: Figure) -> str:
+def _table(evaluated: Sequence[Evaluated]) -> str:
+  """The table that a person reads."""
+  figures = by_figure(evaluated)
+  width = max(map(len, ('figure', *figures)))
+  if len(evaluated) == 1:
+    head = f'{"figure":{width}}  {"value":>12}  standard error, or 95 % interval'
+    found = evaluated[0].results.figures
+    rows = [f'{n:{width}}  {f.mean:12.6g}  {_certainty(f)}' for n, f in found.items()]
+    return '\n'.join(['', head, *rows, ''])
+  shown = evaluated if len(evaluated) <= _MOST_SHOWN else ()
+  columns = ''.join(f'  {each.label:>12}' for each in shown)
+  head = f'{"figure":{width}}  {"mean":>12}  {"sd":>10}{columns}'
+  rows = [
+    f'{name:{width}}  {np.mean(values):12.6g}  {_deviation(values):10.3g}'
+    + ''.join(_cell(each.results.figures.get(name)) for each in shown)
+    for name, values in figures.items()
+  ]
+  return '\n'.join(['', head, *rows, ''])
+
+
+def _cell(figure: Figure | None) -> str:
+  return f'  {"":>12}' if figure is None else f'  {figure.mean:12.6g}'
+
+
+def _certainty(figure: Figure) -> str:
   if figure.interval is not None:
     low, high = figure.interval
     return f'{low:.4g} to {high:.4g}'
@@ -111,7 +272,7 @@ def _how_sure(figure: Figure) -> str:
 
 
 def as_json(figures: Mapping[str, Figure]) -> dict[str, Any]:
-  """`metrics` by name, and where there are any their `standard_errors` and 95 % `intervals`."""
+  """Returns `metrics` by name, and where they have them `standard_errors` and 95 % `intervals`."""
   errors = {n: f.standard_error for n, f in figures.items() if f.standard_error is not None}
   intervals = {n: f.interval for n, f in figures.items() if f.interval is not None}
   return {
@@ -122,5 +283,5 @@ def as_json(figures: Mapping[str, Figure]) -> dict[str, Any]:
 
 
 def finite(value: float) -> float | None:
-  """JSON has no NaN."""
+  """Returns the value, None for what JSON has no number for."""
   return value if math.isfinite(value) else None

@@ -1,90 +1,70 @@
-"""A data set drawn by a finished or running run, to train another model on."""
+"""Samples of a run as a data set, to train another model on."""
+
+from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from commands.render_samples import PRIOR, sample_chunks, told_classes
+from commands.render_samples import sample_chunks
+from data.section import Data
 from data.tfds import dataset_writer
 from engine import pictures
 from engine.report import Counting
-from engine.restore import check_seed, restore_run
-from engine.session import Data
-from errors import UserError
 
-# Images, if the user does not say.
+if TYPE_CHECKING:
+  from commands.sample_run import Opened
+
+# Images where the user gives no number.
 NUM = 5000
 
 
-def synthesise(
-  workdir: str,
-  checkpoint: str,
-  kind: str,
-  num: int | None,
-  conditions: Mapping[str, Any],
-  seed: int,
-  out: str,
-) -> None:
-  """Restores a run and writes its samples as a TFDS data set; image i is `sample_images`'s.
-
-  Args:
-    workdir: the run's folder.
-    checkpoint: 'latest', 'best', or a step.
-    kind: 'prior'; nothing else can be drawn for a data set.
-    num: how many images; None for `NUM`.
-    conditions: `label` where all images are to be of one class; else every class in turn.
-    seed: of the draws.
-    out: the data set's name, or FOLDER/NAME.
+def export_dataset(opened: Opened) -> None:
+  """Writes samples of images as a TFDS data set, with labels where they are conditioned on them.
 
   Raises:
-    UserError: no run, no such checkpoint, it draws no images, a bad number, or
-      what `data.tfds.dataset_writer` refuses.
+    UserError: the data set exists, or cannot be written.
   """
-  if kind != PRIOR:
-    raise UserError(f'--kind={kind} is a picture and makes no data set; let --out end in .png')
-  num = NUM if num is None else num
-  if num < 1:
-    raise UserError(f'--num={num} must be at least 1')
-  check_seed(seed)
-  target = dataset_writer.target(out)
-  restored = restore_run(workdir, checkpoint)
-  session, objective = restored.session, restored.session.objective
-  if objective.sample is None or 'image' not in session.spec.features:
-    raise UserError(f'{workdir} draws no images to make a data set of; name the run of a generator')
-  classes = told_classes(objective)
-  # Runs of older versions do not know the names.
-  names = session.spec.class_names or [str(label) for label in range(classes)]
-  chunks = sample_chunks(objective, restored.state, num, seed, conditions)
-  made_by = {'run': Path(workdir).resolve(), 'step': restored.step, 'seed': seed, **conditions}
-  with Counting('draw', num) as progress:
+  request, session = opened.request, opened.restored.session
+  num = NUM if request.num is None else request.num
+  target = dataset_writer.target(request.out)
+  sampler = session.objective.sampler
+  conditioned = sampler.labels(np.arange(1), **opened.options) is not None
+  names = session.spec.class_names if conditioned else ()
+  made_by = {
+    'run': Path(request.workdir).resolve(),
+    'step': opened.restored.step,
+    'seed': request.seed,
+    **request.options,
+  }
+  with Counting('sample', num) as progress:
     folder = dataset_writer.write(
       target,
-      _counted(_labelled(chunks, classes, conditions), progress),
+      _counted(_labelled(opened, num), progress),
       num,
       session.spec.features['image'][0],
-      names if classes else (),
-      'Drawn by sample.py: ' + ', '.join(f'{name} {value}' for name, value in made_by.items()),
+      names,
+      'Sampled by sample.py: ' + ', '.join(f'{name} {value}' for name, value in made_by.items()),
     )
-  print(f'{target.name}: {num:,} images, step {restored.step} of {workdir}: {folder}')
+  print(
+    f'{target.name}: {num:,} images, step {opened.restored.step} of {request.workdir}: {folder}'
+  )
   if not session.data.classes:  # else no whole data set has the same classes to be tested on
-    print(f'train on it: {_command(target, session.data, "cnn" if classes else "vae")}')
+    config = 'cnn' if conditioned else 'vae'
+    print(f'train on it: {_command(target, session.data, config)}')
 
 
-def _labelled(
-  chunks: Iterator[np.ndarray], classes: int, conditions: Mapping[str, Any]
-) -> Iterator[dict[str, np.ndarray]]:
+def _labelled(opened: Opened, num: int) -> Iterator[dict[str, np.ndarray]]:
   done = 0
-  for images in chunks:
-    chunk = {'image': pictures.to_uint8(images)}
-    places = np.arange(done, done + len(images))
-    if classes:
-      given = 'label' in conditions
-      chunk['label'] = np.full_like(places, conditions['label']) if given else places % classes
+  for images in sample_chunks(opened, num):
+    numbers = np.arange(done, done + len(images))
+    labels = opened.restored.session.objective.sampler.labels(numbers, **opened.options)
+    given = {} if labels is None else {'label': np.asarray(labels)}
+    yield {'image': pictures.to_uint8(images), **given}
     done += len(images)
-    yield chunk
 
 
 def _counted(
@@ -98,7 +78,7 @@ def _counted(
 
 
 def _command(target: dataset_writer.Target, data: Data, config: str) -> str:
-  """Trains on the data set, and tests on what the run itself was tested on."""
+  """The command that trains on the data set and tests on what the run itself was tested on."""
   options = {'test_name': data.test_name or data.name.split('+')[0]}
   if data.test_split != 'test':
     options['test_split'] = data.test_split

@@ -1,9 +1,11 @@
-"""Text from a run of a language model: to the terminal as it comes, and to a file."""
+"""Text from a run of a language model: on the terminal as it comes, and in a file."""
+
+from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,144 +15,180 @@ from commands.render_samples import write_npz
 from data.text import tokenization
 from engine import run, runtime
 from engine.report import BETWEEN_TEXTS
-from engine.restore import Restored, check_seed, make_folder
-from engine.state import stream_key, variables_for_sampling
+from engine.restore import make_folder
 from errors import UserError
+from objectives.base import numbered_keys, stream_key
+
+if TYPE_CHECKING:
+  from commands.sample_run import Opened
 
 # Tokens per device call: few enough that text appears as it is made.
 _STRIDE = 8
 # Texts made side by side, at most: bounds the memory whatever --num is.
 _CHUNK = 64
-# Tokens where neither the user nor the model says.
+# Tokens where neither the user nor the model gives a bound.
 _UNBOUND = 256
-USUAL = {'prompt': '', 'length': None, 'temperature': 1.0, 'top_k': 0, 'top_p': 1.0}
 
 
-class Wish(NamedTuple):
-  """What text is wanted.
-
-  Attributes:
-    prompt: what it begins with; '' leaves the start to the model.
-    length: tokens of each text, the prompt included; None for the model's context, or 256 where
-      that has no bound.
-    temperature: of the softmax that tokens are drawn from; 0 takes the likeliest.
-    top_k: draws among so many of the likeliest; 0 is off.
-    top_p: draws among the likeliest that together have this probability; 1 is off.
-    num: how many texts.
-    seed: of the draws; text i is the same for a seed whatever `num` is.
-  """
-
-  prompt: str
-  length: int | None
-  temperature: float
-  top_k: int
-  top_p: float
-  num: int
-  seed: int
+# Tokens before the new ones that are decoded again, since a tokenizer's spacing depends on them.
+_OVERLAP = 4
+# Bytes that are no whole character decode to this one.
+_INCOMPLETE = '\ufffd'
 
 
 class Text(NamedTuple):
-  """One text: its tokens int32 [T], up to the end of its document, and what they say."""
+  """One text: its tokens int32 [T], up to the end of its document, and the text they decode to."""
 
   tokens: np.ndarray
   text: str
 
 
-def write(restored: Restored, wish: Wish, workdir: str, out: str | None) -> None:
-  """Prints texts, one alone as it comes, and writes them to `out` if given.
-
-  Args:
-    restored: the run.
-    wish: what is wanted.
-    workdir: the run's folder, to be named.
-    out: a .txt, an .npz with the tokens (padded with −1), or None.
+def generate_text(opened: Opened) -> None:
+  """Prints texts, one alone as it comes, and writes them where a file is requested.
 
   Raises:
-    UserError: a value out of range, a prompt that the vocabulary cannot say, an unwritable `out`.
+    UserError: a value out of range, a prompt that the vocabulary cannot express, or a file that has
+      another ending than .txt and .npz or cannot be written.
   """
+  out = opened.request.out
   if out is not None:
     if Path(out).suffix not in ('.txt', '.npz'):
       raise UserError(f'--out={out} must end in .txt (the text) or .npz (its tokens)')
     make_folder(Path(out))
-  made = []
-  for text in texts(restored, wish, Screen()):
-    made.append(text)
+  made = [*texts(opened, sys.stdout)]
   if out is not None:
-    _save(Path(out), made, restored.step, wish.seed)
-    print(f'{len(made)} texts, step {restored.step} of {workdir}: {out}')
+    _save(Path(out), made, opened.restored.step, opened.request.seed)
+    print(f'{len(made)} texts, step {opened.restored.step} of {opened.request.workdir}: {out}')
 
 
-def texts(restored: Restored, wish: Wish, screen: 'Screen') -> Iterator[Text]:
-  """Yields the texts, shown on `screen`.
+def texts(opened: Opened, screen: Any) -> Iterator[Text]:
+  """Yields the texts; text i is the same for a seed whatever their number is.
+
+  Args:
+    opened: the run and the options of its sampler.
+    screen: a file, such as standard output, that shows them: one text alone as it grows.
 
   Raises:
-    UserError: as `write`.
+    UserError: as `generate_text`.
   """
-  check_seed(wish.seed)
-  if wish.num < 1:
-    raise UserError(f'--num={wish.num} must be at least 1')
-  tokenizer = tokenization.from_json(restored.session.spec.tokenizer)
-  writing = restored.session.objective.writing
-  length = wish.length if wish.length is not None else writing.context or _UNBOUND
-  prompt = tokenizer.encode(wish.prompt)
-  if not len(prompt):
-    prompt = np.array([tokenizer.specials.get('end', 0)], np.int32)
-  writing.check(prompt, length, wish.temperature, wish.top_k, wish.top_p)
-  variables = variables_for_sampling(restored.state)
-  key = stream_key(jax.random.key(wish.seed), 'sample')
-  options = jnp.float32(wish.temperature), jnp.int32(wish.top_k), jnp.float32(wish.top_p)
-  settings = dict(runtime.compiler_options())
-  begin = jax.jit(writing.begin, static_argnums=3)
-  advance = jax.jit(writing.advance, donate_argnums=1, compiler_options=settings)
-  for first in range(0, wish.num, _CHUNK):
-    number = min(_CHUNK, wish.num - first)
-    prompts = jnp.broadcast_to(jnp.asarray(prompt, jnp.int32), (number, len(prompt)))
-    loop = begin(variables, prompts, jax.random.fold_in(key, first // _CHUNK), length)
-    finished = False
-    while not finished:
-      loop = advance(variables, loop, jnp.int32(_STRIDE), *options)
-      position = int(loop.position)
-      rows = [_document(row, tokenizer) for row in np.asarray(loop.tokens[:, :position])]
-      finished = position >= length or all(ended for _, ended in rows)
-      if wish.num == 1:
-        screen.grow(tokenizer.decode(rows[0][0]))
-    for i, (tokens, _) in enumerate(rows):
-      text = Text(tokens, tokenizer.decode(tokens))
-      if wish.num > 1:
-        screen.whole(text.text, last=first + i + 1 == wish.num)
+  num = opened.request.num or 1
+  session = opened.restored.session
+  tokenizer = tokenization.from_json(session.spec.tokenizer)
+  prompt, length = _prompt(opened, tokenizer)
+  program = _Program(opened, length)
+  for first in range(0, num, _CHUNK):
+    numbers = np.arange(first, min(first + _CHUNK, num))
+    decoders = [Decoder(tokenizer) for _ in numbers]
+    for tokens in program.growing(prompt, numbers):
+      pieces = [decoder.feed(row) for decoder, row in zip(decoders, tokens)]
+      if num == 1:
+        screen.write(pieces[0])
+        screen.flush()
+      if all(decoder.ended for decoder in decoders):
+        break
+    for number, decoder in zip(numbers, decoders):
+      text = decoder.finish()
+      if num > 1:
+        screen.write(text.text + ('\n' if number == num - 1 else BETWEEN_TEXTS))
+        screen.flush()
       yield text
-  if wish.num == 1:
-    screen.whole('', last=True)
+  if num == 1:
+    screen.write('\n')
+    screen.flush()
 
 
-def _document(tokens: np.ndarray, tokenizer: tokenization.Tokenizer) -> tuple[np.ndarray, bool]:
-  """The tokens of the first document without the marks of its ends, and whether it has ended."""
-  end = tokenizer.specials.get('end')
-  if end is None:
-    return tokens, False
-  tokens = tokens[1:] if tokens[0] == end else tokens
-  ends = np.flatnonzero(tokens == end)
-  return (tokens[: ends[0]], True) if len(ends) else (tokens, False)
+def _prompt(opened: Opened, tokenizer: tokenization.Tokenizer) -> tuple[np.ndarray, int]:
+  """The tokens int32 [P] that every text begins with, and the length of a text.
+
+  Raises:
+    UserError: the prompt leaves no token to sample, or the vocabulary cannot express it.
+  """
+  objective = opened.restored.session.objective
+  prompt = tokenizer.encode(opened.options['prompt'])
+  if not len(prompt):
+    prompt = np.asarray(objective.document_start, np.int32)
+  length = opened.options['length'] or objective.sampler.context or _UNBOUND
+  if len(prompt) >= length:
+    raise UserError(
+      f'the prompt has {len(prompt)} tokens and --length={length} counts them too; give a longer '
+      '--length or a shorter --prompt'
+    )
+  return prompt, length
 
 
-class Screen:
-  """Standard output, and what of a growing text is on it."""
+class _Program:
+  """The compiled decoding of a sampler."""
 
-  def __init__(self) -> None:
-    self._shown = ''
+  def __init__(self, opened: Opened, length: int):
+    sampler, self._opened, self._length = opened.restored.session.objective.sampler, opened, length
+    settings = dict(runtime.compiler_options())
+    self._key = stream_key(jax.random.key(opened.request.seed), 'sample')
+    self._start = jax.jit(sampler.start, static_argnums=4)
+    self._advance = jax.jit(sampler.advance, donate_argnums=1, compiler_options=settings)
+    kinds = {int: jnp.int32, float: jnp.float32}
+    # The prompt and the length are in the state; what is left belongs to every token.
+    self._options = {
+      name: kinds[sampler.options[name].type](value)
+      for name, value in opened.options.items()
+      if name not in ('prompt', 'length')
+    }
 
-  def grow(self, text: str) -> None:
-    """Shows what `text` adds to the last one."""
-    # A character whose bytes are not all there yet decodes to this one.
-    text = text.rstrip('\ufffd')
-    if text.startswith(self._shown):
-      sys.stdout.write(text[len(self._shown) :])
-      sys.stdout.flush()
-      self._shown = text
+  def growing(self, prompt: np.ndarray, numbers: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields the tokens int32 [B, position] of all rows, a few more each time."""
+    variables = self._opened.variables
+    prompts = jnp.broadcast_to(jnp.asarray(prompt, jnp.int32), (len(numbers), len(prompt)))
+    lengths = jnp.full(len(numbers), len(prompt))
+    keys = numbered_keys(self._key, jnp.asarray(numbers))
+    state = self._start(variables, prompts, lengths, keys, self._length)
+    position = len(prompt)
+    while position < self._length:
+      state = self._advance(variables, state, jnp.int32(_STRIDE), **self._options)
+      # All rows have the same prompt, so they stand at the same position.
+      position = int(state.positions[0])
+      yield np.asarray(state.tokens[:, :position])
 
-  def whole(self, text: str, last: bool) -> None:
-    sys.stdout.write(text + ('\n' if last else BETWEEN_TEXTS))
-    sys.stdout.flush()
+
+class Decoder:
+  """Decodes one growing text, only what is new each time.
+
+  The text ends at the first end token after its start.
+
+  Args:
+    tokenizer: of the run.
+  """
+
+  def __init__(self, tokenizer: tokenization.Tokenizer):
+    self._tokenizer, self._end = tokenizer, tokenizer.specials.get('end')
+    self._tokens: list[int] = []
+    self._read = 0  # tokens of the row that were looked at
+    self._shown = 0  # tokens whose text was returned
+    self.ended = False
+
+  def feed(self, row: np.ndarray) -> str:
+    """Takes the row's tokens int32 [position] so far; returns the text they add."""
+    for place in range(self._read, len(row)):
+      token = int(row[place])
+      is_end = token == self._end
+      self.ended = self.ended or (is_end and place > 0)
+      if not is_end and not self.ended:
+        self._tokens.append(token)
+    self._read = len(row)
+    return self._grown()
+
+  def finish(self) -> Text:
+    """Returns the whole text."""
+    tokens = np.asarray(self._tokens, np.int32)
+    return Text(tokens, self._tokenizer.decode(tokens))
+
+  def _grown(self) -> str:
+    """The text of the tokens that are not shown yet; '' while a character's bytes are missing."""
+    first = max(self._shown - _OVERLAP, 0)
+    before = self._tokenizer.decode(np.asarray(self._tokens[first : self._shown], np.int32))
+    now = self._tokenizer.decode(np.asarray(self._tokens[first:], np.int32))
+    if not now.startswith(before) or now.endswith(_INCOMPLETE):
+      return ''
+    self._shown = len(self._tokens)
+    return now[len(before) :]
 
 
 def _save(path: Path, made: list[Text], step: int, seed: int) -> None:

@@ -14,7 +14,9 @@ from configs import gpt
 
 def get_config(data: str = 'python_stdlib') -> ConfigDict:
   config = gpt.get_config(data)
-  config.objective = dict(name='masked_lm', share=0.15, masked=0.8, random=0.1)
+  config.objective = dict(
+    name='masked_lm', mask_rate=0.15, mask_token_fraction=0.8, random_token_fraction=0.1
+  )
   config.modules.model.update(
     causal=False,
     hidden=0,

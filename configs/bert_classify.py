@@ -27,10 +27,10 @@ def get_config(run: str = '') -> ConfigDict:
   config.optimizer.model.learning_rate = 3e-4
   config.train.steps = 1_000_000
   config.train.epochs = 3.0
-  config.train.evaluate_every = 250
-  config.evaluate.metrics = dict(
+  config.evaluators.test.every = 250
+  config.evaluators.test.metrics = dict(
     report=dict(name='classification.Report'), calibration=dict(name='calibration', bins=15)
   )
-  config.checkpoint.best = 'eval/accuracy'
+  config.checkpoint.best = 'test/accuracy'
   config.checkpoint.best_mode = 'max'
   return config

@@ -22,8 +22,8 @@ def get_config(run: str = '') -> ConfigDict:
   config.data.batch_size = 16
   config.optimizer.model.learning_rate = 3e-4
   config.train.steps = 300
-  config.train.evaluate_every = 100
-  config.evaluate.metrics = dict(report=dict(name='classification.Report'))
-  config.checkpoint.best = 'eval/accuracy'
+  config.evaluators.test.every = 100
+  config.evaluators.test.metrics = dict(report=dict(name='classification.Report'))
+  config.checkpoint.best = 'test/accuracy'
   config.checkpoint.best_mode = 'max'
   return config

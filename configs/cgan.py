@@ -12,6 +12,7 @@ test images are classified rightly after training on 4,000 generated ones, as ma
 from ml_collections import ConfigDict
 
 from configs import gan
+from configs.defaults import accuracy_score
 
 
 def get_config(data: str = 'mnist5k') -> ConfigDict:
@@ -19,6 +20,7 @@ def get_config(data: str = 'mnist5k') -> ConfigDict:
   config.objective.name = 'cgan'
   for module in config.modules.values():
     module.embedding_size = 50
-  config.evaluate.samples = 4000
-  config.evaluate.metrics.cas = dict(name='accuracy_score', width=128, max_iter=100, seed=0)
+  config.evaluators.samples.samples = 4000
+  config.checkpoint.best = 'samples/fd_pixels14_4k-test'
+  config.evaluators.cas = accuracy_score()
   return config

@@ -19,5 +19,5 @@ def get_config(data: str = 'mnist5k') -> ConfigDict:
   )
   config.data.batch_size = 64
   config.train.epochs = 10.0
-  config.train.evaluate_every = 300
+  config.evaluators.test.every = 300
   return config

@@ -19,6 +19,6 @@ def get_config(data: str = 'mnist5k') -> ConfigDict:
   config.modules.model.widths = (128,)
   config.modules.model.dropout = 0.0
   config.data.classes = (3, 5)
-  config.train.evaluate_every = 25
+  config.evaluators.test.every = 25
   config.train.log_every = 25
   return config

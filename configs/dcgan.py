@@ -4,7 +4,7 @@
   python train.py --config=configs/dcgan.py:cifar10
 
 Batch normalisation in training, running statistics in sampling. About 6 steps/s on 2 CPU cores;
-2,000 steps reach eval/fd_pixels14 1.58 on mnist5k (docs/results.md).
+2,000 steps reach samples/fd_pixels14_1k-test 1.58 on mnist5k (docs/results.md).
 """
 
 from ml_collections import ConfigDict

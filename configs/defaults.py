@@ -1,8 +1,9 @@
 """The sections every config has, with the values most experiments keep.
 
 `defaults()` is where a config starts; the options are explained where they are read:
-`engine/session.py` (data, train), `engine/checkpoint.py`, `engine/evaluation.py`,
-`engine/optimizers.py`, `engine/sharding.py`, `engine/transfer.py` (init_from, init_rules).
+`data/section.py`, `engine/train_options.py`, `engine/averages.py` (ema), `engine/lanes.py` (seeds),
+`engine/checkpoint.py`, `engine/evaluators/`, `engine/optimizers.py`, `engine/sharding.py`,
+`engine/init_rules.py` (init_from).
 """
 
 from typing import Any
@@ -38,20 +39,20 @@ def defaults() -> ConfigDict:
     seed=0,
     log_every=100,
     sample_every=1000,
-    evaluate_every=1000,
     samples=64,
     dispatch=100,
     precision='float32',
     accumulate=1,
+    gradient=dict(name='gradients.mean'),
     patience=0,
     minimum_gain=0.0,
   )
+  config.seeds = 1
   config.checkpoint = dict(every=500, keep=2, best='', best_mode='min')
-  config.evaluate = dict(batch_size=500, samples=1000, metrics={}, timed_calls=0)
-  config.mesh = dict(data=-1, fsdp=1, tensor=1)
+  config.evaluators = dict(test=examples())
+  config.mesh = dict(lane=1, data=-1, fsdp=1, tensor=1)
   config.sharding = ()
-  config.init_from = ''
-  config.init_rules = '.*=load'
+  config.init_from = ConfigDict()
   config.profile = False
   return config
 
@@ -69,3 +70,52 @@ def optimizer(name: str, learning_rate: float, **options: Any) -> ConfigDict:
     clip_weights=0.0,
   )
   return ConfigDict({**section, **options})
+
+
+def average(module: str, decay: float = 0.0, half_life: float = 0.0) -> ConfigDict:
+  """A named average of a module's parameters; `half_life` is in examples. Give one of the two."""
+  return ConfigDict(dict(module=module, decay=decay, half_life=half_life))
+
+
+def examples(every: int = 1000, **options: Any) -> ConfigDict:
+  """The evaluator of the objective's per-example figures on the test split."""
+  section = dict(name='examples', split='test', every=every, batch_size=500, metrics={}, average='')
+  return ConfigDict({**section, **options})
+
+
+def samples(
+  features: dict[str, Any], metrics: dict[str, Any], every: int = 1000, **options: Any
+) -> ConfigDict:
+  """An evaluator that compares samples with the test split in a space of features."""
+  section = dict(
+    name='samples',
+    features=features,
+    metrics=metrics,
+    samples=1000,
+    reference='test',
+    every=every,
+    batch_size=500,
+    average='',
+  )
+  return ConfigDict({**section, **options})
+
+
+def measure(measurement: str, every: int = 0, **options: Any) -> ConfigDict:
+  """The evaluator of one of the objective's costly measurements, by `evaluate.py` alone."""
+  section = dict(
+    name='measure', measurement=measurement, split='test', every=every, batch_size=500, average=''
+  )
+  return ConfigDict({**section, **options})
+
+
+def speed(calls: int) -> ConfigDict:
+  """The evaluator of latency and throughput, by `evaluate.py` alone."""
+  return ConfigDict(
+    dict(name='speed', split='test', every=0, batch_size=500, calls=calls, average='')
+  )
+
+
+def accuracy_score() -> ConfigDict:
+  """The classification accuracy score of 4,000 samples, by `evaluate.py` alone."""
+  classifier = dict(name='accuracy_score', width=128, max_iter=100, seed=0)
+  return samples(dict(name='pixels.Pixels'), dict(cas=classifier), every=0, samples=4000)

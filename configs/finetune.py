@@ -37,11 +37,10 @@ def get_config(run: str = '') -> ConfigDict:
   config.train.accumulate = 8
   config.train.log_every = 10
   config.train.sample_every = 50
-  config.train.evaluate_every = 50
+  config.evaluators.test.update(every=50, batch_size=8)
   config.train.samples = 1
   config.checkpoint.every = 50
-  config.evaluate.batch_size = 8
-  config.evaluate.timed_calls = 0
+  del config.evaluators.speed
   return config
 
 
@@ -63,8 +62,8 @@ def start_from(config: ConfigDict, run: str, fresh: str) -> ConfigDict:
   config.data.text.update(
     tokenizer=run, vocabulary=0, specials=(), length=old['data']['text']['length']
   )
-  config.init_from = run
-  config.init_rules = f'{fresh}=skip,.*=load' if fresh else '.*=load'
+  rules = f'{fresh}=skip,.*=load' if fresh else '.*=load'
+  config.init_from.model = dict(run=run, module='', rules=rules, checkpoint='')
   return config
 
 

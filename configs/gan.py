@@ -5,12 +5,12 @@
 
 All ten classes from R1 with γ = 1, Adam(β₁ = 0.5), a leaky discriminator and averaged weights:
 without a penalty this pair collapses (see gan_plain.py). 5,000 steps take 3 to 4 minutes on 2 CPU
-cores and reach eval/fd_pixels14 0.41 on mnist5k (docs/results.md).
+cores and reach samples/fd_pixels14_1k-test 0.41 on mnist5k (docs/results.md).
 """
 
 from ml_collections import ConfigDict
 
-from configs.defaults import defaults, optimizer
+from configs.defaults import average, defaults, optimizer, samples
 
 
 def get_config(data: str = 'mnist5k') -> ConfigDict:
@@ -19,6 +19,7 @@ def get_config(data: str = 'mnist5k') -> ConfigDict:
     name='gan',
     loss='non_saturating',
     penalties=dict(r1=1.0, r2=0.0, gradient_penalty=0.0, dragan=0.0),
+    penalty_every=1,
     n_critic=1,
     latent_size=100,
   )
@@ -28,9 +29,11 @@ def get_config(data: str = 'mnist5k') -> ConfigDict:
   )
   config.optimizer.generator = optimizer('adam', 3e-4, b1=0.5, b2=0.999)
   config.optimizer.discriminator = optimizer('adam', 3e-4, b1=0.5, b2=0.999)
-  config.ema = dict(generator=0.999)
+  config.ema.generator = average('generator', 0.999)
   config.data.name = data
   config.train.steps = 5000
-  config.evaluate.metrics = dict(fd_pixels14=dict(name='frechet.FrechetPixels', side=14))
-  config.checkpoint.best = 'eval/fd_pixels14'
+  config.evaluators.samples = samples(
+    features=dict(name='pixels.BlockMeans', side=14), metrics=dict(fd=dict(name='frechet'))
+  )
+  config.checkpoint.best = 'samples/fd_pixels14_1k-test'
   return config

@@ -11,7 +11,7 @@ first 750 steps (docs/results.md). The parent of every other config of text.
 
 from ml_collections import ConfigDict
 
-from configs.defaults import defaults, optimizer
+from configs.defaults import defaults, optimizer, speed
 
 # `tensor` splits attention by its heads and the dense net by its units; `fsdp` the other side of
 # every kernel, and the embedding. Scanned blocks have an axis of layers in front.
@@ -70,11 +70,11 @@ def get_config(data: str = 'python_stdlib') -> ConfigDict:
   config.train.steps = 2000
   config.train.sample_every = 500
   config.train.samples = 4
-  config.train.evaluate_every = 250
+  config.evaluators.test.update(every=250, batch_size=64)
   config.checkpoint.every = 500
-  config.checkpoint.best = 'eval/loss'
-  config.evaluate.batch_size = 64
-  config.evaluate.timed_calls = 50
+  config.checkpoint.best = 'test/loss'
+  config.evaluators.speed = speed(calls=50)
+  config.evaluators.speed.batch_size = 64
   return config
 
 

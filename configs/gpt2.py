@@ -45,7 +45,7 @@ def get_config(size: str = '124m') -> ConfigDict:
   config.train.accumulate = 40
   config.train.precision = 'bfloat16'
   config.train.log_every = 10
-  config.train.evaluate_every = 1000
+  config.evaluators.test.every = 1000
   config.checkpoint.every = 1000
-  config.evaluate.batch_size = 12
+  config.evaluators.test.batch_size = 12
   return config

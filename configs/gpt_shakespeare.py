@@ -33,5 +33,5 @@ def get_config(data: str = 'tiny_shakespeare') -> ConfigDict:
   config.data.text.update(tokenizer='character', vocabulary=0, specials=(), length=256, stride=1)
   config.train.steps = 5000
   config.train.precision = 'bfloat16'
-  config.train.evaluate_every = 250
+  config.evaluators.test.every = 250
   return config

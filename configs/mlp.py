@@ -9,7 +9,7 @@ cores beside other work (docs/results.md). The parent of every other classifier 
 
 from ml_collections import ConfigDict
 
-from configs.defaults import defaults, optimizer
+from configs.defaults import defaults, optimizer, speed
 
 
 def get_config(data: str = 'mnist5k') -> ConfigDict:
@@ -20,7 +20,6 @@ def get_config(data: str = 'mnist5k') -> ConfigDict:
     loss='softmax',
     label_smoothing=0.0,
     class_weights=(),
-    views=dict(mirror=False, shift=0),
   )
   config.modules.model = dict(name='mlp', widths=(128,), activation='relu', dropout=0.0)
   config.optimizer.model = optimizer('adam', 1e-3)
@@ -30,11 +29,11 @@ def get_config(data: str = 'mnist5k') -> ConfigDict:
   config.train.epochs = 5.0
   config.train.steps = 1_000_000
   config.train.log_every = 100
-  config.train.evaluate_every = 500
-  config.checkpoint.best = 'eval/accuracy'
+  config.checkpoint.best = 'test/accuracy'
   config.checkpoint.best_mode = 'max'
-  config.evaluate.timed_calls = 200
-  config.evaluate.metrics = dict(
+  config.evaluators.speed = speed(calls=200)
+  config.evaluators.test.every = 500
+  config.evaluators.test.metrics = dict(
     report=dict(name='classification.Report'),
     calibration=dict(name='calibration', bins=15),
     groups=dict(name='groups.Gaps', by=('label',), resamples=1000, seed=0),

@@ -41,9 +41,9 @@ def get_config(data: str = 'breast_cancer') -> ConfigDict:
   config.optimizer.model.schedule.name = 'cosine'
   config.train.epochs = 100.0
   config.train.log_every = 100
-  config.train.evaluate_every = 200
-  config.checkpoint.best = f'eval/{table["best"]}'
+  config.evaluators.test.every = 200
+  config.checkpoint.best = f'test/{table["best"]}'
   config.checkpoint.best_mode = table['mode']
   if table['loss'] == 'squared':
-    config.evaluate.metrics = dict(report=dict(name='regression.Report'))
+    config.evaluators.test.metrics = dict(report=dict(name='regression.Report'))
   return config

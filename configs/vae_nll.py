@@ -14,7 +14,7 @@ the second command's further 100,000, for which the cosine starts again at a qua
 from ml_collections import ConfigDict
 
 from configs import vae
-from configs.defaults import optimizer
+from configs.defaults import average, optimizer
 
 
 def get_config(data: str = 'fashion_mnist') -> ConfigDict:
@@ -28,13 +28,14 @@ def get_config(data: str = 'fashion_mnist') -> ConfigDict:
   )
   config.optimizer.vae = optimizer('adam', 1e-3, b1=0.9, b2=0.999)
   config.optimizer.vae.schedule.name = 'cosine'
-  config.ema = dict(encoder=0.999, decoder=0.999)
+  config.ema.encoder = average('encoder', 0.999)
+  config.ema.decoder = average('decoder', 0.999)
   config.data.split, config.data.test_split = 'train[:50000]', 'train[50000:]'
   config.data.batch_size = 100
   config.train.steps = 200_000
   config.train.log_every = 500
-  config.train.evaluate_every = 5000
+  config.evaluators.test.every = 5000
   config.train.sample_every = 20_000
   config.checkpoint.every = 5000
-  config.evaluate.batch_size = 100
+  config.evaluators.test.batch_size = config.evaluators.likelihood.batch_size = 100
   return config

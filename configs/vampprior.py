@@ -10,13 +10,14 @@ Published with the same protocol: −log p(x) = 227.35 ± 0.05 nats (arXiv 2004.
 from ml_collections import ConfigDict
 
 from configs import vae_nll
+from configs.defaults import average
 
 
 def get_config(data: str = 'fashion_mnist') -> ConfigDict:
   config = vae_nll.get_config(data)
   config.objective.name = 'vampprior'
   config.modules.pseudo_inputs = dict(name='pseudo_inputs.PseudoInputs', count=500)
-  config.ema = dict(encoder=0.999, decoder=0.999, pseudo_inputs=0.999)
+  config.ema.pseudo_inputs = average('pseudo_inputs', 0.999)
   # The encoder reads 500 pseudo-inputs beside every batch, so the batch is larger.
   config.data.batch_size = 200
   config.objective.kl_warmup = 10_000

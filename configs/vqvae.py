@@ -4,10 +4,10 @@
   python train.py --config=configs/vqvae.py:cifar10 --config.modules.codebook.codes=512
 
 The loss is reconstruction + β·commitment in nats per image, β = commitment_weight. Watch
-vqvae/codebook_used, the share of codes that a batch chooses, and eval/codebook_perplexity. Samples
+vqvae/codebook_used, the share of codes that a batch chooses, and test/codebook_perplexity. Samples
 draw every place of the map by itself: a prior over whole maps is to come.
 
-1,000 steps take 3 to 4 minutes on 2 CPU cores: on mnist5k eval/reconstruction
+1,000 steps take 3 to 4 minutes on 2 CPU cores: on mnist5k test/reconstruction
 57.9 nats (the dense VAE: 103.9) and a perplexity of 98 of 128 codes.
 """
 
@@ -35,5 +35,5 @@ def get_config(data: str = 'mnist5k') -> ConfigDict:
   config.data.name = data
   config.train.steps = 1000
   # What is trained for: the rate, which the bound has as well, is a stopgap prior's.
-  config.checkpoint.best = 'eval/reconstruction'
+  config.checkpoint.best = 'test/reconstruction'
   return config

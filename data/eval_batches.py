@@ -4,43 +4,28 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-import errors
 from data.examples import Examples
 
 
 def in_order(
-  examples: Examples | Mapping[str, np.ndarray], batch_size: int, process: int, processes: int
+  examples: Examples | Mapping[str, np.ndarray], batch_size: int, rows: range
 ) -> Iterator[dict[str, np.ndarray]]:
-  """Yields this process's share of each batch, every example once over all processes.
+  """Yields some rows of every batch.
 
   Args:
     examples: a source, or arrays name -> [N, ...].
-    batch_size: rows of a global batch, a multiple of `processes`.
-    process: which share, 0 <= process < processes.
-    processes: how many processes there are; all get the same number of batches.
+    batch_size: rows of a whole batch.
+    rows: the rows of a batch that are read, 0 <= row < batch_size: all, or those of a process. Any
+      rows give as many batches.
 
   Yields:
-    The features of the examples, `index` int32 and `mask` bool, each
-    [batch_size // processes, ...]. Rows past the end repeat the last example and have mask False.
-
-  Raises:
-    UserError: batch_size is no multiple of `processes`.
+    The features of the examples, `index` int32 (their number in the split) and `mask` bool, each
+    [len(rows), ...]. Rows past the end repeat the last example and have mask False.
   """
-  if batch_size < 1 or batch_size % processes:
-    raise errors.UserError(
-      f'the batch size {batch_size} does not split over {processes} processes; choose a multiple '
-      f'of {processes}'
-    )
-  return _batches(examples, batch_size // processes, process, processes)
-
-
-def _batches(
-  examples: Examples | Mapping[str, np.ndarray], share: int, process: int, processes: int
-) -> Iterator[dict[str, np.ndarray]]:
   arrays = isinstance(examples, Mapping)
   n = len(next(iter(examples.values()))) if arrays else len(examples)
-  for start in range(process * share, n + process * share, share * processes):
-    places = np.arange(start, start + share)
+  for start in range(0, n, batch_size):
+    places = np.arange(start + rows.start, start + rows.stop)
     index = np.minimum(places, n - 1).astype(np.int32)
     yield {**_read(examples, index), 'index': index, 'mask': places < n}
 

@@ -51,15 +51,31 @@ class Resident:
     return min(steps, most), {'arrays': self._arrays, 'seed': self._seed, 'start': start}
 
   def batch(self, taken: dict[str, Any], i: jax.Array) -> dict[str, jax.Array]:
-    """Picks the i-th batch of what was taken; see `data.feed.Feed`."""
+    """Inside jit: returns the i-th batch of what was taken.
+
+    Args:
+      taken: of `take`; the caller may replace its `seed`, and give `held_out` int32 [2], the first
+        example of a fold that is skipped and how many it has.
+      i: which batch, from 0.
+    """
     epoch, place = taken['start']
     place += jnp.asarray(i, jnp.uint32) * np.uint32(self.batch_size)
     positions = order.batch_places(epoch, place, self.batch_size, self.spec.n)
     epochs, places = placement.split_batch(positions, self._mesh)
     index = order.example_at(taken['seed'], epochs, places, self.spec.n)
-    rows = self._rows(taken['arrays'], index)
+    example = outside(index, taken['held_out']) if 'held_out' in taken else index
+    rows = self._rows(taken['arrays'], example)
     return {**placement.split_batch(rows, self._mesh), 'index': index, 'epoch': epochs}
 
   def close(self) -> None:
     """Lets go of the arrays."""
     self._arrays = {}
+
+
+def outside(index: jax.Array, held_out: jax.Array) -> jax.Array:
+  """Returns the example that is number `index` of those outside a fold, of the same shape.
+
+  `held_out` is int32 [2], the fold's first example and its number of examples.
+  """
+  start, size = held_out
+  return index + jnp.where(index >= start, size, 0)

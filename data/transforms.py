@@ -214,3 +214,5 @@ AUGMENTATIONS = (
 OPTIONS = {
   name: option for augmentation in AUGMENTATIONS for name, option in augmentation.options.items()
 }
+# No augmentation: images as they are.
+OFF = {name: option.default for name, option in OPTIONS.items()}

@@ -16,7 +16,7 @@ def build(spec: Mapping[str, Any], room: str, where: str, provided: Mapping[str,
 
   Args:
     spec: `name` and the keyword arguments of what it names.
-    room: the package that `name` is looked up in, e.g. `models`.
+    room: the package that `name` is looked up in, e.g. `metrics.features`.
     where: the spec's place in the config, for messages.
     provided: arguments the engine knows (`dtype`, `image_shape`…): each is passed if the callable
       takes it and the spec does not give it.
@@ -61,6 +61,16 @@ def parameters(target: Callable) -> dict[str, inspect.Parameter]:
   }
 
 
+def keyword_options(target: Callable) -> set[str]:
+  """Returns the names that a config may give to `target`: of all parameters, or keywords alone."""
+  keyword_only = {
+    name
+    for name, parameter in inspect.signature(target).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+  }
+  return keyword_only | set(parameters(target))
+
+
 def resolve(name: str, room: str, where: str) -> Callable:
   """Returns `FILE.Symbol` of a room; `FILE` alone means the class named like the file.
 
@@ -68,10 +78,11 @@ def resolve(name: str, room: str, where: str) -> Callable:
     UserError: there is no such file or symbol; lists those there are.
   """
   file, _, symbol = name.partition('.')
-  files = [module.name for module in pkgutil.iter_modules(importlib.import_module(room).__path__)]
+  found = pkgutil.iter_modules(importlib.import_module(room).__path__)
+  files = [module.name for module in found if not module.ispkg]
   if file not in files:
     raise UserError(
-      f'{where}={name}: there is no {room}/{file}.py{nearest(file, files)}; '
+      f'{where}={name}: there is no {room.replace(".", "/")}/{file}.py{nearest(file, files)}; '
       f'there are: {", ".join(sorted(files))}'
     )
   module = importlib.import_module(f'{room}.{file}')

@@ -1,18 +1,19 @@
 """Saving and restoring a run: Orbax behind one class.
 
-A checkpoint is a folder `checkpoints/STEP` with the state (Orbax's standard format, no pickle) and
-a JSON beside it that says what the state is: `used`, seed, data, config, versions and a fingerprint
-of every leaf, which is compared on restore since Orbax does not notice a flipped bit.
+A checkpoint is a folder `checkpoints/STEP` of three items: `variables` (parameters, mutable
+collections, averages) and `training` (optimizers, key, step) in Orbax's standard format, no pickle,
+and the JSON `meta` that describes them: `used`, seeds, data, config, versions, the figure that
+ranks it, and a fingerprint of every leaf, which is compared on restore since Orbax does not notice
+a flipped bit. What comes after training reads `variables` alone.
 """
 
 import contextlib
 import errno
-import json
 import math
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,14 @@ import jax
 import jax.numpy as jnp
 
 from engine.sharding import path_name
+from engine.state import State, Weights, weights
 from errors import UserError
+from options import Option
 
-FORMAT = 1
+MODES = Option(
+  str, 'min', 'Whether a smaller or a larger figure is better.', choices=('min', 'max')
+)
+VARIABLES, TRAINING, META = 'variables', 'training', 'meta'
 
 
 class Checkpoints:
@@ -32,30 +38,53 @@ class Checkpoints:
     workdir: the run's folder.
     every: steps between checkpoints; read by the loop.
     keep: how many of the newest stay.
-    best: the metric whose best checkpoint stays too, as `eval/NAME`; '' for none.
+    best: the figure whose best checkpoint stays too, as `EVALUATOR/METRIC`; '' for none.
     best_mode: 'min' or 'max'.
+    lanes: trainings side by side; a checkpoint stays while it is the best of any of them.
+    read_only: whether damaged checkpoints are left where they are.
   """
 
   def __init__(
-    self, workdir: str, *, every: int, keep: int, best: str, best_mode: str, read_only: bool = False
+    self,
+    workdir: str,
+    *,
+    every: int,
+    keep: int,
+    best: str,
+    best_mode: str,
+    lanes: int = 1,
+    read_only: bool = False,
   ):
-    if every < 1 or keep < 1:
-      raise UserError('config.checkpoint.every and config.checkpoint.keep must be at least 1')
-    if best_mode not in ('min', 'max'):
-      raise UserError(f'config.checkpoint.best_mode={best_mode} must be min or max')
+    for name, value in (('every', every), ('keep', keep)):
+      Option(int, 1, '', low=1).check(value, f'config.checkpoint.{name}')
+    MODES.check(best_mode, 'config.checkpoint.best_mode')
     self.every = every
     self.folder = Path(os.path.abspath(workdir)) / 'checkpoints'
-    self._keep, self._best, self._mode = keep, best, best_mode
+    self._keep, self._best, self._mode, self._lanes = keep, best, best_mode, lanes
     self._read_only = read_only
     self._manager_or_none = None
     self._saved = -1
 
   def steps(self) -> list[int]:
-    """Steps of the finished checkpoints, oldest first. Needs neither Orbax nor a device."""
-    return _finished_steps(self.folder)
+    """Returns the steps of the finished checkpoints, oldest first."""
+    import orbax.checkpoint as ocp
 
-  def save(self, step: int, state: Any, meta: Mapping[str, Any], metrics: Mapping[str, float]):
+    return sorted(ocp.utils.checkpoint_steps(self.folder)) if self.folder.is_dir() else []
+
+  def save(
+    self,
+    step: int,
+    state: State,
+    meta: Mapping[str, Any],
+    figures: Sequence[Mapping[str, float]],
+  ) -> None:
     """Starts writing in the background; the state may be donated right after.
+
+    Args:
+      step: of the state.
+      state: of all lanes.
+      meta: what else is to be known of it.
+      figures: of each lane, from an evaluation at this step; empty without one.
 
     Raises:
       UserError: the disk refused (full, read-only); what was saved before stays.
@@ -64,18 +93,18 @@ class Checkpoints:
 
     if step == self._saved:
       return
-    meta = {**meta, 'format': FORMAT, 'step': step, 'fingerprint': fingerprint(state)}
-    ranked = None
-    if self._best:
-      value = metrics.get(self._best, math.nan)
-      worst = math.inf if self._mode == 'min' else -math.inf
-      # A NaN would count as the best of all.
-      ranked = {self._best: float(value) if math.isfinite(value) else worst}
+    items = _items(state)
+    fingerprints = {name: fingerprint(item) for name, item in items.items()}
+    ranks = self._ranks(figures)
+    meta = {**meta, 'step': step, 'best': ranks, 'fingerprint': fingerprints}
     with self.disk_errors():
       self._manager().save(
         step,
-        args=ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)),
-        metrics=ranked,
+        args=ocp.args.Composite(
+          **{name: ocp.args.StandardSave(item) for name, item in items.items()},
+          **{META: ocp.args.JsonSave(meta)},
+        ),
+        metrics=ranks or None,
         force=True,
       )
     self._saved = step
@@ -91,69 +120,117 @@ class Checkpoints:
       self.wait()
       self._manager_or_none.close()
 
-  def restore(self, target: Any, step: int | None = None) -> tuple[Any, dict[str, Any]] | None:
-    """Restores `step`, or the newest checkpoint that is whole.
+  def restore(self, target: State) -> tuple[State, dict[str, Any]] | None:
+    """Restores the newest checkpoint that is whole; damaged ones are set aside with a warning.
 
     Args:
       target: the state as `jax.ShapeDtypeStruct`s with shardings: any mesh will do.
-      step: None for the newest. Damaged ones on the way are set aside with a warning.
 
     Returns:
       (state, meta), or None if there is none.
 
     Raises:
-      UserError: `step` is damaged or not there, or the state has another structure.
+      UserError: the state has another structure.
     """
-    for candidate in reversed(self.steps()) if step is None else [step]:
-      if candidate not in self.steps():
-        raise UserError(f'there is no checkpoint {candidate}; there are: {self.steps()}')
-      meta = _read_meta(self.folder / str(candidate))
-      if meta is not None:
-        # A difference that the user asked for is no damage: say so before reading.
-        _compare(meta['fingerprint'], target)
-        state, reason = self._try(candidate, target, meta)
-      else:
-        state, reason = None, 'its description is unreadable'
-      if state is not None:
-        self._saved = candidate
-        return state, meta
-      if step is not None:
-        raise UserError(f'checkpoint {candidate} is damaged ({reason}); choose another step')
-      self._set_aside(candidate, reason)
-    return None
+    found = self._newest(_items(target))
+    if found is None:
+      return None
+    items, meta = found
+    held, training = items[VARIABLES], items[TRAINING]
+    state = State(
+      training['step'], held.params, held.mutable, training['opt_state'], held.ema, training['key']
+    )
+    self._saved = int(meta['step'])
+    return state, meta
 
-  def best_step(self) -> int | None:
-    """The kept checkpoint with the best metric, or None if none was ranked."""
-    ranked = []
-    for step in self.steps():
-      value = _read_json(self.folder / str(step) / 'metrics' / 'metrics')
-      if value and math.isfinite(next(iter(value.values()))):
-        ranked.append((next(iter(value.values())), step))
+  def restore_weights(
+    self, target: Weights, step: int | None = None
+  ) -> tuple[Weights, dict[str, Any]] | None:
+    """Restores what is needed after training, of `step` or of the newest checkpoint that is whole.
+
+    Args:
+      target: as in `restore`.
+      step: None for the newest.
+
+    Raises:
+      UserError: `step` is damaged or not there, or the weights have another structure.
+    """
+    items = {VARIABLES: target}
+    if step is None:
+      found = self._newest(items)
+    else:
+      if step not in self.steps():
+        raise UserError(f'there is no checkpoint {step}; there are: {self.steps()}')
+      restored, meta, reason = self._read(step, items)
+      if reason:
+        raise UserError(f'checkpoint {step} is damaged ({reason}); choose another step')
+      found = restored, meta
+    return None if found is None else (found[0][VARIABLES], found[1])
+
+  def best_step(self, lane: int = 0) -> int | None:
+    """Returns the kept checkpoint with the best figure of a lane, None if none was ranked."""
+    metas = ((step, _read_meta(self.folder / str(step))) for step in self.steps())
+    ranked = [
+      (meta['best'][_rank_name(lane)], step) for step, meta in metas if meta and meta['best']
+    ]
+    ranked = [(value, step) for value, step in ranked if math.isfinite(value)]
     if not ranked:
       return None
     return (min if self._mode == 'min' else max)(ranked)[1]
 
-  def _try(self, step: int, target: Any, meta: Mapping[str, Any]) -> tuple[Any, str]:
-    """(state, '') or (None, what is wrong)."""
+  def _ranks(self, figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The figure that ranks a checkpoint, of every lane; the worst where there is none."""
+    if not self._best:
+      return {}
+    worst = math.inf if self._mode == 'min' else -math.inf
+    values = [lane.get(self._best, math.nan) for lane in figures] or [math.nan] * self._lanes
+    # A NaN would count as the best of all.
+    return {
+      _rank_name(lane): float(value) if math.isfinite(value) else worst
+      for lane, value in enumerate(values)
+    }
+
+  def _newest(self, target: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    for step in reversed(self.steps()):
+      items, meta, reason = self._read(step, target)
+      if not reason:
+        return items, meta
+      self._set_aside(step, reason)
+    return None
+
+  def _read(
+    self, step: int, target: Mapping[str, Any]
+  ) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """(items, meta, ''), or what is wrong with the checkpoint as the last."""
     import orbax.checkpoint as ocp
 
-    try:
-      with ocp.StandardCheckpointer() as checkpointer:
-        state = checkpointer.restore(self.folder / str(step) / 'state', target)
-    except Exception as error:  # Orbax raises many kinds for a damaged file.
-      return None, str(error).strip().splitlines()[0][:200]
-    found = fingerprint(state)
-    wrong = [leaf for leaf, entry in meta['fingerprint'].items() if found[leaf] != entry]
-    if wrong:
-      return None, f'{wrong[0]} differs from what was saved'
-    return state, ''
+    folder = self.folder / str(step)
+    meta = _read_meta(folder)
+    if meta is None:
+      return {}, {}, 'its description is unreadable'
+    for name, item in target.items():
+      # A difference that the user asked for is no damage, and is said before anything is read.
+      _compare(meta['fingerprint'][name], item)
+    items = {}
+    for name, item in target.items():
+      try:
+        with ocp.StandardCheckpointer() as checkpointer:
+          items[name] = checkpointer.restore(folder / name, item)
+      except Exception as error:  # Orbax raises many kinds for a damaged file.
+        return {}, meta, str(error).strip().splitlines()[0][:200]
+      found = fingerprint(items[name])
+      wrong = [leaf for leaf, entry in meta['fingerprint'][name].items() if found[leaf] != entry]
+      if wrong:
+        return {}, meta, f'{wrong[0]} differs from what was saved'
+    return items, meta, ''
 
   def _set_aside(self, step: int, reason: str) -> None:
     if self._read_only:
       print(f'warning: checkpoint {step} is damaged ({reason})', file=sys.stderr)
       return
-    aside = self.folder / f'{step}.broken'
+    aside = self.folder.parent / 'damaged_checkpoints' / str(step)
     shutil.rmtree(aside, ignore_errors=True)
+    aside.parent.mkdir(exist_ok=True)
     (self.folder / str(step)).rename(aside)
     print(
       f'warning: checkpoint {step} is damaged ({reason}); set aside as {aside}', file=sys.stderr
@@ -172,13 +249,8 @@ class Checkpoints:
     options = {}
     if self._best:
       # best_fn as well as BestN: without it the metrics are not written, and a restart forgets.
-      options = {'best_fn': lambda m: m[self._best], 'best_mode': self._mode}
-      best = policies.BestN(get_metric_fn=lambda m: m[self._best], reverse=self._mode == 'min', n=1)
-      keep = policies.AnyPreservationPolicy([keep, best])
-    for step in self.steps():
-      if self._best and _read_json(self.folder / str(step) / 'metrics' / 'metrics') is None:
-        # An unreadable metrics file would keep the manager from opening.
-        shutil.rmtree(self.folder / str(step) / 'metrics', ignore_errors=True)
+      options = {'best_fn': lambda ranks: ranks[_rank_name(0)], 'best_mode': self._mode}
+      keep = policies.AnyPreservationPolicy([keep, *map(self._best_of_lane, range(self._lanes))])
     with self.disk_errors():
       return ocp.CheckpointManager(
         self.folder,
@@ -190,9 +262,26 @@ class Checkpoints:
         ),
       )
 
+  def _best_of_lane(self, lane: int):
+    import orbax.checkpoint as ocp
+
+    return ocp.checkpoint_managers.BestN(
+      get_metric_fn=lambda ranks: ranks[_rank_name(lane)], reverse=self._mode == 'min', n=1
+    )
+
   def disk_errors(self) -> contextlib.AbstractContextManager[None]:
     """Within it, a write that the disk refuses is a UserError naming the step to go on from."""
     return _disk_errors(self)
+
+
+def _rank_name(lane: int) -> str:
+  return f'lane_{lane}'
+
+
+def _items(state: State) -> dict[str, Any]:
+  """The two parts of a state that are saved."""
+  training = {'opt_state': state.opt_state, 'key': state.key, 'step': state.step}
+  return {VARIABLES: weights(state), TRAINING: training}
 
 
 _REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -200,7 +289,7 @@ _REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 @contextlib.contextmanager
 def _disk_errors(checkpoints: Checkpoints) -> Iterator[None]:
-  """Turns the failure of a write into one sentence that says what is still there."""
+  """Turns the failure of a write into one sentence that names what is still there."""
   try:
     yield
   except UserError:
@@ -218,31 +307,24 @@ def _disk_errors(checkpoints: Checkpoints) -> Iterator[None]:
     ) from error
 
 
-def _finished_steps(folder: Path) -> list[int]:
-  """Folders named by a number: Orbax renames a checkpoint to that only when it is whole."""
-  if not folder.is_dir():
-    return []
-  return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit())
-
-
-def _read_json(path: Path) -> Any:
-  try:
-    return json.loads(path.read_text())
-  except (OSError, ValueError):
-    return None
-
-
 def _read_meta(folder: Path) -> dict[str, Any] | None:
-  meta = _read_json(folder / 'meta' / 'metadata')
-  return meta if isinstance(meta, dict) and 'fingerprint' in meta else None
+  """The description of a checkpoint; None where it cannot be read."""
+  import orbax.checkpoint as ocp
+
+  try:
+    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
+      meta = checkpointer.restore(folder / META)
+  except Exception:  # Orbax raises many kinds for a missing or damaged file.
+    return None
+  return meta if isinstance(meta, dict) and {'fingerprint', 'step', 'best'} <= meta.keys() else None
 
 
 def _compare(saved: Mapping[str, Any], target: Any) -> None:
   """Raises UserError, naming the leaves, unless `target` has the saved structure."""
-  wanted = {name: describe(leaf) for name, leaf in _named_leaves(target)}
-  missing = sorted(set(wanted) - set(saved))
-  extra = sorted(set(saved) - set(wanted))
-  other = sorted(n for n in set(wanted) & set(saved) if list(wanted[n]) != list(saved[n][:2]))
+  expected = {name: describe(leaf) for name, leaf in _named_leaves(target)}
+  missing = sorted(set(expected) - set(saved))
+  extra = sorted(set(saved) - set(expected))
+  other = sorted(n for n in set(expected) & set(saved) if list(expected[n]) != list(saved[n][:2]))
   if missing or extra or other:
     parts = [
       f'{label}: {", ".join(names[:5])}{"…" if len(names) > 5 else ""}'
@@ -260,13 +342,13 @@ def _named_leaves(tree: Any) -> list[tuple[str, Any]]:
 
 
 def describe(leaf: Any) -> tuple[str, str]:
-  """(shape, dtype) as text."""
+  """Returns (shape, dtype) of a leaf as text."""
   return str(tuple(leaf.shape)), str(leaf.dtype)
 
 
-def fingerprint(state: Any) -> dict[str, list[Any]]:
-  """`{leaf: [shape, dtype, checksum]}`; the checksum is the same on any mesh."""
-  named = _named_leaves(state)
+def fingerprint(tree: Any) -> dict[str, list[Any]]:
+  """Returns `{leaf: [shape, dtype, checksum]}`; the checksum is the same on any mesh."""
+  named = _named_leaves(tree)
   sums = jax.device_get(_checksums([leaf for _, leaf in named]))
   return {
     name: [*describe(leaf), int(value)] for (name, leaf), value in zip(named, sums, strict=True)

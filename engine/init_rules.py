@@ -1,31 +1,65 @@
-"""Which parameters of a run come from another run, and which of those stay as they are.
+"""Which parameters of a run come from other runs, and which of those stay as they are.
 
-Rules are 'REGEX=ACTION', with commas between; a parameter follows the first rule whose pattern is
-found (`re.search`) in its path, e.g. `model/conv_0/kernel`. Actions: `load` takes it from
-`config.init_from`, `freeze` too and no optimizer moves it, `skip` starts it afresh. What no rule
-matches is skipped.
+The section `config.init_from` names a source for each module. Its rules are 'REGEX=ACTION', with
+commas between; a parameter follows the first rule whose pattern is found (`re.search`) in its path,
+e.g. `model/conv_0/kernel`. Actions: `load` takes it from the source, `freeze` too and no optimizer
+moves it, `skip` starts it afresh. A parameter that no rule matches is skipped.
 """
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
+from engine.build import call, to_plain
 from engine.sharding import path_name
-from errors import UserError, nearest
+from errors import UserError, choose, nearest
 
 ACTIONS = ('load', 'skip', 'freeze')
 IsFrozen = Callable[[str], bool]
 
 
-def action_of(rules: str) -> Callable[[str], str]:
+class Source(NamedTuple):
+  """Where the parameters of one module come from: an entry of `config.init_from`.
+
+  Attributes:
+    run: the folder of the run; '' starts the module afresh.
+    module: its name there; '' for the same name.
+    rules: see above.
+    checkpoint: 'latest', 'best' or a step; '' for the one that sample.py would take.
+  """
+
+  run: str
+  module: str
+  rules: str
+  checkpoint: str
+
+
+def sources(init_from: Any, modules: Mapping[str, Any]) -> dict[str, Source]:
+  """Returns the sources that name a run, by module.
+
+  Raises:
+    UserError: an entry of another module, an unknown option, or a rule that is none.
+  """
+  found = {}
+  for name, section in to_plain(init_from).items():
+    choose(modules, name, 'config.init_from')
+    source = call(Source, section, f'config.init_from.{name}')
+    action_of(source.rules, name)
+    if source.run:
+      found[name] = source
+  return found
+
+
+def action_of(rules: str, module: str) -> Callable[[str], str]:
   """Returns the function from a parameter's path to its action.
 
   Raises:
     UserError: a rule has no '=', names no action or is no regular expression.
   """
-  pairs = [_parsed(rule) for rule in rules.split(',')]
+  where = f'config.init_from.{module}.rules'
+  pairs = [_parsed(rule, where) for rule in rules.split(',')]
 
   def action(path: str) -> str:
     return next((action for pattern, action in pairs if pattern.search(path)), 'skip')
@@ -33,35 +67,40 @@ def action_of(rules: str) -> Callable[[str], str]:
   return action
 
 
-def nothing(path: str) -> bool:
+def nothing_frozen(path: str) -> bool:
   """The `IsFrozen` of a run that freezes nothing."""
   del path
   return False
 
 
-def is_frozen(init_from: str, rules: str) -> IsFrozen:
+def frozen_by(found: Mapping[str, Source]) -> IsFrozen:
   """Returns whether the parameter at a path stays as it was loaded."""
-  action = action_of(rules)
-  return (lambda path: action(path) == 'freeze') if init_from else nothing
+  actions = {name: action_of(source.rules, name) for name, source in found.items()}
+
+  def is_frozen(path: str) -> bool:
+    module = path.split('/', 1)[0]
+    return module in actions and actions[module](path) == 'freeze'
+
+  return is_frozen
 
 
-def _parsed(rule: str) -> tuple[re.Pattern, str]:
+def _parsed(rule: str, where: str) -> tuple[re.Pattern, str]:
   pattern, _, action = rule.rpartition('=')
   if action not in ACTIONS or not pattern:
     raise UserError(
-      f'config.init_rules has "{rule}", which is not REGEX=ACTION with an action of '
+      f'{where} has "{rule}", which is not REGEX=ACTION with an action of '
       f'{", ".join(ACTIONS)}{nearest(action, ACTIONS)}; e.g. model/output=skip,.*=load'
     )
   try:
     return re.compile(pattern), action
   except re.error as error:
     raise UserError(
-      f'config.init_rules has "{rule}", whose pattern is no regular expression ({error})'
+      f'{where} has "{rule}", whose pattern is no regular expression ({error})'
     ) from error
 
 
 def trainable(params: Mapping[str, Any], frozen: IsFrozen) -> dict[str, Any]:
-  """The parameters {module: tree} with None, which is no leaf, in place of every frozen one."""
+  """Returns parameters {module: tree} with None, which is no leaf, for every frozen one."""
 
   def kept(path, leaf):
     return None if frozen(path_name(path)) else leaf
@@ -70,7 +109,7 @@ def trainable(params: Mapping[str, Any], frozen: IsFrozen) -> dict[str, Any]:
 
 
 def completed(moved: Mapping[str, Any], whole: Mapping[str, Any]) -> dict[str, Any]:
-  """`trainable` undone: every None of `moved` filled from `whole`, which has all the leaves."""
+  """Undoes `trainable`: fills every None of `moved` from `whole`, which has all the leaves."""
   return jax.tree.map(
     lambda new, old: old if new is None else new, dict(moved), whole, is_leaf=lambda x: x is None
   )

@@ -1,35 +1,43 @@
-"""The training loop: the only one, for every family."""
+"""The training loop: the only one, for every family and any number of lanes."""
 
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, NoReturn
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from data.feed import Feed
 from data.resident import Resident
-from data.text import tokenization
-from engine import evaluation, run, runtime, summaries
+from engine import run, summaries
 from engine.build import call, to_plain
 from engine.checkpoint import Checkpoints
+from engine.evaluation import Evaluators, open_lane_evaluators
+from engine.feeds import open_feed
 from engine.interrupts import Interrupts
+from engine.lanes import take_lane
+from engine.metadata import checkpoint_meta
+from engine.metric_rows import weighted_means
 from engine.patience import Patience
 from engine.profile import Profile
 from engine.program import make_program
-from engine.report import Report
-from engine.session import Session, Train, open_feed, open_session
-from engine.state import State, stream_key, variables_for_sampling
+from engine.report import Report, Shown
+from engine.session import Session, open_session
+from engine.state import State, Weights, averaged_variables, weights
 from engine.transfer import transfer
-from errors import UserError, nearest
+from errors import UserError, choose
+from objectives.base import numbered_keys, stream_key
+from options import complete
 
 # A dispatch aims at this many seconds: long enough that the host costs nothing, short enough that
 # the bar moves and Ctrl-C is heard.
 DISPATCH_SECONDS = 0.5
+Say = Callable[[str, str], None]
 
 
 def train(config: ConfigDict, workdir: str) -> None:
@@ -40,10 +48,16 @@ def train(config: ConfigDict, workdir: str) -> None:
       stopped being finite.
     SystemExit: 130 or 143 after Ctrl-C or SIGTERM, with everything saved.
   """
-  session = open_session(config)
-  evaluator = evaluation.make_evaluator(session)
-  checkpoints = call(Checkpoints, to_plain(config.checkpoint), 'config.checkpoint', workdir)
-  first, steps = jax.process_index() == 0, session.train.steps
+  # A run that has started keeps its tokenizer, wherever that came from.
+  session = open_session(config, tokenizer=run.read_tokenizer(workdir))
+  evaluators = open_lane_evaluators(session)
+  evaluators[0].check_ranking(config.checkpoint.best)
+  evaluators[0].check_ranking(config.checkpoint.best)
+  lanes, steps = session.lanes.number, session.train.steps
+  checkpoints = call(
+    Checkpoints, {**to_plain(config.checkpoint), 'lanes': lanes}, 'config.checkpoint', workdir
+  )
+  first = jax.process_index() == 0
 
   def say(what: str, line: str) -> None:
     if first:
@@ -57,64 +71,55 @@ def train(config: ConfigDict, workdir: str) -> None:
         say('changed', line)
     stack.callback(checkpoints.close)
     state, start, meta = _restore_or_init(checkpoints, session, say)
-    patience = Patience(*meta['patience'])
-    if start >= steps or _exhausted(patience, session.train):
+    patience = [Patience(*each) for each in meta['patience']]
+    if start >= steps or all(each.exhausted(session.train.patience) for each in patience):
       early = ' (stopped early)' if start < steps else ''
       say('complete', _what_next(workdir, start, session, early))
       return
     feed = open_feed(session, start)
     stack.callback(feed.close)
     say('data', summaries.data(session.spec, isinstance(feed, Resident)))
-    say('modules', summaries.modules(session.abstract))
+    say('modules', summaries.modules(session.lane_abstract, lanes))
     if start:
       say('resumed', f'from step {start} of {steps} in {workdir}')
-    report = Report(workdir, start, steps, visible=first)
+    shown = Shown(session.lanes.labels, evaluators[0].names, session.spec.tokenizer)
+    report = Report(workdir, start, steps, shown, visible=first)
     stack.callback(report.close)
-    trainer = _Trainer(session, workdir, feed, evaluator, checkpoints, report, meta, patience)
+    trainer = _Trainer(
+      session, workdir, feed, evaluators, checkpoints, report, meta['transferred_from'], patience
+    )
     with checkpoints.disk_errors():
       stopped = trainer.run(state, start)
-    early = ''
-    if stopped < steps:
-      early = (
-        f' early: no gain in {session.config.checkpoint.best} for {session.train.patience} '
-        f'evaluations, the best {trainer.patience.best:.5g} is kept as step '
-        f'{checkpoints.best_step()};'
-      )
-    report.say(f'finished{early} {_what_next(workdir, stopped, session)}')
-
-
-def _exhausted(patience: Patience, options: Train) -> bool:
-  return bool(options.patience) and patience.waited >= options.patience
+    report.say(f'finished{trainer.why_early(stopped)} {_what_next(workdir, stopped, session)}')
 
 
 def _restore_or_init(
-  checkpoints: Checkpoints, session: Session, say: Callable[[str, str], None]
+  checkpoints: Checkpoints, session: Session, say: Say
 ) -> tuple[State, int, dict[str, Any]]:
   """The newest whole checkpoint, its step and description; or the state at step 0."""
   found = checkpoints.restore(session.abstract)
-  if found is None:
-    state, source = session.init(), ''
-    if session.config.init_from:
-      rules = session.config.init_rules
-      state, report = transfer(state, session.config.init_from, rules)
-      source = report.source
-      for line in report.lines():
-        say('transfer', line)
-    return state, 0, {'patience': list(Patience()), 'transferred_from': source}
-  state, meta = found
-  spec = session.spec
-  if (meta['data'], meta['n']) != (spec.identity, spec.n):
-    raise UserError(
-      f'the run was made on other data ({meta["n"]} examples) than {spec.name} here ({spec.n}); '
-      'point --config.data.data_dir at the data it was made on, or use another --workdir'
-    )
-  # Checkpoints of older versions lack these.
-  since = {'patience': list(Patience()), 'transferred_from': ''}
-  return state, int(meta['step']), {**since, **meta}
+  if found is not None:
+    state, meta = found
+    spec = session.spec
+    if (meta['data'], meta['n']) != (spec.identity, spec.n):
+      raise UserError(
+        f'the run was made on other data ({meta["n"]} examples) than {spec.name} here ({spec.n}); '
+        'point --config.data.data_dir at the data it was made on, or use another --workdir'
+      )
+    return state, int(meta['step']), meta
+  state, reports = session.init(), []
+  if session.sources:
+    state, reports = transfer(state, session)
+  for report in reports:
+    for line in report.lines():
+      say('transfer', line)
+  patience = [[*Patience()]] * session.lanes.number
+  sources = [report.source for report in reports]
+  return state, 0, {'patience': patience, 'transferred_from': sources}
 
 
 def _what_next(workdir: str, step: int, session: Session, how: str = '') -> str:
-  script = 'sample.py' if session.objective.sample is not None else 'evaluate.py'
+  script = 'evaluate.py' if session.objective.sampler is None else 'sample.py'
   by_epochs = session.train.steps < session.config.train.steps
   larger = 'epochs' if by_epochs else 'steps'
   if step < session.train.steps:
@@ -126,53 +131,37 @@ def _what_next(workdir: str, step: int, session: Session, how: str = '') -> str:
 
 
 class _Trainer:
-  """What one call of `train` holds while it runs."""
+  """The state of one call of `train` while it runs."""
 
   def __init__(
     self,
     session: Session,
     workdir: str,
     feed: Feed,
-    evaluator: evaluation.Evaluator,
+    evaluators: Sequence[Evaluators],
     checkpoints: Checkpoints,
     report: Report,
-    meta: Mapping[str, Any],
-    patience: Patience,
+    transferred_from: Sequence[str],
+    patience: list[Patience],
   ):
     self.session, self.workdir, self.options = session, workdir, session.train
-    self.feed, self.evaluator, self.checkpoints = feed, evaluator, checkpoints
+    self.feed, self.evaluators, self.checkpoints = feed, evaluators, checkpoints
     self.report, self.patience = report, patience
-    self._transferred_from = meta['transferred_from']
+    self._transferred_from = transferred_from
     self.program = make_program(session, feed)
-    self._sample = self._make_sample()
-    self._intervals = (
-      self.options.log_every,
-      self.options.sample_every,
-      self.options.evaluate_every,
-      checkpoints.every,
-    )
+    self._sample = _make_sample(session)
+    self._log_intervals = (self.options.log_every, *evaluators[0].intervals)
+    self._intervals = (*self._log_intervals, self.options.sample_every, checkpoints.every)
     self._rows: list[np.ndarray] = []  # read since the last log line
     self._timed_steps, self._timed_seconds = 0, 0.0  # likewise, without the compiling dispatch
     self._last_read = 0.0
     self._speed = 0.0
 
-  def _make_sample(self) -> Callable[[State], jax.Array] | None:
-    """The grid of a state, jitted; None where the objective draws nothing."""
-    session = self.session
-    if session.objective.sample is None:
-      return None
-    return jax.jit(
-      lambda state: session.objective.sample(
-        variables_for_sampling(state), stream_key(state.key, 'sample'), session.train.samples
-      ),
-      out_shardings=session.everywhere,
-    )
-
   def run(self, state: State, start: int) -> int:
     """Dispatch by dispatch to the last step; metrics are read while the next one computes.
 
     Returns:
-      The step it ended at: the last one, or an earlier one where patience ran out.
+      The step it ended at: the last one, or an earlier one where every lane's patience ran out.
     """
     step, waiting = start, None
     ok = self._put(np.bool_(True))
@@ -182,23 +171,29 @@ class _Trainer:
         number, taken = self.feed.take(step * self.session.per_step, self._next_length(step))
         started = time.perf_counter()
         with profile.dispatch(step):
-          state, ok, rows = self.program.dispatch(state, ok, taken, self._put(np.int32(number)))
+          state, ok, rows = self.program.dispatch(
+            state, ok, taken, self._put(np.int32(number)), self._put(self._active())
+          )
         step += number
         if waiting is not None:
           self._read(*waiting)
         waiting = (step, number, rows, started)
         signalled = interrupts.received()
         if self._is_event(step) or signalled or profile.active or not self._speed:
-          # The state itself is wanted, or the length of the next dispatch: no use running ahead.
+          # The state itself is needed, or the length of the next dispatch: no use running ahead.
           self._read(*waiting)
           waiting = None
           self._events(step, state)
         if signalled:
           self._leave(step, state, signalled)
-        if _exhausted(self.patience, self.options):
+        if not self._active().any():
           break
       self.checkpoints.wait()
     return step
+
+  def _active(self) -> np.ndarray:
+    """Which lanes still train, bool [L]."""
+    return np.array([not each.exhausted(self.options.patience) for each in self.patience])
 
   def _next_length(self, step: int) -> int:
     """Steps of the next dispatch: up to the next event, and for about DISPATCH_SECONDS.
@@ -216,25 +211,25 @@ class _Trainer:
     return step >= self.options.steps or any(step % every == 0 for every in self._intervals)
 
   def _is_logged(self, step: int) -> bool:
-    intervals = self.options.log_every, self.options.evaluate_every
-    return step >= self.options.steps or any(step % every == 0 for every in intervals)
+    return step >= self.options.steps or any(step % every == 0 for every in self._log_intervals)
 
   def _read(self, step: int, number: int, rows: jax.Array, started: float) -> None:
     """Waits for one dispatch's metrics, and moves the bar."""
-    rows = np.asarray(jax.device_get(rows))[:number]
+    rows = np.asarray(jax.device_get(rows))[:, :number]  # [L, steps, M, 2]
     now = time.perf_counter()
     seconds = max(now - max(started, self._last_read), 1e-9)
     self._last_read = now
-    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    bad = np.argwhere(~np.isfinite(rows).all(axis=(2, 3)).T)
     if bad.size:
-      self._stop_not_finite(step - number + int(bad[0]) + 1, rows[bad[0]])
+      at, lane = bad[0]
+      self._stop_not_finite(step - number + int(at) + 1, int(lane), rows[lane, at, :, 0])
     self._rows.append(rows)
     if self._speed:
       self._timed_steps += number
       self._timed_seconds += seconds
     self._speed = number / seconds
-    metrics = dict(zip(self.program.names, rows[-1]))
-    self.report.progress(step, self._pace(), metrics, self._is_logged(step))
+    figures = weighted_means(rows[:, -1:], self.program.names)
+    self.report.progress(step, self._pace(), figures, self._is_logged(step))
 
   def _pace(self) -> float | None:
     """Steps per second since the last log line; None before the second dispatch."""
@@ -243,66 +238,83 @@ class _Trainer:
   def _events(self, step: int, state: State) -> None:
     """Log, evaluate, sample, save: whatever is due at `step`."""
     last = step >= self.options.steps
-    figures: dict[str, float] = {}
+    figures: list[dict[str, float]] = [{} for _ in self.patience]
     speed = None
     if step % self.options.log_every == 0 or last:
       speed = self._pace()
-      means = np.concatenate(self._rows).astype(np.float64).mean(axis=0)
-      figures.update(zip(self.program.names, means))
+      figures = weighted_means(np.concatenate(self._rows, axis=1), self.program.names)
       self._rows, self._timed_steps, self._timed_seconds = [], 0, 0.0
-    evaluated: Mapping[str, float] = {}
-    if step % self.options.evaluate_every == 0 or last:
-      with jax.transfer_guard('allow'):
-        evaluated = self.evaluator(variables_for_sampling(state), state.key)
-      figures.update(evaluated)
-      self._wait_for_a_gain(evaluated)
-      last = last or _exhausted(self.patience, self.options)
-    if figures:
+    due = self.evaluators[0].due(step, last)
+    evaluated = self._evaluate(due, state)
+    if evaluated:
+      figures = [{**mine, **more} for mine, more in zip(figures, evaluated)]
+    ranked = self._ranking_evaluator() in due
+    if ranked:
+      self._wait_for_a_gain(step, evaluated)
+      last = last or not self._active().any()
+    if any(figures):
       self.report.scalars(step, speed, figures)
     if self._sample is not None and (step % self.options.sample_every == 0 or last):
-      self._show(step, np.asarray(jax.device_get(self._sample(state))))
-    # Whatever was just evaluated may be the best so far.
-    best = bool(self.session.config.checkpoint.best) and bool(evaluated)
-    if step % self.checkpoints.every == 0 or last or best:
+      self.report.samples(step, self.session.objective.sampler.feature, self._samples(state))
+    # What was just evaluated may be the best so far.
+    if step % self.checkpoints.every == 0 or last or ranked:
       self._save(step, state, evaluated)
 
-  def _show(self, step: int, samples: np.ndarray) -> None:
-    """Images as a grid, tokens as text."""
-    if not np.issubdtype(samples.dtype, np.integer):
-      self.report.samples(step, samples)
-      return
-    tokenizer = tokenization.from_json(self.session.spec.tokenizer)
-    self.report.texts(step, [tokenizer.decode(row) for row in samples])
+  def _ranking_evaluator(self) -> str:
+    """The evaluator whose figure ranks checkpoints; '' for none."""
+    return self.session.config.checkpoint.best.split('/')[0]
 
-  def _wait_for_a_gain(self, evaluated: Mapping[str, float]) -> None:
-    """Counts an evaluation towards an early stop."""
+  def _evaluate(self, due: Sequence[str], state: State) -> list[dict[str, float]]:
+    """The figures of the evaluators that are due, of each lane; [] where none is."""
+    if not due:
+      return []
+    with jax.transfer_guard('allow'):
+      return [self._evaluate_lane(due, state, lane) for lane in range(len(self.patience))]
+
+  def _evaluate_lane(self, due: Sequence[str], state: State, lane: int) -> dict[str, float]:
+    held = take_lane(weights(state), lane, len(self.patience))
+    key = jax.random.key(int(self.session.lanes.seeds[lane]))
+    results = [self.evaluators[lane].evaluate(name, held, key) for name in due]
+    return {name: figure.mean for each in results for name, figure in each.figures.items()}
+
+  def _samples(self, state: State) -> list[np.ndarray]:
+    """Samples of every lane."""
+    number = len(self.patience)
+    with jax.transfer_guard('allow'):
+      lanes = [take_lane(weights(state), lane, number) for lane in range(number)]
+      seeds = self.session.lanes.seeds
+      drawn = [self._sample(held, int(seed)) for held, seed in zip(lanes, seeds)]
+    return [np.asarray(jax.device_get(samples)) for samples in drawn]
+
+  def _wait_for_a_gain(self, step: int, evaluated: Sequence[Mapping[str, float]]) -> None:
+    """Counts an evaluation towards an early stop of each lane that still trains."""
     best = self.session.config.checkpoint
-    if not best.best:
-      return
-    if best.best not in evaluated:
-      raise UserError(
-        f'config.checkpoint.best={best.best} is no figure of an evaluation'
-        f'{nearest(best.best, evaluated)}; there are: {", ".join(evaluated)}'
-      )
-    value = evaluated[best.best]
-    self.patience = self.patience.after(value, best.best_mode, self.options.minimum_gain)
+    for lane, (figures, active) in enumerate(zip(evaluated, self._active())):
+      value = choose(figures, best.best, 'config.checkpoint.best')
+      if active:
+        self.patience[lane] = self.patience[lane].after(
+          value, step, best.best_mode, self.options.minimum_gain
+        )
 
-  def _save(self, step: int, state: State, evaluated: Mapping[str, float]) -> None:
-    meta: dict[str, Any] = {
-      'used': step * self.session.per_step,
-      'seed': self.options.seed,
-      'data': self.feed.spec.identity,
-      'n': self.feed.spec.n,
-      'config': to_plain(self.session.config),
-      'versions': runtime.versions(),
-      'patience': [*self.patience],
-      'transferred_from': self._transferred_from,
-    }
+  def why_early(self, stopped: int) -> str:
+    """Returns the words for a run that ended at an earlier step than its last; '' for others."""
+    if stopped >= self.options.steps:
+      return ''
+    kept = ', '.join(
+      f'{each.best:.5g} of step {each.best_step}' for each in self.patience if each.best is not None
+    )
+    return (
+      f' early: no gain in {self.session.config.checkpoint.best} for {self.options.patience} '
+      f'evaluations, the best was {kept or "never defined"};'
+    )
+
+  def _save(self, step: int, state: State, evaluated: Sequence[Mapping[str, float]]) -> None:
+    meta = checkpoint_meta(self.session, step, self.patience, self._transferred_from)
     with jax.transfer_guard('allow'):
       self.checkpoints.save(step, state, meta, evaluated)
 
   def _leave(self, step: int, state: State, number: int) -> NoReturn:
-    self._save(step, state, {})
+    self._save(step, state, [])
     self.checkpoints.wait()
     self.report.say(
       f'stopped  by {signal.Signals(number).name} at step {step} of {self.options.steps}, saved in '
@@ -310,7 +322,7 @@ class _Trainer:
     )
     sys.exit(128 + number)
 
-  def _stop_not_finite(self, step: int, row: np.ndarray) -> NoReturn:
+  def _stop_not_finite(self, step: int, lane: int, row: np.ndarray) -> NoReturn:
     """Raises UserError naming the first player, and the modules whose gradient is not finite."""
     values = dict(zip(self.program.names, row))
     own = {
@@ -327,12 +339,29 @@ class _Trainer:
       if not np.isfinite(values.get(f'{norm}/{module}', values.get(norm)))
     ]
     saved = self.checkpoints.steps()
+    where = f' of lane {lane} ({self.session.lanes.labels[lane]})' if len(self.patience) > 1 else ''
     raise UserError(
-      f'training stopped at step {step}: the loss of player "{player.name}" is '
+      f'training stopped at step {step}{where}: the loss of player "{player.name}" is '
       f'{values[f"{player.name}/loss"]} and the gradient of {", ".join(modules) or "no module"} '
       f'is not finite; the last good checkpoint is {f"step {saved[-1]}" if saved else "none"}; '
       'in a new --workdir, try lower learning rates in config.optimizer, or clip=1.0 there'
     )
 
-  def _put(self, value: np.generic) -> jax.Array:
-    return jax.device_put(value, self.session.everywhere)
+  def _put(self, value: Any) -> jax.Array:
+    return jax.device_put(value, self.session.replicated)
+
+
+def _make_sample(session: Session) -> Callable[[Weights, int], jax.Array] | None:
+  """Samples from the weights of a lane and its seed, jitted; None without a sampler."""
+  sampler = session.objective.sampler
+  if sampler is None:
+    return None
+  options = complete(sampler.options, {}, 'the sampler')
+
+  def sample(held: Weights, seed: jax.Array) -> jax.Array:
+    numbers = jnp.arange(session.train.samples)
+    keys = numbered_keys(stream_key(jax.random.key(seed), 'sample'), numbers)
+    variables = averaged_variables(held, session.averages)
+    return sampler.sample(variables, keys, numbers, **options)
+
+  return jax.jit(sample, out_shardings=session.replicated)

@@ -1,4 +1,4 @@
-"""Optimizers and schedules by name: optax, plus the few words of the config around it."""
+"""Optimizers and schedules by name: optax, and the options of a config around it."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -10,16 +10,23 @@ import optax
 
 from engine.build import call, parameters
 from engine.sharding import path_name
-from errors import UserError, nearest
+from errors import UserError, choose, nearest
+from objectives.base import Objective
 
 Schedule = Callable[[jax.Array], jax.Array]
 
 
 class Optimizer(NamedTuple):
-  """An optax chain's `init` and `update`, and its learning rate at an update's number."""
+  """An optax chain whose learning rate is a function of the run's step.
 
-  init: Callable
-  update: Callable
+  Attributes:
+    init: `(parameters) -> state`.
+    update: `(gradients, state, parameters, step) -> (updates, state)`.
+    rate: `(step) -> learning rate`.
+  """
+
+  init: Callable[[Any], Any]
+  update: Callable[[Any, Any, Any, jax.Array], tuple[Any, Any]]
   rate: Schedule
 
 
@@ -29,7 +36,7 @@ def momentum(learning_rate: Any, momentum: float) -> optax.GradientTransformatio
 
 
 def muon(
-  learning_rate: Any,
+  learning_rate: jax.Array | float,
   *,
   beta: float = 0.95,
   weight_decay: float = 0.0,
@@ -43,7 +50,7 @@ def muon(
   stack of layers `[layers, inputs, outputs]` each layer is one. Other parameters are Nadam's.
 
   Args:
-    learning_rate: of the matrices, or a schedule.
+    learning_rate: of the matrices.
     beta: of the momentum (Nesterov's).
     weight_decay: decoupled, of the matrices alone.
     mask: tree of bools, or function of the parameters that makes it: those that decay.
@@ -56,14 +63,13 @@ def muon(
   def dimensions(params: Any) -> Any:
     return jax.tree.map(lambda w, yes: _as_matrix(w.ndim) if yes else None, params, chosen(params))
 
-  rate = learning_rate if callable(learning_rate) else optax.constant_schedule(learning_rate)
   return optax.contrib.muon(
     learning_rate,
     beta=beta,
     weight_decay=weight_decay,
     weight_decay_mask=mask,
     muon_weight_dimension_numbers=dimensions,
-    adam_learning_rate=lambda count: adam_factor * rate(count),
+    adam_learning_rate=adam_factor * learning_rate,
   )
 
 
@@ -89,10 +95,10 @@ def make_optimizer(
   clip_weights: float,
   **options: Any,
 ) -> Optimizer:
-  """Builds one player's chain: clip → L2 and L1 → the optimizer → weights kept in bounds.
+  """Builds one optimizer: clip → L2 and L1 → the optimizer → weights kept in bounds.
 
   Args:
-    steps: length of the run in updates, which a decaying schedule spans.
+    steps: length of the run, which a decaying schedule spans.
     where: the section's place in the config, for messages.
     name: an optimizer of optax (`adam`, `rmsprop`, `sgd`, `lion`…), `momentum` or `muon`.
     learning_rate: the highest learning rate of the schedule.
@@ -117,18 +123,51 @@ def make_optimizer(
     options['weight_decay'] = weight_decay
     if decay_only and 'mask' in parameters(factory):
       options['mask'] = mask
-  links = []
+  before = []
   if clip:
-    links.append(optax.clip_by_global_norm(clip))
+    before.append(optax.clip_by_global_norm(clip))
   if weight_decay and not decoupled:
-    links.append(optax.add_decayed_weights(weight_decay, mask))
+    before.append(optax.add_decayed_weights(weight_decay, mask))
   if l1:
-    links.append(add_l1(l1))
-  links.append(call(factory, {'learning_rate': rate, **options}, where))
-  if clip_weights:
-    links.append(keep_weights_within(clip_weights))
-  chain = optax.chain(*links)
-  return Optimizer(chain.init, chain.update, rate)
+    before.append(add_l1(l1))
+  after = [keep_weights_within(clip_weights)] if clip_weights else []
+
+  def chain(rate: jax.Array | float) -> optax.GradientTransformation:
+    main = call(factory, {'learning_rate': rate, **options}, where)
+    return optax.chain(*before, main, *after)
+
+  def update(gradients: Any, state: Any, params: Any, step: jax.Array) -> tuple[Any, Any]:
+    # Made anew in the traced step: so the rate follows the run's step, and not a count of updates
+    # of its own, and an optimizer's state holds no schedule.
+    return chain(rate(step)).update(gradients, state, params)
+
+  return Optimizer(chain(learning_rate).init, update, rate)
+
+
+def build_optimizers(
+  sections: Mapping[str, Any], objective: Objective, steps: int
+) -> dict[str, Optimizer]:
+  """Builds every optimizer of a run of `steps` from the section `config.optimizer`.
+
+  Raises:
+    UserError: a section without a player or a player without a section, players that share an
+      optimizer and move different modules, or an option that makes no sense.
+  """
+  moves: dict[str, tuple[str, ...]] = {}
+  for player in objective.players:
+    if moves.setdefault(player.optimizer_name, player.moves) != player.moves:
+      raise ValueError(f'players that share optimizer "{player.optimizer_name}" move other modules')
+  for name in sections:
+    choose(moves, name, 'config.optimizer')
+  for name in moves:
+    if name not in sections:
+      raise UserError(f'config.optimizer has no section for the player "{name}"; add one')
+  return {
+    name: call(
+      make_optimizer, sections[name], f'config.optimizer.{name}', steps, f'config.optimizer.{name}'
+    )
+    for name in moves
+  }
 
 
 def _paths_with(pattern: str, where: str) -> Callable[[Any], Any]:
@@ -190,32 +229,26 @@ def make_schedule(
   boundaries: Sequence[int],
   factors: Sequence[float],
 ) -> Schedule:
-  """Builds a learning-rate schedule: a linear warm-up over `warmup` updates, then `name`.
+  """Builds a learning-rate schedule: a linear warm-up over `warmup` steps, then `name`.
 
   Args:
     learning_rate: the highest rate.
-    steps: updates of the whole run, warm-up included.
+    steps: length of the whole run, warm-up included.
     where: the section's place in the config, for messages.
     name: `constant`; `cosine` or `exponential` decay to `end`; `piecewise`.
-    warmup: updates from 0 to the highest rate; 0 is none.
+    warmup: steps from 0 to the highest rate; 0 is none.
     end: share of the highest rate that a decay ends at.
-    boundaries: of `piecewise`: updates after the warm-up, ascending.
+    boundaries: of `piecewise`: steps after the warm-up, ascending.
     factors: of `piecewise`: share of the highest rate from each boundary on.
   """
   if learning_rate < 0:
     raise UserError(f'{where}: the learning rate is {learning_rate}; it must be 0 or more')
-  if name not in SCHEDULES:
-    raise UserError(
-      f'{where}.name={name} is no schedule{nearest(name, SCHEDULES)}; '
-      f'there are: {", ".join(sorted(SCHEDULES))}'
-    )
+  schedule = choose(SCHEDULES, name, f'{where}.name')
   if warmup and not 0 < warmup < steps:
-    raise UserError(
-      f'{where}.warmup={warmup} must be from 0 to below the {steps} updates of the run'
-    )
+    raise UserError(f'{where}.warmup={warmup} must be from 0 to below the {steps} steps of the run')
   if len(boundaries) != len(factors):
     raise UserError(f'{where}.boundaries and {where}.factors must have the same length')
-  after = SCHEDULES[name](learning_rate, steps - warmup, end, boundaries, factors)
+  after = schedule(learning_rate, steps - warmup, end, boundaries, factors)
   if not warmup:
     return after
   return optax.join_schedules([optax.linear_schedule(0.0, learning_rate, warmup), after], [warmup])

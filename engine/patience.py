@@ -1,25 +1,40 @@
-"""Early stopping: how long a run has waited for a gain."""
+"""Early stopping: how long a lane has waited for a gain."""
 
 import math
 from typing import NamedTuple
 
 
 class Patience(NamedTuple):
-  """What an early stop depends on; kept in every checkpoint, so that a resumed run waits on.
+  """The state of early stopping; kept in every checkpoint, so that a resumed run waits on.
 
   Attributes:
     best: the best figure so far; None before the first.
+    best_step: the step it was found at.
     waited: evaluations since.
   """
 
   best: float | None = None
+  best_step: int = 0
   waited: int = 0
 
-  def after(self, value: float, mode: str, minimum_gain: float) -> 'Patience':
-    """The state after an evaluation that found `value`; mode 'min' or 'max'. NaN is no gain."""
+  def after(self, value: float, step: int, mode: str, minimum_gain: float) -> 'Patience':
+    """Returns the state after an evaluation.
+
+    Args:
+      value: the figure; NaN is no gain.
+      step: of the evaluation.
+      mode: 'min' or 'max'.
+      minimum_gain: a gain must exceed this.
+    """
     if math.isnan(value):
-      return Patience(self.best, self.waited + 1)
+      return self._replace(waited=self.waited + 1)
     if self.best is None:
-      return Patience(value, 0)
+      return Patience(value, step, 0)
     gain = self.best - value if mode == 'min' else value - self.best
-    return Patience(value, 0) if gain > minimum_gain else Patience(self.best, self.waited + 1)
+    if gain > minimum_gain:
+      return Patience(value, step, 0)
+    return self._replace(waited=self.waited + 1)
+
+  def exhausted(self, limit: int) -> bool:
+    """Returns whether the wait is over; a limit of 0 waits for ever."""
+    return bool(limit) and self.waited >= limit

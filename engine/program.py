@@ -9,67 +9,139 @@ import jax.numpy as jnp
 from data.feed import Feed
 from data.transforms import prepare
 from engine import runtime
-from engine.build import to_plain
+from engine.gradients import Metrics
+from engine.lanes import AXES
 from engine.session import Session
-from engine.state import State, stream_key
-from engine.step import make_step
+from engine.state import State
+from objectives.base import stream_key
 
 
 class Program(NamedTuple):
-  """What `make_program` returns.
+  """The compiled loop over training steps, and the names of what it reports.
 
   Attributes:
-    dispatch: `(state, ok, taken, steps) -> (state, ok, rows)`, state and ok donated; `rows` is
-      float32 [capacity, M], one row a step. It stops by itself after a step whose metrics are not
-      all finite, and then `ok` is False; called with a False `ok` it does nothing.
-    names: of the M columns; filled when `dispatch` is first traced.
+    dispatch: `(state, ok, taken, steps, active) -> (state, ok, rows)`, state and ok donated; `rows`
+      is float32 [lanes, capacity, M, 2], value and weight of each metric, one row a step. It stops
+      by itself after a step whose metrics are not all finite, and then `ok` is False; called with a
+      False `ok` it does nothing. A lane whose `active` [lanes] is False stays as it is.
+    names: of the M metrics.
     capacity: most steps of one dispatch.
   """
 
   dispatch: Callable
-  names: list[str]
+  names: tuple[str, ...]
   capacity: int
 
 
 def make_program(session: Session, feed: Feed) -> Program:
-  """Compiles nothing yet: returns the jitted loop over steps.
+  """Returns the jitted loop over steps; nothing is compiled yet.
 
   The trip count is an argument, so that one compiled program serves every length: how a run was
   cut into dispatches, or killed and resumed, cannot change what a step computes.
   """
-  capacity, augment = session.train.dispatch, session.data.augment
-  step = make_step(
-    session.objective,
-    session.optimizers,
-    to_plain(session.config.ema),
-    session.train.accumulate,
-    session.data.batch_size,
-    session.frozen,
+  capacity, train_step = session.train.dispatch, session.train_step()
+  step = jax.jit(train_step.__call__)  # Traced once: for the names here, and below.
+  names = tuple(sorted(jax.eval_shape(step, session.lane_abstract, _abstract_batch(session))[1]))
+  loop = _Loop(session, feed, step, names, capacity)
+  several = session.lanes.number > 1
+  at_once = session.mesh.shape['lane'] > 1 or jax.default_backend() != 'cpu'
+  dispatch = (loop.at_once if at_once else loop.in_turn) if several else loop.alone
+  jitted = jax.jit(
+    dispatch,
+    donate_argnums=(0, 1),
+    out_shardings=(session.state_shardings, session.replicated, session.replicated),
+    compiler_options=dict(runtime.compiler_options()),
   )
-  names: list[str] = []
+  return Program(jitted, names, capacity)
 
-  @jax.jit  # Traced once, though it is used twice below.
-  def one(state: State, taken: Any, i: jax.Array):
-    batch = prepare(feed.batch(taken, i), stream_key(state.key, 'data'), augment)
-    return step(state, batch)
 
-  def dispatch(state: State, ok: jax.Array, taken: Any, steps: jax.Array):
+def _abstract_batch(session: Session) -> dict[str, jax.ShapeDtypeStruct]:
+  """The shapes of the batch of a step, as the objective sees it."""
+  features = {**session.spec.features, 'index': ((), 'int32'), 'epoch': ((), 'uint32')}
+  shapes = {
+    name: jax.ShapeDtypeStruct((session.per_step, *shape), dtype)
+    for name, (shape, dtype) in features.items()
+  }
+  return jax.eval_shape(
+    lambda batch: prepare(batch, jax.random.key(0), session.data.augment), shapes
+  )
+
+
+class _Loop(NamedTuple):
+  """The loop over steps, for one lane and for several."""
+
+  session: Session
+  feed: Feed
+  step: Callable[[State, Any], tuple[State, Metrics]]
+  names: tuple[str, ...]
+  capacity: int
+
+  def alone(self, state: State, ok: jax.Array, taken: Any, steps: jax.Array, active: jax.Array):
+    """Up to `steps` steps of one lane; `active` is not looked at."""
+
     def body(carry):
       i, state, rows, _ = carry
-      state, metrics = one(state, taken, i)
-      row = jnp.stack([jnp.float32(metrics[name]) for name in names])
-      return i + 1, state, rows.at[i].set(row), jnp.isfinite(row).all()
+      state, metrics = self.step(state, self._batch(state, taken, i))
+      row = self._row(metrics)
+      return i + 1, state, rows.at[0, i].set(row), jnp.isfinite(row).all()
 
-    names[:] = sorted(jax.eval_shape(one, state, taken, jnp.int32(0))[1])
-    rows = jnp.zeros((capacity, len(names)), jnp.float32)
+    del active
+    rows = jnp.zeros((1, self.capacity, len(self.names), 2), jnp.float32)
     carry = (jnp.int32(0), state, rows, ok)
     _, state, rows, ok = jax.lax.while_loop(lambda c: (c[0] < steps) & c[3], body, carry)
     return state, ok, rows
 
-  jitted = jax.jit(
-    dispatch,
-    donate_argnums=(0, 1),
-    out_shardings=(session.places, session.everywhere, session.everywhere),
-    compiler_options=dict(runtime.compiler_options()),
-  )
-  return Program(jitted, names, capacity)
+  def in_turn(self, state: State, ok: jax.Array, taken: Any, steps: jax.Array, active: jax.Array):
+    """Steps of several lanes: all those of a dispatch of one lane before the next lane's.
+
+    For a CPU, where batched products are slower than single ones. Switching lanes every step would
+    copy the state every step.
+    """
+    first = state.step
+
+    def one(lane):
+      held, own, runs = lane
+      held = held.replace(step=first)
+      held, ok_after, rows = self.alone(held, ok, {**taken, **own}, jnp.where(runs, steps, 0), runs)
+      return held.replace(step=None), ok_after, rows[0]
+
+    lanes = state.replace(step=None), self._lane_inputs(), active
+    held, oks, rows = jax.lax.map(one, lanes)
+    return held.replace(step=first + jnp.where(ok, steps, 0)), oks.all(), rows
+
+  def at_once(self, state: State, ok: jax.Array, taken: Any, steps: jax.Array, active: jax.Array):
+    """Steps of several lanes side by side, each step of all lanes in one batched program."""
+
+    def one(state: State, own: Any, i: jax.Array):
+      state, metrics = self.step(state, self._batch(state, {**taken, **own}, i))
+      return state, self._row(metrics)
+
+    each = jax.vmap(one, (AXES, 0, None), (AXES, 0), spmd_axis_name='lane')
+
+    def body(carry):
+      i, state, rows, _ = carry
+      state, row = each(state, self._lane_inputs(), i)
+      row = jnp.where(active[:, None, None], row, 0)
+      return i + 1, state, rows.at[:, i].set(row), jnp.isfinite(row).all()
+
+    rows = jnp.zeros((active.shape[0], self.capacity, len(self.names), 2), jnp.float32)
+    carry = (jnp.int32(0), state, rows, ok)
+    _, after, rows, ok = jax.lax.while_loop(lambda c: (c[0] < steps) & c[3], body, carry)
+
+    def kept(new: jax.Array, old: jax.Array) -> jax.Array:
+      return jnp.where(active.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+    # One choice per dispatch: one per step would hold two states at every step.
+    held = jax.tree.map(kept, after.replace(step=None), state.replace(step=None))
+    return held.replace(step=after.step), ok, rows
+
+  def _batch(self, state: State, taken: Any, i: jax.Array) -> dict[str, jax.Array]:
+    key = stream_key(state.key, 'data')
+    return prepare(self.feed.batch(taken, i), key, self.session.data.augment)
+
+  def _row(self, metrics: Metrics) -> jax.Array:
+    """Value and weight of every metric, float32 [M, 2]."""
+    return jnp.stack([jnp.stack([*map(jnp.float32, metrics[name])]) for name in self.names])
+
+  def _lane_inputs(self) -> dict[str, jax.Array]:
+    return {name: jnp.asarray(value) for name, value in self.session.lanes.inputs.items()}

@@ -1,4 +1,4 @@
-"""What a person sees of a run: lines, a progress bar, metrics.jsonl, TensorBoard, pictures."""
+"""The output of a run for a person: lines, a progress bar, metrics.jsonl, TensorBoard, samples."""
 
 import json
 import math
@@ -6,13 +6,29 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from data.text import tokenization
 from engine import pictures
 
 # Stands between texts, on the terminal and in files.
 BETWEEN_TEXTS = '\n---------------\n'
+
+
+class Shown(NamedTuple):
+  """What a report needs to know of a run to show its figures and samples.
+
+  Attributes:
+    lanes: label of each lane.
+    evaluators: names of the evaluators, whose figures are always shown.
+    tokenizer: JSON of the tokenizer; '' for a run without text.
+  """
+
+  lanes: Sequence[str]
+  evaluators: Sequence[str]
+  tokenizer: str
 
 
 class Report:
@@ -22,10 +38,12 @@ class Report:
     workdir: the run's folder.
     first_step: where this process starts; later lines of an earlier, killed process are dropped.
     last_step: where the run ends.
+    shown: see `Shown`.
     visible: False on every process but the first: nothing is written or printed.
   """
 
-  def __init__(self, workdir: str, first_step: int, last_step: int, visible: bool):
+  def __init__(self, workdir: str, first_step: int, last_step: int, shown: Shown, visible: bool):
+    self._shown = shown
     self._visible = visible
     if not visible:
       return
@@ -36,19 +54,36 @@ class Report:
     self._lines = open(self._workdir / 'metrics.jsonl', 'a')
     self._first_step = first_step
     self._events = None
-    self._bar = _Bar(first_step, last_step) if sys.stdout.isatty() else _Plain(last_step)
+    kind = _Bar if sys.stdout.isatty() else _Plain
+    self._bar = kind(first_step, last_step)
 
   def progress(
-    self, step: int, speed: float | None, metrics: Mapping[str, float], logged: bool
+    self, step: int, speed: float | None, lanes: Sequence[Mapping[str, float]], logged: bool
   ) -> None:
-    """Moves the bar; nothing is written. `logged`: `scalars` is about to tell of this step."""
-    if self._visible:
-      self._bar.move(step, speed, metrics, logged)
+    """Moves the bar; nothing is written.
 
-  def scalars(self, step: int, speed: float | None, metrics: Mapping[str, float]) -> None:
-    """One line of metrics.jsonl and TensorBoard's scalars; `speed` in steps/s, None if none."""
+    Args:
+      step: where the run is.
+      speed: in steps/s; None before it is known.
+      lanes: the metrics of each lane.
+      logged: whether `scalars` follows for this step.
+    """
+    if self._visible:
+      self._bar.move(step, speed, self._line(lanes), logged)
+
+  def scalars(self, step: int, speed: float | None, lanes: Sequence[Mapping[str, float]]) -> None:
+    """Writes one line of metrics.jsonl and TensorBoard's scalars.
+
+    Of several lanes `NAME` is the mean, `NAME/sd` the standard deviation, `NAME/LANE` each lane's.
+
+    Args:
+      step: of the figures.
+      speed: in steps/s; None if there is none.
+      lanes: the figures of each lane.
+    """
     if not self._visible:
       return
+    metrics = combine_lanes(lanes, self._shown.lanes)
     line = {'step': step, 'wall_time': time.time()}
     if speed is not None:
       line['steps_per_second'] = round(speed, 3)
@@ -56,30 +91,47 @@ class Report:
     line.update({k: float(v) if math.isfinite(v) else None for k, v in metrics.items()})
     self._lines.write(json.dumps(line) + '\n')
     self._lines.flush()
-    self._bar.log(step, speed, metrics)
+    evaluated = any(name.split('/')[0] in self._shown.evaluators for name in metrics)
+    self._bar.log(step, speed, self._line(lanes), evaluated)
     for name, value in metrics.items():
       self._tensorboard().add_scalar(name, value, step)
     if speed is not None:
       self._tensorboard().add_scalar('steps_per_second', speed, step)
 
-  def samples(self, step: int, images: np.ndarray) -> None:
-    """A grid of images float [N, H, W, C] in [0, 1], as samples/step_N.png and in TensorBoard."""
-    if not self._visible:
-      return
-    sheet = pictures.grid(images)
-    path = self._workdir / 'samples' / f'step_{step:08d}.png'
-    pictures.write_png(path, pictures.enlarge(sheet))
-    self._tensorboard().add_image('samples', sheet, step, dataformats='HWC')
+  def samples(self, step: int, feature: str, lanes: Sequence[np.ndarray]) -> None:
+    """Writes samples to samples/step_N.* and to TensorBoard.
 
-  def texts(self, step: int, texts: Sequence[str]) -> None:
-    """Texts, as samples/step_N.txt and in TensorBoard."""
+    Args:
+      step: of the samples.
+      feature: what they are: 'image' or 'tokens'.
+      lanes: the samples of each lane.
+    """
     if not self._visible:
       return
-    path = self._workdir / 'samples' / f'step_{step:08d}.txt'
+    for label, samples in zip(self._shown.lanes, lanes):
+      suffix = '' if len(lanes) == 1 else f'_{label}'
+      path = self._workdir / 'samples' / f'step_{step:08d}{suffix}'
+      _SHOW[feature](self, step, path, samples, f'samples{suffix}')
+
+  def _show_images(self, step: int, path: Path, images: np.ndarray, tag: str) -> None:
+    """A grid of images float [N, H, W, C] in [0, 1]."""
+    sheet = pictures.grid(images)
+    pictures.write_png(path.with_suffix('.png'), pictures.enlarge(sheet))
+    self._tensorboard().add_image(tag, sheet, step, dataformats='HWC')
+
+  def _show_tokens(self, step: int, path: Path, rows: np.ndarray, tag: str) -> None:
+    """Texts of tokens int32 [N, T]."""
+    tokenizer = tokenization.from_json(self._shown.tokenizer)
+    whole = BETWEEN_TEXTS.join(tokenizer.decode(row) for row in rows)
     path.parent.mkdir(exist_ok=True)
-    whole = BETWEEN_TEXTS.join(texts)
-    path.write_text(whole + '\n')
-    self._tensorboard().add_text('samples', f'```\n{whole}\n```', step)
+    path.with_suffix('.txt').write_text(whole + '\n')
+    self._tensorboard().add_text(tag, f'```\n{whole}\n```', step)
+
+  def _line(self, lanes: Sequence[Mapping[str, float]]) -> str:
+    """The figures worth a place on a line: every player's loss, then those of evaluators."""
+    names = dict.fromkeys(name for lane in lanes for name in lane)
+    worth = [n for n in names if n.endswith('/loss') or n.split('/')[0] in self._shown.evaluators]
+    return '  '.join(_figure(n, [lane[n] for lane in lanes if n in lane]) for n in worth)
 
   def say(self, line: str) -> None:
     """One line for the person at the terminal."""
@@ -103,8 +155,16 @@ class Report:
     return self._events
 
 
+# How samples of each feature are shown.
+_SHOW = {'image': Report._show_images, 'tokens': Report._show_tokens}
+
+
 class Counting:
-  """Progress over the examples of a split, with the time left; call it with how many are done."""
+  """Progress over examples or samples, with the time left; call it with how many are done.
+
+  It shows itself as soon as it is entered, before anything is compiled: as a bar, or where there is
+  no terminal as a line, followed by further ones every `PAUSE` seconds.
+  """
 
   # Seconds between lines where there is no terminal.
   PAUSE = 10.0
@@ -115,15 +175,17 @@ class Counting:
     self._started = self._said = time.monotonic()
 
   def __enter__(self) -> 'Counting':
+    if sys.stdout.isatty():
+      self._bar = _counting_bar(self._what)
+      self._task = self._bar.add_task('', total=self._total, figures='')
+      self._bar.start()
+    else:
+      print(f'{self._what} 0/{self._total:,}', flush=True)
     return self
 
   def __call__(self, done: int, figures: Mapping[str, float]) -> None:
     shown = '  '.join(f'{name} {value:.4g}' for name, value in figures.items())
-    if sys.stdout.isatty():
-      if self._bar is None:
-        self._bar = _counting_bar(self._what)
-        self._task = self._bar.add_task('', total=self._total, figures='')
-        self._bar.start()
+    if self._bar is not None:
       self._bar.update(self._task, completed=done, figures=shown)
       return
     now = time.monotonic()
@@ -165,10 +227,29 @@ def _drop_lines_after(path: Path, step: int) -> None:
   part.replace(path)
 
 
-def _losses(metrics: Mapping[str, float]) -> str:
-  """The figures worth a place on a line: every player's loss, then what evaluation found."""
-  shown = {k: v for k, v in metrics.items() if k.endswith('/loss') or k.startswith('eval/')}
-  return '  '.join(f'{name} {value:.4g}' for name, value in shown.items())
+def combine_lanes(lanes: Sequence[Mapping[str, float]], labels: Sequence[str]) -> dict[str, float]:
+  """Returns the figures of all lanes by name.
+
+  Those of one lane are left as they are. Of several `NAME` is the mean, `NAME/sd` the standard
+  deviation with L − 1 in the denominator, and `NAME/LABEL` the figure of each lane.
+  """
+  if len(lanes) == 1:
+    return dict(lanes[0])
+  combined: dict[str, float] = {}
+  for name in dict.fromkeys(name for lane in lanes for name in lane):
+    values = {label: lane[name] for label, lane in zip(labels, lanes) if name in lane}
+    combined[name] = float(np.mean([*values.values()]))
+    if len(values) > 1:
+      combined[f'{name}/sd'] = float(np.std([*values.values()], ddof=1))
+    combined.update({f'{name}/{label}': value for label, value in values.items()})
+  return combined
+
+
+def _figure(name: str, values: Sequence[float]) -> str:
+  """'name 0.123', or of several lanes 'name 0.123 ± 0.004'."""
+  if len(values) == 1:
+    return f'{name} {values[0]:.4g}'
+  return f'{name} {np.mean(values):.4g} ± {np.std(values, ddof=1):.2g}'
 
 
 def _number(value: float) -> str:
@@ -187,21 +268,21 @@ class _Plain:
   # Seconds without a line until a dispatch that is done is one.
   PAUSE = 60.0
 
-  def __init__(self, last_step: int):
+  def __init__(self, first_step: int, last_step: int):
+    del first_step
     self._last_step = last_step
     self._said = time.monotonic()
 
-  def move(
-    self, step: int, speed: float | None, metrics: Mapping[str, float], logged: bool
-  ) -> None:
+  def move(self, step: int, speed: float | None, line: str, logged: bool) -> None:
     if not logged and time.monotonic() - self._said >= self.PAUSE:
-      self.log(step, speed, metrics)
+      self.log(step, speed, line, False)
 
-  def log(self, step: int, speed: float | None, metrics: Mapping[str, float]) -> None:
+  def log(self, step: int, speed: float | None, line: str, evaluated: bool) -> None:
+    del evaluated
     pace = ''
     if speed:
       pace = f'  {_number(speed)} steps/s  ETA {_clock((self._last_step - step) / speed)}'
-    self.say(f'step {step}/{self._last_step}{pace}  {_losses(metrics)}')
+    self.say(f'step {step}/{self._last_step}{pace}  {line}')
 
   def say(self, line: str) -> None:
     self._said = time.monotonic()
@@ -231,18 +312,17 @@ class _Bar:
     )
     self._progress.start()
 
-  def move(
-    self, step: int, speed: float | None, metrics: Mapping[str, float], logged: bool
-  ) -> None:
+  def move(self, step: int, speed: float | None, line: str, logged: bool) -> None:
     del logged
     if speed is None:
       return
     pace = f'{_number(speed)} steps/s, {_clock((self._last_step - step) / speed)} left'
-    self._progress.update(self._task, completed=step, pace=pace, losses=_losses(metrics))
+    self._progress.update(self._task, completed=step, pace=pace, losses=line)
 
-  def log(self, step: int, speed: float | None, metrics: Mapping[str, float]) -> None:
-    if any(name.startswith('eval/') for name in metrics):
-      self.say(f'step {step}  {_losses(metrics)}')
+  def log(self, step: int, speed: float | None, line: str, evaluated: bool) -> None:
+    del speed
+    if evaluated:
+      self.say(f'step {step}  {line}')
 
   def say(self, line: str) -> None:
     self._progress.console.print(line, highlight=False, markup=False)

@@ -1,72 +1,146 @@
-"""A finished or running run, opened again on whatever devices are here."""
+"""Opening a finished or running run again, on whatever devices are here."""
 
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from ml_collections import ConfigDict
 
-from data.source import Examples, Spec
+from data.section import check_features, open_testing
+from data.source import Examples
+from data.spec import Spec
 from engine import run
 from engine.build import to_plain
 from engine.checkpoint import Checkpoints
-from engine.session import Session, open_session, open_testing
-from engine.state import State
+from engine.lanes import take_lane
+from engine.session import Session, open_session
+from engine.sharding import AXES
+from engine.state import Weights, averaged_variables, weights
 from errors import UserError
+from objectives.base import Variables
+from options import Option
+
+SEED = Option(int, 0, 'Seed of what is random.', low=0, below=2**32)
+
+
+class Placement(NamedTuple):
+  """Where the parameters of a restored run are put.
+
+  Attributes:
+    mesh: sizes of mesh axes; None for the run's own mesh where it fits the devices here, else all
+      devices along `data`.
+    sharding: rules as in `config.sharding`; None for the run's own.
+  """
+
+  mesh: Mapping[str, int] | None = None
+  sharding: Sequence[Any] | None = None
+
+
+# The run's own mesh where it fits, and its own rules.
+DEFAULT = Placement()
 
 
 class Restored(NamedTuple):
-  """What `restore_run` returns.
+  """A run opened again, without its optimizers.
 
   Attributes:
     session: of the run's config, on a mesh of the devices here.
-    state: of the chosen checkpoint, whole on every device.
+    weights: of the chosen checkpoint, of all lanes, placed by the session's shardings.
     step: that checkpoint's.
   """
 
   session: Session
-  state: State
+  weights: Weights
   step: int
 
+  def variables(self, lane: int = 0, average: str = '') -> Variables:
+    """Returns `{module: variables}` of one lane.
 
-def restore_run(workdir: str, checkpoint: str) -> Restored:
+    Args:
+      lane: which.
+      average: name of an average, 'none' for the raw parameters, '' for each module's first.
+    """
+    held = take_lane(self.weights, lane, self.session.lanes.number)
+    return averaged_variables(held, self.session.averages, average)
+
+  def key(self, lane: int = 0) -> jax.Array:
+    """Returns the PRNG key that the lane was trained with."""
+    return jax.random.key(int(self.session.lanes.seeds[lane]))
+
+
+def restore_run(
+  workdir: str, checkpoint: str, lane: int = 0, placement: Placement = DEFAULT
+) -> Restored:
   """Restores a run; needs nothing but its folder.
 
   Args:
     workdir: the run's folder.
     checkpoint: 'latest', 'best', a step, or '' for the best one where `config.train.patience`
       waited for it, else the latest.
+    lane: whose best checkpoint 'best' is.
+    placement: where the parameters go.
 
   Raises:
-    UserError: no run, no such checkpoint, or it is damaged.
+    UserError: no run, no such checkpoint or lane, or it is damaged.
   """
   config = ConfigDict(run.read_config(workdir))
   spec = Spec.from_json(run.read_description(workdir)['data'])
   spec = spec._replace(tokenizer=run.read_tokenizer(workdir))
-  # Wherever it was trained, it is used on what is here; no batch of the training is made.
-  config.mesh, config.sharding = {'data': -1, 'fsdp': 1, 'tensor': 1}, ()
-  config.data.batch_size, config.train.accumulate = jax.device_count(), 1
-  session = open_session(config, spec)
-  checkpoints = Checkpoints(workdir, **to_plain(config.checkpoint), read_only=True)
+  session = open_session(_placed(config, placement), spec)
+  check_lane(session, lane, workdir)
+  checkpoints = Checkpoints(
+    workdir, **to_plain(config.checkpoint), lanes=session.lanes.number, read_only=True
+  )
   if not checkpoints.steps():
     raise UserError(f'{workdir} has no checkpoint yet; train until the first one is saved')
-  checkpoint = checkpoint or _usual(checkpoints, session.train.patience)
-  found = checkpoints.restore(session.abstract, _chosen(checkpoints, checkpoint))
+  checkpoint = checkpoint or _default(checkpoints, session.train.patience, lane)
+  found = checkpoints.restore_weights(
+    weights(session.abstract), _chosen(checkpoints, checkpoint, lane)
+  )
   if found is None:
     raise UserError(f'every checkpoint of {workdir} is damaged; train again in another --workdir')
-  state, meta = found
-  return Restored(session, state, int(meta['step']))
+  held, meta = found
+  return Restored(session, held, int(meta['step']))
 
 
-def _usual(checkpoints: Checkpoints, patience: int) -> str:
-  return 'best' if patience and checkpoints.best_step() is not None else 'latest'
+def check_lane(session: Session, lane: int, workdir: str) -> None:
+  """Raises UserError where the run has no such lane."""
+  number = session.lanes.number
+  if not 0 <= lane < number:
+    raise UserError(
+      f'--lane={lane} is none of the {number} lanes of {workdir}; they go from 0 to {number - 1}'
+    )
 
 
-def _chosen(checkpoints: Checkpoints, which: str) -> int | None:
+def _placed(config: ConfigDict, placement: Placement) -> ConfigDict:
+  """The config with a mesh for the devices here; no batch of the training is made."""
+  config = config.copy_and_resolve_references()
+  if placement.mesh is not None:
+    config.mesh = {axis: placement.mesh.get(axis, 1) for axis in AXES}
+  elif not _fits(to_plain(config.mesh), jax.device_count()):
+    config.mesh = {**dict.fromkeys(AXES, 1), 'data': -1}
+  if placement.sharding is not None:
+    config.sharding = placement.sharding
+  config.data.batch_size, config.train.accumulate = jax.device_count(), 1
+  return config
+
+
+def _fits(mesh: Mapping[str, int], devices: int) -> bool:
+  given = math.prod(size for size in mesh.values() if size != -1)
+  return devices % given == 0 if -1 in mesh.values() else devices == given
+
+
+def _default(checkpoints: Checkpoints, patience: int, lane: int) -> str:
+  return 'best' if patience and checkpoints.best_step(lane) is not None else 'latest'
+
+
+def _chosen(checkpoints: Checkpoints, which: str, lane: int) -> int | None:
   if which == 'latest':
     return None
   if which == 'best':
-    step = checkpoints.best_step()
+    step = checkpoints.best_step(lane)
     if step is None:
       raise UserError('no checkpoint of this run was ranked; use --checkpoint=latest')
     return step
@@ -76,24 +150,14 @@ def _chosen(checkpoints: Checkpoints, which: str) -> int | None:
 
 
 def open_split(session: Session, split: str) -> Examples:
-  """A split of the run's data set, by default (`''`) the one that training evaluated on.
+  """Opens a split of the run's data set, by default (`''`) the one that training evaluated on.
 
   Raises:
-    UserError: it is not to be had, or its examples look otherwise than those trained on.
+    UserError: the split is unavailable, or its features differ from the training data.
   """
   source = open_testing(session.data, session.spec.tokenizer, split)
-  if source.spec.features != session.spec.features:
-    raise UserError(
-      f'{source.spec.name} {source.spec.split} holds {source.spec.features}, but the run was '
-      f'trained on {session.spec.features}; point TFDS_DATA_DIR at the data it was trained on'
-    )
+  check_features(source, session.spec)
   return source
-
-
-def check_seed(seed: int) -> None:
-  """Raises UserError unless the seed fits a PRNG key."""
-  if not 0 <= seed < 2**32:
-    raise UserError(f'--seed={seed} must be from 0 to {2**32 - 1}')
 
 
 def make_folder(path: Path) -> None:

@@ -13,10 +13,11 @@ from ml_collections import ConfigDict
 from data.spec import Spec
 from engine.build import to_plain
 from engine.runtime import versions
-from engine.upgrade import upgraded
 from errors import UserError
 
 TOKENIZER = 'tokenizer.json'
+# Rises when runs of before can no longer be read; the commit is the last one that reads those.
+FORMAT, LAST_COMMIT = 2, '83a6fd8'
 
 # Options that say how long a run goes, what it shows or where it computes, not what it computes.
 FREE = (
@@ -26,10 +27,9 @@ FREE = (
   'train.minimum_gain',
   'train.log_every',
   'train.sample_every',
-  'train.evaluate_every',
   'train.dispatch',
   'checkpoint',
-  'evaluate',
+  'evaluators',
   'mesh',
   'sharding',
   'profile',
@@ -70,7 +70,7 @@ def claim(workdir: str, config: ConfigDict, spec: Spec) -> list[str]:
       )
   else:
     changes = {}
-  description = {'data': spec.to_json(), 'versions': versions()}
+  description = {'format': FORMAT, 'data': spec.to_json(), 'versions': versions()}
   try:
     folder.mkdir(parents=True, exist_ok=True)
     if spec.tokenizer:
@@ -85,17 +85,29 @@ def claim(workdir: str, config: ConfigDict, spec: Spec) -> list[str]:
 
 
 def read_config(workdir: str) -> dict[str, Any]:
-  """The config that a run was made with, as plain dicts.
+  """Returns the config that a run was made with, as plain dicts.
 
   Raises:
-    UserError: the folder is no run, or its config is unreadable.
+    UserError: the folder is no run, of another format, or its config is unreadable.
   """
-  return upgraded(_read(workdir, 'config.json'))
+  read_description(workdir)
+  return _read(workdir, 'config.json')
 
 
 def read_description(workdir: str) -> dict[str, Any]:
-  """`data` (a data set's description) and `versions` of a run."""
-  return _read(workdir, 'run.json')
+  """Returns `format`, `data` (a data set's description) and `versions` of a run.
+
+  Raises:
+    UserError: the folder is no run, of another format, or its description is unreadable.
+  """
+  description = _read(workdir, 'run.json')
+  found = description.get('format', 1)
+  if found != FORMAT:
+    raise UserError(
+      f'{workdir} is a run of format {found}, and this version reads format {FORMAT}; commit '
+      f'{LAST_COMMIT} is the last that reads format 1; train again in another --workdir'
+    )
+  return description
 
 
 def read_tokenizer(workdir: str) -> str:

@@ -1,6 +1,7 @@
-"""Builds what a config names: the objective with its modules, the optimizers, the state's shape."""
+"""A config made concrete: mesh, objective, optimizers, and the state's shape on the devices."""
 
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -8,96 +9,167 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from data import feed
-from data.feed import Feed
-from data.selection import Fold
-from data.source import Examples, Spec, open_source
-from data.text import options, tokenization
-from engine import optimizers, sharding
+from data.section import ALL_FOLDS, Data, open_training, open_whole
+from data.spec import Spec
+from data.text.options import Text
+from engine import sharding
+from engine.averages import Average, named_averages
 from engine.build import build, call, to_plain
-from engine.init_rules import IsFrozen, is_frozen
+from engine.init_rules import IsFrozen, Source, frozen_by, sources
+from engine.lanes import Lanes, check_lanes, lanes_of_folds, lanes_of_seeds, stack_abstract
+from engine.objective import build_objective
+from engine.optimizers import Optimizer, build_optimizers
 from engine.state import State, init_state
-from engine.step import examples_per_step
+from engine.step import TrainStep, examples_per_step
+from engine.train_options import Train, run_length, train_options
 from errors import UserError, nearest
 from objectives.base import Objective
 
-PRECISIONS = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
-
 SECTIONS = (
-  'objective', 'modules', 'optimizer', 'ema', 'data', 'train', 'checkpoint', 'evaluate', 'mesh',
-  'sharding', 'init_from', 'init_rules', 'profile',
+  'objective', 'modules', 'optimizer', 'ema', 'data', 'train', 'seeds', 'checkpoint', 'evaluators',
+  'mesh', 'sharding', 'init_from', 'profile',
 )  # fmt: skip
 
 
-class Train(NamedTuple):
-  """The section `config.train`.
+class Session(NamedTuple):
+  """A config made concrete; nothing is allocated yet.
 
   Attributes:
-    steps: length of the run, unless `epochs` ends it sooner.
-    epochs: passes over the training split; 0 leaves the length to `steps`.
-    seed: of everything random.
-    log_every: steps between lines of metrics.jsonl.
-    sample_every: steps between sample grids.
-    evaluate_every: steps between evaluations on `config.data.test_split`.
-    samples: images in a sample grid.
-    dispatch: most steps handed to the device at once.
-    precision: of the computation, `float32` or `bfloat16`; parameters stay float32.
-    accumulate: microbatches an update's batch is cut into, to need less memory.
-    patience: evaluations without a gain in `config.checkpoint.best` after which the run ends; 0
-      never ends it early.
-    minimum_gain: what counts as a gain.
+    config: the config this session was built from.
+    train: its section.
+    data: its section.
+    mesh: of all devices.
+    spec: of the training split.
+    objective: with its modules.
+    optimizers: by name.
+    averages: by name.
+    sources: the runs that parameters come from, by module.
+    frozen: whether the parameter at a path stays as it was loaded.
+    lanes: the trainings side by side.
+    make_state: makes the state at step 0 of one lane from its seed.
+    lane_abstract: the state of one lane as `jax.ShapeDtypeStruct`s with their shardings.
+    abstract: that of all lanes; the same where there is one.
+    per_step: examples that a step consumes.
   """
 
-  steps: int
-  epochs: float
-  seed: int
-  log_every: int
-  sample_every: int
-  evaluate_every: int
-  samples: int
-  dispatch: int
-  precision: str
-  accumulate: int
-  patience: int
-  minimum_gain: float
+  config: ConfigDict
+  train: Train
+  data: Data
+  mesh: Mesh
+  spec: Spec
+  objective: Objective
+  optimizers: Mapping[str, Optimizer]
+  averages: Mapping[str, Average]
+  sources: Mapping[str, Source]
+  frozen: IsFrozen
+  lanes: Lanes
+  make_state: Callable[[jax.Array | int], State]
+  lane_abstract: State
+  abstract: State
+  per_step: int
+
+  @property
+  def state_shardings(self) -> State:
+    """The sharding of every leaf of the state of all lanes."""
+    return jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
+
+  @property
+  def replicated(self) -> NamedSharding:
+    """The sharding of an array that every device holds a copy of."""
+    return NamedSharding(self.mesh, PartitionSpec())
+
+  def init(self) -> State:
+    """Returns the state at step 0 of all lanes, made where it lives."""
+    seeds = self.lanes.seeds
+
+    def make() -> State:
+      if self.lanes.number == 1:
+        return self.make_state(int(seeds[0]))
+      return jax.vmap(self.make_state)(jnp.asarray(seeds)).replace(step=jnp.int32(0))
+
+    # It runs once: compiling it well would cost more than it saves.
+    hurried = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else {}
+    return jax.jit(make, out_shardings=self.state_shardings, compiler_options=hurried)()
+
+  def train_step(self) -> TrainStep:
+    """Returns the function that takes one step of one lane."""
+    strategy = build(self.train.gradient, 'engine', 'config.train.gradient')
+    return TrainStep(
+      self.objective,
+      self.optimizers,
+      self.averages,
+      strategy,
+      self.frozen,
+      self.data.batch_size,
+      self.train.accumulate,
+    )
 
 
-class Data(NamedTuple):
-  """The section `config.data`.
+def open_session(config: ConfigDict, spec: Spec | None = None, tokenizer: str = '') -> Session:
+  """Makes a config concrete.
 
-  Attributes:
-    name: a data set: ours, or any that TFDS has prepared; several joined by '+'.
-    split: trained on; TFDS's slices (`train[:90%]`) work; of joined data sets the same of each, or
-      one for each with '|' between them.
-    test_name: the data set evaluated on; '' means `name`, or the first of several.
-    test_split: its split.
-    classes: only the examples of these labels, which become 0, 1, …; empty for all.
-    columns: further columns of whole numbers to read, for metrics by group.
-    folds: parts that `split` is cut into for a cross-validation; 0 is none. Then `fold` is
-      evaluated on and the others are trained on; `test_name` and `test_split` wait for the end.
-    fold: which one, from 0.
-    batch_size: examples per update.
-    data_dir: where prepared data sets lie; '' means $TFDS_DATA_DIR or ~/tensorflow_datasets.
-    resident_mb: MiB up to which a decoded split lives on the devices; larger ones are streamed.
-    workers: reading processes of a streamed split; 0 reads with threads.
-    text: see `data.text.options.Text`; empty for images and tables.
-    augment: see `data.transforms.prepare`.
+  Args:
+    config: the experiment.
+    spec: of the training split; looked up by its name if not given.
+    tokenizer: JSON of a tokenizer to read the split with; '' to make it from the config.
+
+  Raises:
+    UserError: the config asks for something that cannot be.
   """
+  check_sections(config)
+  train, data = train_options(config), data_options(config)
+  lanes = _lanes(config.seeds, train.seed, data, trained=spec is not None)
+  mesh = call(sharding.make_mesh, to_plain(config.mesh), 'config.mesh')
+  check_lanes(lanes, mesh)
+  sharding.check_batch(data.batch_size, train.accumulate, mesh)
+  spec = spec or open_training(data, tokenizer).spec
+  objective = build_objective(config, spec, train.precision)
+  per_step = examples_per_step(objective, data.batch_size)
+  train = dataclasses.replace(train, steps=run_length(train, spec.n, per_step))
+  optimizers = build_optimizers(to_plain(config.optimizer), objective, train.steps)
+  averages = named_averages(config, objective.modules)
+  found = sources(config.init_from, objective.modules)
+  frozen = frozen_by(found)
 
-  name: str
-  split: str
-  test_name: str
-  test_split: str
-  classes: Sequence[int]
-  columns: Sequence[str]
-  folds: int
-  fold: int
-  batch_size: int
-  data_dir: str
-  resident_mb: int
-  workers: int
-  text: Mapping[str, Any]
-  augment: Mapping[str, Any]
+  def make_state(seed: jax.Array | int) -> State:
+    return init_state(objective, optimizers, averages, seed, example_batch(spec), frozen)
+
+  shapes = jax.eval_shape(make_state, jnp.uint32(0))
+  modules = {name: average.module for name, average in averages.items()}
+  places = sharding.state_shardings(shapes, modules, to_plain(config.sharding), mesh)
+  abstract = jax.tree.map(
+    lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, places
+  )
+  stacked = stack_abstract(abstract, lanes.number, mesh) if lanes.number > 1 else abstract
+  return Session(
+    config,
+    train,
+    data,
+    mesh,
+    spec,
+    objective,
+    optimizers,
+    averages,
+    found,
+    frozen,
+    lanes,
+    make_state,
+    abstract,
+    stacked,
+    per_step,
+  )
+
+
+def _lanes(seeds: int, seed: int, data: Data, trained: bool) -> Lanes:
+  """The lanes of a run; after its training the examples of the folds are not looked up."""
+  if data.fold != ALL_FOLDS:
+    return lanes_of_seeds(seed, seeds)
+  if data.folds < 2 or seeds != 1 or data.text:
+    raise UserError(
+      f'config.data.fold={ALL_FOLDS} trains every fold as a lane: give config.data.folds of 2 or '
+      'more, leave config.seeds at 1, and train folds of text one by one'
+    )
+  return lanes_of_folds(seed, data.folds, None if trained else open_whole(data).spec.n)
 
 
 def check_sections(config: ConfigDict) -> None:
@@ -112,247 +184,19 @@ def check_sections(config: ConfigDict) -> None:
       raise UserError(f'the config has no section "{key}"; start it from configs/defaults.py')
 
 
-def train_options(config: ConfigDict) -> Train:
-  """Raises UserError for values that make no sense."""
-  options = call(Train, to_plain(config.train), 'config.train')
-  for name in ('steps', 'log_every', 'sample_every', 'evaluate_every', 'samples', 'dispatch',
-               'accumulate'):  # fmt: skip
-    if getattr(options, name) < 1:
-      raise UserError(f'config.train.{name}={getattr(options, name)} must be at least 1')
-  if options.epochs < 0 or options.patience < 0 or options.minimum_gain < 0:
-    raise UserError('config.train.epochs, patience and minimum_gain must be 0 or more')
-  if options.patience and not config.checkpoint.best:
-    raise UserError(
-      f'config.train.patience={options.patience} waits for a gain in config.checkpoint.best, which '
-      'is empty; name a figure there, e.g. eval/loss'
-    )
-  if not 0 <= options.seed < 2**32:
-    raise UserError(f'config.train.seed={options.seed} must be from 0 to {2**32 - 1}')
-  if options.precision not in PRECISIONS:
-    raise UserError(
-      f'config.train.precision={options.precision} is unknown'
-      f'{nearest(options.precision, PRECISIONS)}; there are: {", ".join(PRECISIONS)}'
-    )
-  return options
-
-
 def data_options(config: ConfigDict) -> Data:
-  options = call(Data, to_plain(config.data), 'config.data')
-  return options._replace(classes=_as_tuple(options.classes), columns=_as_tuple(options.columns))
+  """Returns the section `config.data`, with the options of text where it has them."""
+  data = call(Data, to_plain(config.data), 'config.data')
+  text = None
+  if data.text:
+    text = call(Text, data.text, 'config.data.text')
+    text = text._replace(specials=_as_tuple(text.specials))
+  return data._replace(classes=_as_tuple(data.classes), columns=_as_tuple(data.columns), text=text)
 
 
 def _as_tuple(value: Any) -> tuple[Any, ...]:
-  """A flag gives a tuple of one as the one."""
+  """A flag gives a list of one as the one."""
   return value if isinstance(value, tuple) else (value,)
-
-
-def open_training(data: Data, tokenizer: str = '') -> Examples:
-  """What is trained on; of text its rows of tokens.
-
-  Args:
-    data: the section.
-    tokenizer: the run's, as JSON; '' to make it as the section says.
-  """
-  whole = open_source(data.name, data.split, data.data_dir, data.classes, data.columns)
-  chosen = Fold(whole, data.fold, data.folds, held_out=False) if data.folds else whole
-  return _tokenized(chosen, data, tokenizer, training=True)
-
-
-def open_testing(data: Data, tokenizer: str, split: str = '') -> Examples:
-  """What is evaluated on, or another split of that data set."""
-  if data.folds and not split:
-    whole = open_source(data.name, data.split, data.data_dir, data.classes, data.columns)
-    chosen = Fold(whole, data.fold, data.folds, held_out=True)
-  else:
-    name, split = data.test_name or data.name.split('+')[0], split or data.test_split
-    chosen = open_source(name, split, data.data_dir, data.classes, data.columns)
-  return _tokenized(chosen, data, tokenizer, training=False)
-
-
-def _tokenized(examples: Examples, data: Data, tokenizer: str, training: bool) -> Examples:
-  if data.text:
-    text = call(options.Text, data.text, 'config.data.text')
-    text = text._replace(specials=_as_tuple(text.specials))
-    return options.open_text(examples, text, tokenizer, training)
-  if 'text' in examples.spec.features:
-    raise UserError(
-      f'{data.name} is text, and config.data.text is empty: start from a config of text, such as '
-      'configs/gpt.py'
-    )
-  return examples
-
-
-def length(train: Train, examples: int, per_step: int) -> int:
-  """Steps of a run over `examples` examples."""
-  if not train.epochs:
-    return train.steps
-  return min(train.steps, max(1, round(train.epochs * examples / per_step)))
-
-
-class Session(NamedTuple):
-  """A config made concrete; nothing is allocated yet.
-
-  Attributes:
-    config: what it was made of.
-    train: its section.
-    data: its section.
-    mesh: of all devices.
-    spec: of the training split.
-    objective: with its modules.
-    optimizers: by player.
-    frozen: whether the parameter at a path stays as it was loaded.
-    make_state: makes the state at step 0.
-    abstract: that state as `jax.ShapeDtypeStruct`s with their shardings.
-    per_step: examples that a step consumes.
-  """
-
-  config: ConfigDict
-  train: Train
-  data: Data
-  mesh: Mesh
-  spec: Spec
-  objective: Objective
-  optimizers: Mapping[str, optimizers.Optimizer]
-  frozen: IsFrozen
-  make_state: Callable[[], State]
-  abstract: State
-  per_step: int
-
-  @property
-  def places(self) -> Any:
-    """The sharding of every leaf of the state."""
-    return jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
-
-  @property
-  def everywhere(self) -> NamedSharding:
-    """The sharding of what every device holds a copy of."""
-    return NamedSharding(self.mesh, PartitionSpec())
-
-  def init(self) -> State:
-    """The state at step 0, made where it lives."""
-    # It runs once: compiling it well would cost more than it saves.
-    hurried = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else {}
-    return jax.jit(self.make_state, out_shardings=self.places, compiler_options=hurried)()
-
-
-def open_session(config: ConfigDict, spec: Spec | None = None) -> Session:
-  """Makes a config concrete.
-
-  Args:
-    config: the experiment.
-    spec: the training split; looked up by its name if not given.
-
-  Raises:
-    UserError: whatever the config asks for that cannot be.
-  """
-  check_sections(config)
-  train, data = train_options(config), data_options(config)
-  mesh = call(sharding.make_mesh, to_plain(config.mesh), 'config.mesh')
-  sharding.check_batch(data.batch_size, train.accumulate, mesh)
-  spec = spec or open_training(data).spec
-  objective = build_objective(config, spec)
-  per_step = examples_per_step(objective, data.batch_size)
-  train = train._replace(steps=length(train, spec.n, per_step))
-  chains = build_optimizers(config, objective, train.steps)
-  ema = to_plain(config.ema)
-  frozen = is_frozen(config.init_from, config.init_rules)
-
-  def make_state() -> State:
-    return init_state(objective, chains, ema, train.seed, example_batch(spec), frozen)
-
-  shapes = jax.eval_shape(make_state)
-  places = sharding.state_shardings(shapes, to_plain(config.sharding), mesh)
-  abstract = jax.tree.map(
-    lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, places
-  )
-  return Session(
-    config, train, data, mesh, spec, objective, chains, frozen, make_state, abstract, per_step
-  )
-
-
-def open_feed(session: Session, step: int) -> Feed:
-  """The batches of a session from `step` on."""
-  data = session.data
-  return feed.open_feed(
-    source=open_training(data, session.spec.tokenizer),
-    batch_size=session.per_step,
-    seed=session.train.seed,
-    resident_mb=data.resident_mb,
-    workers=data.workers,
-    mesh=session.mesh,
-    used=step * session.per_step,
-  )
-
-
-def build_objective(config: ConfigDict, spec: Spec) -> Objective:
-  """Builds the modules and, with them, the objective.
-
-  Modules and objectives that have the fields `image_shape`, `num_classes`, `vocabulary`,
-  `specials`, `token_bytes`, `dtype` or `fused` (whether there are kernels that only a GPU has) get
-  them from the data, from `config.train.precision` and from the devices.
-  """
-  provided = {
-    'image_shape': tuple(spec.features['image'][0]) if 'image' in spec.features else None,
-    'num_classes': spec.num_classes,
-    'dtype': PRECISIONS[train_options(config).precision],
-    'fused': jax.default_backend() == 'gpu',
-    **_of_tokenizer(spec.tokenizer),
-  }
-  modules = {
-    name: build(module, 'models', f'config.modules.{name}', provided)
-    for name, module in to_plain(config.modules).items()
-  }
-  return build(
-    to_plain(config.objective), 'objectives', 'config.objective', {**provided, 'modules': modules}
-  )
-
-
-def _of_tokenizer(tokenizer: str) -> dict[str, Any]:
-  """What modules and objectives are told of it; nothing where there is none."""
-  if not tokenizer:
-    return {}
-  known = tokenization.from_json(tokenizer)
-  sizes = known.token_bytes()
-  return {
-    'vocabulary': known.size,
-    'specials': dict(known.specials),
-    'token_bytes': None if sizes is None else tuple(map(int, sizes)),
-  }
-
-
-def build_optimizers(
-  config: ConfigDict, objective: Objective, steps: int
-) -> dict[str, optimizers.Optimizer]:
-  """One optimizer for every player of a run of `steps`; names must agree."""
-  sections = to_plain(config.optimizer)
-  names = [player.name for player in objective.players]
-  _same_names('config.optimizer', sections, names, 'player')
-  _same_names('config.ema', to_plain(config.ema), [*objective.modules], 'module', all_needed=False)
-  for module, decay in config.ema.items():
-    if not 0 <= decay < 1:
-      raise UserError(f'config.ema.{module}={decay} must be from 0 to below 1')
-  return {
-    player.name: call(
-      optimizers.make_optimizer,
-      sections[player.name],
-      f'config.optimizer.{player.name}',
-      steps * player.repeats,
-      f'config.optimizer.{player.name}',
-    )
-    for player in objective.players
-  }
-
-
-def _same_names(where: str, given, wanted: list[str], what: str, all_needed: bool = True) -> None:
-  for name in given:
-    if name not in wanted:
-      raise UserError(
-        f'{where}.{name} belongs to no {what}{nearest(name, wanted)}; '
-        f'there are: {", ".join(wanted)}'
-      )
-  for name in wanted if all_needed else ():
-    if name not in given:
-      raise UserError(f'{where} has no section for the {what} "{name}"; add one')
 
 
 def example_batch(spec: Spec) -> dict[str, jax.Array]:

@@ -1,8 +1,8 @@
-"""Meshes, and which leaf of the state lives where."""
+"""Meshes of devices, and which leaf of the state lives on which of them."""
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,28 +10,28 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from errors import UserError
 
-AXES = ('data', 'fsdp', 'tensor')
+AXES = ('lane', 'data', 'fsdp', 'tensor')
 BATCH = PartitionSpec(('data', 'fsdp'))
 Rules = Sequence[tuple[str, Sequence[Any]]]
 
 
-def make_mesh(*, data: int, fsdp: int, tensor: int) -> Mesh:
-  """Arranges all devices as `data × fsdp × tensor`; one size may be −1, 'whatever is left'.
+def make_mesh(*, lane: int, data: int, fsdp: int, tensor: int) -> Mesh:
+  """Arranges all devices as `lane × data × fsdp × tensor`; one size may be −1, for what is left.
 
   Raises:
     UserError: the product is not the number of devices.
   """
-  sizes = [data, fsdp, tensor]
+  sizes = [lane, data, fsdp, tensor]
   count = jax.device_count()
   if sizes.count(-1) == 1:
     rest = math.prod(size for size in sizes if size != -1)
     sizes[sizes.index(-1)] = count // rest if rest > 0 else 0
   if min(sizes) < 1 or math.prod(sizes) != count:
     raise UserError(
-      f'config.mesh asks for data × fsdp × tensor = {data} × {fsdp} × {tensor}, but there are '
-      f'{count} devices; make the product {count}, or set one of them to -1'
+      f'config.mesh asks for lane × data × fsdp × tensor = {lane} × {data} × {fsdp} × {tensor}, '
+      f'but there are {count} devices; make the product {count}, or set one of them to -1'
     )
-  return jax.make_mesh(tuple(sizes), AXES, axis_types=(jax.sharding.AxisType.Auto,) * 3)
+  return jax.make_mesh(tuple(sizes), AXES, axis_types=(jax.sharding.AxisType.Auto,) * 4)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -54,13 +54,18 @@ def path_name(path: Sequence[Any]) -> str:
   return '/'.join(str(getattr(k, 'key', getattr(k, 'name', getattr(k, 'idx', k)))) for k in path)
 
 
-def state_shardings(state: Any, rules: Rules, mesh: Mesh) -> Any:
-  """Places every leaf of an abstract `State`.
+def state_shardings(state: Any, modules: Mapping[str, str], rules: Rules, mesh: Mesh) -> Any:
+  """Returns the sharding of every leaf of an abstract `State` of one lane.
 
   A parameter follows the first rule whose pattern is found (`re.search`) in its path
-  `MODULE/…/NAME`, else it is replicated. Optimizer statistics and averages of a parameter, which
-  have its path as the end of theirs and its shape, live where it lives. Everything else is
-  replicated.
+  `MODULE/…/NAME`, else it is replicated. Its averages live where it lives, and so do optimizer
+  statistics that have its path as the end of theirs and its shape. Everything else is replicated.
+
+  Args:
+    state: shapes of the state.
+    modules: the module of each average.
+    rules: patterns and axes.
+    mesh: of the devices.
 
   Raises:
     UserError: a rule names an axis the mesh lacks, or does not fit a parameter it matches.
@@ -79,7 +84,8 @@ def state_shardings(state: Any, rules: Rules, mesh: Mesh) -> Any:
         return NamedSharding(mesh, spec)
     return NamedSharding(mesh, PartitionSpec())
 
-  return jax.tree_util.tree_map_with_path(place, state)
+  shardings = jax.tree_util.tree_map_with_path(place, state)
+  return shardings.replace(ema={name: shardings.params[module] for name, module in modules.items()})
 
 
 def _spec(name: str, shape: tuple[int, ...], rules: Rules, mesh: Mesh) -> PartitionSpec:

@@ -1,6 +1,5 @@
-"""The one pytree that a run is: what a checkpoint holds and a step returns."""
+"""The one pytree that a run is: the content of a checkpoint and the result of a step."""
 
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,22 +7,25 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from engine.init_rules import IsFrozen, nothing, trainable
+from engine.averages import Average, chosen_averages
+from engine.init_rules import IsFrozen, trainable
 from engine.optimizers import Optimizer
 from errors import UserError
-from objectives.base import Batch, Objective, Variables
+from objectives.base import Batch, Objective, Variables, merge_variables, stream_key
 
 
 @flax.struct.dataclass
 class State:
   """Everything that training changes, and the key its randomness comes from.
 
+  With several lanes every leaf but `step` has a leading axis of lanes.
+
   Attributes:
-    step: int32 scalar, steps taken.
+    step: int32 scalar, steps taken; shared by all lanes.
     params: `{module: parameters}` float32.
     mutable: `{module: {collection: values}}`, e.g. batch statistics.
-    opt_state: `{player: optax state}`, nothing in it for a frozen parameter.
-    ema: `{module: parameters}`, averages of the modules named in `config.ema`.
+    opt_state: `{optimizer: optax state}`, nothing in it for a frozen parameter.
+    ema: `{average: parameters of its module}`.
     key: typed PRNG key; never changes, every use folds in the step and a stream's name.
   """
 
@@ -35,18 +37,33 @@ class State:
   key: jax.Array
 
 
-def stream_key(key: jax.Array, name: str) -> jax.Array:
-  """The key of the stream `name` ('init', 'data', a player…): unrelated for unrelated names."""
-  return jax.random.fold_in(key, zlib.crc32(name.encode()))
+@flax.struct.dataclass
+class Weights:
+  """The part of a state that sampling and evaluating need.
+
+  Attributes:
+    params: as in `State`.
+    mutable: as in `State`.
+    ema: as in `State`.
+  """
+
+  params: Mapping[str, Any]
+  mutable: Mapping[str, Any]
+  ema: Mapping[str, Any]
+
+
+def weights(state: State) -> Weights:
+  """Returns the part of a state, or of its shapes or shardings, that is needed after training."""
+  return Weights(state.params, state.mutable, state.ema)
 
 
 def init_state(
   objective: Objective,
   optimizers: Mapping[str, Optimizer],
-  ema: Mapping[str, float],
-  seed: int,
+  averages: Mapping[str, Average],
+  seed: int | jax.Array,
   batch: Batch,
-  frozen: IsFrozen = nothing,
+  frozen: IsFrozen,
 ) -> State:
   """Returns the state at step 0, a pure function of the seed.
 
@@ -61,26 +78,33 @@ def init_state(
     for module, tree in variables.items()
   }
   moved = {
-    player.name: trainable({m: params[m] for m in player.moves}, frozen)
+    player.optimizer_name: trainable({m: params[m] for m in player.moves}, frozen)
     for player in objective.players
   }
   for name, tree in moved.items():
     if not jax.tree.leaves(tree):
-      raise UserError(f'config.init_rules freezes all that player "{name}" could train')
+      raise UserError(f'config.init_from freezes all that optimizer "{name}" could train')
   return State(
     step=jnp.int32(0),
     params=params,
     mutable=mutable,
     opt_state={name: optimizers[name].init(tree) for name, tree in moved.items()},
     # A copy: a donated buffer must not appear twice in the state.
-    ema={module: jax.tree.map(jnp.copy, params[module]) for module in ema},
+    ema={n: jax.tree.map(jnp.copy, params[average.module]) for n, average in averages.items()},
     key=key,
   )
 
 
-def variables_for_sampling(state: State) -> Variables:
-  """`{module: variables}` with the averaged parameters wherever a module has an average."""
-  return {
-    module: {'params': state.ema.get(module, params), **state.mutable[module]}
-    for module, params in state.params.items()
-  }
+def averaged_variables(
+  held: State | Weights, averages: Mapping[str, Average], requested: str = ''
+) -> Variables:
+  """Returns `{module: variables}` with averaged parameters where they are requested.
+
+  Args:
+    held: of one lane.
+    averages: of the run.
+    requested: see `engine.averages.chosen_averages`.
+  """
+  chosen = chosen_averages(averages, requested)
+  params = {m: held.ema[chosen[m]] if m in chosen else tree for m, tree in held.params.items()}
+  return merge_variables(params, held.mutable)

@@ -1,5 +1,7 @@
 """One training step, written once for every family: each player in turn, then the averages."""
 
+import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -7,13 +9,26 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from engine.init_rules import IsFrozen, completed, nothing, trainable
+from engine.averages import Average
+from engine.gradients import Metrics, Strategy
+from engine.init_rules import IsFrozen, completed, trainable
 from engine.optimizers import Optimizer
-from engine.state import State, stream_key
-from objectives.base import Aux, Batch, Objective, Player
+from engine.rows import cut_rows, take_piece
+from engine.state import State
+from objectives.base import (
+  Aux,
+  Batch,
+  Context,
+  Mean,
+  Objective,
+  Player,
+  numbered_keys,
+  stream_key,
+)
 
-Metrics = dict[str, jax.Array]
-Step = Callable[[State, Batch], tuple[State, Metrics]]
+# Parameters, mutable collections and one optimizer's state.
+Carry = tuple[Any, Any, Any]
+Update = Callable[[Carry], tuple[Carry, Metrics]]
 
 
 def examples_per_step(objective: Objective, batch_size: int) -> int:
@@ -21,98 +36,115 @@ def examples_per_step(objective: Objective, batch_size: int) -> int:
   return batch_size * max(player.repeats for player in objective.players)
 
 
-def make_step(
-  objective: Objective,
-  optimizers: Mapping[str, Optimizer],
-  ema: Mapping[str, float],
-  accumulate: int,
-  batch_size: int,
-  frozen: IsFrozen = nothing,
-) -> Step:
-  """Returns the pure function `(state, batch) -> (state, metrics)`.
+# Compared by identity, so that a jitted step can be found again.
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainStep:
+  """The pure function `(state, batch) -> (state, metrics)` of one step.
 
-  The batch has `examples_per_step` rows. Metrics are float32 scalars `PLAYER/NAME`, averaged over
-  a player's repeats: `loss`, `gradient_norm` of each module it moves, `learning_rate`, and what its
-  loss reports. Parameters that are `frozen` stay as they are and have no gradient.
+  The batch has `examples_per_step` rows. Metrics are `Mean`s of float32 scalars `PLAYER/NAME`,
+  averaged over a player's repeats: `loss`, `gradient_norm` of each module it moves,
+  `learning_rate`, and what its loss reports; their weight is 0 where the player rested.
+
+  Attributes:
+    objective: whose players act.
+    optimizers: by name.
+    averages: by name.
+    gradient: makes an update's gradient.
+    frozen: whether the parameter at a path stays as it is, without a gradient.
+    batch_size: examples of an update.
+    accumulate: microbatches of an update.
   """
 
-  def step(state: State, batch: Batch) -> tuple[State, Metrics]:
+  objective: Objective
+  optimizers: Mapping[str, Optimizer]
+  averages: Mapping[str, Average]
+  gradient: Strategy
+  frozen: IsFrozen
+  batch_size: int
+  accumulate: int
+
+  def __call__(self, state: State, batch: Batch) -> tuple[State, Metrics]:
     step_key = jax.random.fold_in(state.key, state.step)
+    examples = examples_per_step(self.objective, self.batch_size)
+    slices = cut_rows(dict(batch), examples // self.batch_size)
+    params, mutable, opt_state = state.params, state.mutable, dict(state.opt_state)
     metrics: Metrics = {}
-    for player in objective.players:
+    for player in self.objective.players:
       key = stream_key(step_key, player.name)
-      state, reported = _play(player, optimizers[player.name], state, batch, key)
+      update = functools.partial(self._update, player, state.step, key, slices)
+      act = repeated(update, player.repeats) if player.repeats > 1 else update
+      act = resting(act, player.every, state.step) if player.every > 1 else act
+      carry, reported = act((params, mutable, opt_state[player.optimizer_name]))
+      params, mutable, opt_state[player.optimizer_name] = carry
       metrics.update({f'{player.name}/{name}': value for name, value in reported.items()})
-    averages = {
-      module: _average(decay, state.step, state.ema[module], state.params[module])
-      for module, decay in ema.items()
+    ema = {
+      name: average.updated(state.ema[name], params[average.module], state.step, examples)
+      for name, average in self.averages.items()
     }
-    return state.replace(step=state.step + 1, ema=averages), metrics
+    step = state.step + 1
+    return State(step, params, mutable, opt_state, ema, state.key), metrics
 
-  def _play(player: Player, optimizer, state: State, batch: Batch, key):
-    slices = _cut(batch, next(iter(batch.values())).shape[0] // batch_size)
-
-    def once(carry, repeat):
-      params, mutable, opt_state = carry
-      rows = jax.tree.map(lambda x: x[:, repeat], slices)
-      rows['position'] = jnp.arange(batch_size)
-      rows['step'] = jnp.full(batch_size, state.step)
-      return _update(
-        player,
-        optimizer,
-        accumulate,
-        frozen,
-        params,
-        mutable,
-        opt_state,
-        rows,
-        jax.random.fold_in(key, repeat),
-      )
-
-    carry = (state.params, state.mutable, state.opt_state[player.name])
-    if player.repeats == 1:
-      carry, reported = once(carry, 0)
-    else:
-      carry, reported = jax.lax.scan(once, carry, jnp.arange(player.repeats))
-      reported = jax.tree.map(lambda x: x.mean(axis=0), reported)
-    reported['learning_rate'] = optimizer.rate(state.step * player.repeats)
+  def _update(
+    self, player: Player, step: jax.Array, key: jax.Array, slices: Any, carry: Carry, repeat=0
+  ) -> tuple[Carry, Metrics]:
+    """One update of one player, on its slice number `repeat` of the batch."""
     params, mutable, opt_state = carry
-    opt_states = {**state.opt_state, player.name: opt_state}
-    return state.replace(params=params, mutable=mutable, opt_state=opt_states), reported
+    own = {module: params[module] for module in player.moves}
+    moved = trainable(own, self.frozen)
+    key = jax.random.fold_in(key, repeat)
+    context = Context(
+      step,
+      numbered_keys(stream_key(key, 'examples'), jnp.arange(self.batch_size)),
+      {stream: stream_key(key, stream) for stream in ('params', 'dropout')},
+    )
 
-  return step
+    def loss(moved, mutable, batch, context):
+      value, aux = player.loss({**params, **completed(moved, own)}, mutable, batch, context)
+      return value, Aux(aux.metrics, {**mutable, **aux.mutable}, aux.weight)
+
+    gradients, metrics, mutable = self.gradient(
+      loss, moved, mutable, take_piece(slices, repeat), context, self.accumulate
+    )
+    gradients, norms = with_norms(gradients)
+    optimizer = self.optimizers[player.optimizer_name]
+    updates, opt_state = optimizer.update(gradients, opt_state, moved, step)
+    params = {**params, **completed(optax.apply_updates(moved, updates), own)}
+    more = {**norms, 'learning_rate': optimizer.rate(step)}
+    metrics.update({name: Mean(value, jnp.float32(1)) for name, value in more.items()})
+    return (params, mutable, opt_state), metrics
 
 
-def _cut(batch: Batch, pieces: int) -> dict[str, jax.Array]:
-  """Rows [pieces·B] to [B, pieces]: piece i is every pieces-th row.
+def repeated(update: Callable[..., tuple[Carry, Metrics]], repeats: int) -> Update:
+  """Returns the function that calls `update(carry, repeat)` this often, its metrics averaged."""
 
-  Strided, so that each device keeps the rows it has.
+  def act(carry: Carry) -> tuple[Carry, Metrics]:
+    carry, metrics = jax.lax.scan(update, carry, jnp.arange(repeats))
+    return carry, {name: _mean_of(means) for name, means in metrics.items()}
+
+  return act
+
+
+def resting(act: Update, every: int, step: jax.Array) -> Update:
+  """Returns the function that acts on steps divisible by `every` and else reports weights of 0.
+
+  The step is shared by all lanes, so that this stays a branch where lanes are mapped.
   """
-  return {name: x.reshape(-1, pieces, *x.shape[1:]) for name, x in batch.items()}
+
+  def rest(carry: Carry) -> tuple[Carry, Metrics]:
+    shapes = jax.eval_shape(act, carry)[1]
+    return carry, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+  return lambda carry: jax.lax.cond(step % every == 0, act, rest, carry)
 
 
-def _update(
-  player, optimizer, accumulate: int, frozen: IsFrozen, params, mutable, opt_state, batch, key
-):
-  """One update of one player: `((params, mutable, opt_state), metrics)`."""
-  own = {module: params[module] for module in player.moves}
-  moved = trainable(own, frozen)
-
-  def loss(moved, mutable, batch):
-    value, aux = player.loss({**params, **completed(moved, own)}, mutable, batch, key)
-    return value, Aux({'loss': value, **aux.metrics}, {**mutable, **aux.mutable})
-
-  gradient = jax.grad(loss, has_aux=True)
-  gradients, aux = _accumulated(gradient, moved, mutable, batch, accumulate)
-  gradients, norms = _with_norms(gradients)
-  updates, opt_state = optimizer.update(gradients, opt_state, moved)
-  moved = optax.apply_updates(moved, updates)
-  params = {**params, **completed(moved, own)}
-  return (params, aux.mutable, opt_state), {**aux.metrics, **norms}
+def _mean_of(means: Mean) -> Mean:
+  """The weighted mean of means [R]."""
+  weight = means.weight.sum()
+  return Mean((means.value * means.weight).sum() / jnp.where(weight > 0, weight, 1), weight)
 
 
-def _with_norms(gradients: Mapping[str, Any]) -> tuple[Mapping[str, Any], Metrics]:
-  """The gradients, and the norm of each module's."""
+def with_norms(gradients: Mapping[str, Any]) -> tuple[Mapping[str, Any], dict[str, jax.Array]]:
+  """Returns the gradients, and the norm of each module's."""
   leaves, structure = jax.tree.flatten(gradients)
   # Held together, each gradient is squared while it is in the cache, before the next one is made:
   # up to a tenth of a step on a CPU.
@@ -129,28 +161,3 @@ def _with_norms(gradients: Mapping[str, Any]) -> tuple[Mapping[str, Any], Metric
     for module, tree in squares.items()
   }
   return gradients, norms
-
-
-def _accumulated(gradient: Callable, moved, mutable, batch: Batch, pieces: int) -> tuple[Any, Aux]:
-  """Mean gradient and metrics over `pieces` microbatches, mutable collections passed along."""
-  if pieces == 1:
-    return gradient(moved, mutable, batch)
-  cut = _cut(batch, pieces)
-
-  def one(mutable, piece):
-    gradients, aux = gradient(moved, mutable, jax.tree.map(lambda x: x[:, piece], cut))
-    return aux.mutable, (gradients, aux.metrics)
-
-  mutable, (gradients, metrics) = jax.lax.scan(one, mutable, jnp.arange(pieces))
-  gradients, metrics = jax.tree.map(lambda x: x.mean(axis=0), (gradients, metrics))
-  return gradients, Aux(metrics, mutable)
-
-
-def _average(decay: float, step: jax.Array, average: Any, params: Any) -> Any:
-  """decay·average + (1 − decay)·params, with decay at most (1 + t)/(10 + t).
-
-  The ramp, TensorFlow's `num_updates` rule, keeps the random start out of short runs' averages.
-  """
-  t = step.astype(jnp.float32)
-  rate = jnp.minimum(decay, (1 + t) / (10 + t))
-  return jax.tree.map(lambda a, p: rate * a + (1 - rate) * p, average, params)

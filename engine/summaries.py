@@ -1,4 +1,4 @@
-"""The lines that say what is about to be trained, on what."""
+"""One-line summaries of devices, data and modules for the start of a run."""
 
 import jax
 from jax.sharding import Mesh
@@ -8,12 +8,14 @@ from engine.state import State
 
 
 def devices(mesh: Mesh) -> str:
+  """Returns how many devices of which kind there are, and the shape of their mesh."""
   device = mesh.devices.flat[0]
   shape = ' × '.join(f'{name} {size}' for name, size in mesh.shape.items())
   return f'{mesh.devices.size} × {device.device_kind} ({device.platform}), mesh {shape}'
 
 
 def data(spec: Spec, resident: bool) -> str:
+  """Returns the size and look of a split, and whether it lives on the devices."""
   shape = ' × '.join(map(str, spec.features['image'][0])) if 'image' in spec.features else ''
   if 'tokens' in spec.features:
     shape = f'of {spec.features["tokens"][0][0]} tokens'
@@ -22,9 +24,11 @@ def data(spec: Spec, resident: bool) -> str:
   return f'{spec.name} {spec.split}: {spec.n:,} examples {shape}{classes}, {where}'
 
 
-def modules(state: State) -> str:
+def modules(state: State, lanes: int = 1) -> str:
+  """Returns the number of parameters of each module of one lane."""
   counts = {
     module: sum(leaf.size for leaf in jax.tree.leaves(tree))
     for module, tree in state.params.items()
   }
-  return ', '.join(f'{module} {count:,}' for module, count in counts.items()) + ' parameters'
+  each = f' in each of {lanes} lanes' if lanes > 1 else ''
+  return ', '.join(f'{module} {count:,}' for module, count in counts.items()) + ' parameters' + each

@@ -1,28 +1,30 @@
-"""Starting a run from the parameters of another: `config.init_from` and `config.init_rules`."""
+"""Starting a run from the parameters of others: the section `config.init_from`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 
-from engine.init_rules import action_of
+from engine.init_rules import Source, action_of
 from engine.restore import restore_run
+from engine.session import Session
 from engine.sharding import path_name
-from engine.state import State, variables_for_sampling
+from engine.state import State
 from errors import UserError
 
 # Names shown of each kind before '…'.
 _SHOWN = 4
+_KINDS = ('loaded', 'frozen', 'skipped', 'missing', 'unused')
 
 
 class Transfer(NamedTuple):
-  """What became of every parameter and statistic, by path.
+  """What became of every parameter and statistic of one module, by path.
 
   Attributes:
     source: the run and step they came from.
-    loaded: taken over.
-    frozen: taken over, and held.
+    loaded: copied.
+    frozen: copied, and held.
     skipped: started afresh, by a rule.
     missing: to be loaded, but not in the source; started afresh.
     unused: in the source alone.
@@ -36,9 +38,9 @@ class Transfer(NamedTuple):
   unused: Sequence[str]
 
   def lines(self) -> list[str]:
-    """What a person is told."""
+    """Returns the lines that a person sees."""
     lines = [f'from {self.source}']
-    for kind in ('loaded', 'frozen', 'skipped', 'missing', 'unused'):
+    for kind in _KINDS:
       names = getattr(self, kind)
       if names:
         more = f', … ({len(names) - _SHOWN} more)' if len(names) > _SHOWN else ''
@@ -46,44 +48,80 @@ class Transfer(NamedTuple):
     return lines
 
 
-def transfer(state: State, init_from: str, rules: str) -> tuple[State, Transfer]:
-  """Returns the fresh `state` with what the rules take from the run `init_from`.
+def transfer(state: State, session: Session) -> tuple[State, list[Transfer]]:
+  """Returns the fresh `state` with what `config.init_from` takes from other runs.
 
-  Averaged parameters are taken where the source has averages, and of its checkpoints the one that
-  sample.py would take. Optimizer states, averages and the step start afresh.
+  Averaged parameters are taken where a source has averages. Optimizer states, averages and the
+  step start afresh; every lane starts from the same parameters.
 
   Raises:
-    UserError: no such run; a parameter of another shape; one to be frozen is missing; nothing fits.
+    UserError: no such run or module; a parameter of another shape; one to be frozen is missing;
+      nothing fits.
   """
-  restored = restore_run(init_from, '')
-  found = _flat(variables_for_sampling(restored.state))
-  wanted = _flat({m: {'params': p, **state.mutable[m]} for m, p in state.params.items()})
-  action = action_of(rules)
-  kinds: dict[str, list[str]] = {name: [] for name in Transfer._fields[1:]}
-  values: dict[str, Any] = {}
-  for path, leaf in wanted.items():
-    what = action(path)
-    if what == 'skip':
+  reports = []
+  for module, source in session.sources.items():
+    values, report = _from_source(session, module, source)
+    state = _with(state, values, session.lanes.number)
+    reports.append(report)
+  # A copy: a donated buffer must not appear twice in the state.
+  ema = {
+    name: jax.tree.map(lambda leaf: leaf.copy(), state.params[average.module])
+    for name, average in session.averages.items()
+  }
+  return state.replace(ema=ema), reports
+
+
+def _from_source(
+  session: Session, module: str, source: Source
+) -> tuple[dict[str, jax.Array], Transfer]:
+  """(values by path in this run, report) of one module."""
+  restored = restore_run(source.run, source.checkpoint)
+  found = _of_module(restored.variables(), source.module or module, module, source.run)
+  abstract = session.lane_abstract
+  target = _flat({module: {'params': abstract.params[module], **abstract.mutable[module]}})
+  action = action_of(source.rules, module)
+  kinds: dict[str, list[str]] = {name: [] for name in _KINDS}
+  values: dict[str, jax.Array] = {}
+  for path, leaf in target.items():
+    chosen = action(path)
+    if chosen == 'skip':
       kinds['skipped'].append(path)
     elif path not in found:
       kinds['missing'].append(path)
     else:
-      _check(path, leaf, found[path], init_from)
+      _check(path, leaf, found[path], module, source.run)
       values[path] = found[path]
-      kinds['frozen' if what == 'freeze' else 'loaded'].append(path)
-  kinds['unused'] = [path for path in found if path not in wanted]
+      kinds['frozen' if chosen == 'freeze' else 'loaded'].append(path)
+  kinds['unused'] = [path for path in found if path not in target]
+  _check_found(source, module, kinds, action, found, target)
+  return values, Transfer(f'{source.run}, step {restored.step}', **kinds)
+
+
+def _of_module(
+  variables: Mapping[str, Any], theirs: str, ours: str, run: str
+) -> dict[str, jax.Array]:
+  """The leaves of a module of another run, by their paths in this one."""
+  if theirs not in variables:
+    raise UserError(
+      f'config.init_from.{ours}: {run} has no module "{theirs}", only {", ".join(variables)}; name '
+      f'one with --config.init_from.{ours}.module='
+    )
+  return _flat({ours: variables[theirs]})
+
+
+def _check_found(source: Source, module: str, kinds, action, found, target) -> None:
   lost = [path for path in kinds['missing'] if action(path) == 'freeze']
   if lost:
     raise UserError(
-      f'config.init_rules freezes {lost[0]}, which {init_from} does not have; load or skip it'
+      f'config.init_from.{module}.rules freezes {lost[0]}, which {source.run} does not have; load '
+      'or skip it'
     )
-  if not values:
+  if not kinds['loaded'] and not kinds['frozen']:
     raise UserError(
-      f'config.init_rules takes nothing from {init_from}: it has {", ".join([*found][:_SHOWN])}, '
-      f'this run {", ".join([*wanted][:_SHOWN])}; mend the rules, or leave config.init_from empty'
+      f'config.init_from.{module} takes nothing from {source.run}: it has '
+      f'{", ".join([*found][:_SHOWN])}, this run {", ".join([*target][:_SHOWN])}; mend '
+      f'config.init_from.{module}.rules, or leave config.init_from.{module}.run empty'
     )
-  report = Transfer(f'{init_from}, step {restored.step}', **kinds)
-  return _with(state, values), report
 
 
 def _flat(variables: Mapping[str, Any]) -> dict[str, jax.Array]:
@@ -97,27 +135,26 @@ def _short(path: str) -> str:
   return f'{module}/{rest}' if collection == 'params' else path
 
 
-def _check(path: str, leaf: jax.Array, source: jax.Array, init_from: str) -> None:
+def _check(path: str, leaf: jax.Array, source: jax.Array, module: str, run: str) -> None:
   if leaf.shape != source.shape:
     raise UserError(
-      f'{path} is {tuple(source.shape)} in {init_from} and {tuple(leaf.shape)} here; start it '
-      f'afresh with --config.init_rules={path.rsplit("/", 1)[0]}=skip,.*=load'
+      f'{path} is {tuple(source.shape)} in {run} and {tuple(leaf.shape)} here; start it afresh '
+      f'with --config.init_from.{module}.rules={path.rsplit("/", 1)[0]}=skip,.*=load'
     )
 
 
-def _with(state: State, values: Mapping[str, Any]) -> State:
-  def placed(path: str, leaf: jax.Array) -> jax.Array:
-    if path not in values:
+def _with(state: State, values: Mapping[str, jax.Array], lanes: int) -> State:
+  def placed(path: Any, leaf: jax.Array) -> jax.Array:
+    name = path_name(path)
+    if name not in values:
       return leaf
-    return jax.device_put(np.asarray(jax.device_get(values[path]), leaf.dtype), leaf.sharding)
+    value = values[name].astype(leaf.dtype)
+    value = jnp.broadcast_to(value, leaf.shape) if lanes > 1 else value
+    # From device to device: what is split there is never whole on one of them. A copy, because
+    # device_put may return the source's own buffer, which training would donate.
+    return jax.device_put(value, leaf.sharding, may_alias=False)
 
-  def params(tree: Mapping[str, Any]) -> dict[str, Any]:
-    return jax.tree_util.tree_map_with_path(lambda p, leaf: placed(path_name(p), leaf), dict(tree))
+  def replaced(tree: Mapping[str, Any]) -> dict[str, Any]:
+    return jax.tree_util.tree_map_with_path(placed, dict(tree))
 
-  new = params(state.params)
-  return state.replace(
-    params=new,
-    mutable=params(state.mutable),
-    # A copy: a donated buffer must not appear twice in the state.
-    ema={module: jax.tree.map(lambda x: x.copy(), new[module]) for module in state.ema},
-  )
+  return state.replace(params=replaced(state.params), mutable=replaced(state.mutable))

@@ -30,15 +30,16 @@ def log_mean_exp(log_weights: jax.Array, axis: int = 0) -> jax.Array:
 
 
 def importance_sampled(
-  log_weights: Callable[[jax.Array], jax.Array], key: jax.Array, samples: int, chunk: int
+  log_weights: Callable[[jax.Array], jax.Array], keys: jax.Array, samples: int, chunk: int
 ) -> tuple[jax.Array, jax.Array]:
   """Estimates log p(x) = log E_q[p(x, z)/q(z | x)] by the mean of `samples` weights.
 
   In expectation a lower bound that grows with `samples` (Burda et al. 2016, theorem 1).
 
   Args:
-    log_weights: keys [chunk] -> log weights [chunk, B], independent draws.
-    key: a PRNG key; sample i draws from fold_in(key, i), so `chunk` does not change what is drawn.
+    log_weights: keys [chunk, B] -> log weights [chunk, B], independent draws.
+    keys: PRNG keys [B]; sample i of example b draws from fold_in(keys[b], i), so neither `chunk`
+      nor the batch changes what is drawn.
     samples: K, at least 1.
     chunk: samples in memory at once.
 
@@ -48,12 +49,17 @@ def importance_sampled(
 
   def add(sums, first):
     numbers = first + jnp.arange(chunk)
-    keys = jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers)
-    weights = jnp.where((numbers < samples)[:, None], log_weights(keys), -jnp.inf)
+    drawn = log_weights(_keys_of_samples(keys, numbers))
+    weights = jnp.where((numbers < samples)[:, None], drawn, -jnp.inf)
     new = (jax.nn.logsumexp(weights, axis=0), jax.nn.logsumexp(2 * weights, axis=0))
     return jax.tree.map(jnp.logaddexp, sums, new), None
 
-  size = jax.eval_shape(log_weights, jax.random.split(key, chunk)).shape[1:]
-  nothing = jnp.full(size, -jnp.inf)
+  nothing = jnp.full(keys.shape, -jnp.inf)
   (total, squares), _ = jax.lax.scan(add, (nothing, nothing), jnp.arange(0, samples, chunk))
   return total - math.log(samples), jnp.exp(2 * total - squares)
+
+
+def _keys_of_samples(keys: jax.Array, numbers: jax.Array) -> jax.Array:
+  """Keys [S, B] of samples int32 [S] of examples with keys [B]."""
+  by_example = jax.vmap(jax.random.fold_in, (0, None))
+  return jax.vmap(by_example, (None, 0))(keys, numbers)

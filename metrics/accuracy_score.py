@@ -1,4 +1,4 @@
-"""Classification accuracy score: how much a classifier learns from what a model drew."""
+"""Classification accuracy score: how much a classifier learns from the samples of a model."""
 
 import dataclasses
 import warnings
@@ -7,42 +7,42 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from errors import UserError
+from metrics.base import SampleMetric
 
 
 class Labelled(NamedTuple):
-  """Images as they came, in pieces.
+  """Features and their classes.
 
   Attributes:
-    images: each float32 [N, H·W·C] in [0, 1].
-    labels: each int [N].
+    features: float32 [N, D]; [0, 0] where there are none.
+    labels: int64 [N].
   """
 
-  images: tuple[np.ndarray, ...]
-  labels: tuple[np.ndarray, ...]
+  features: np.ndarray
+  labels: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
-class AccuracyScore:
-  """Accuracy on real images of a classifier trained on drawn ones and the labels they were drawn
-  for: the classification accuracy score of Ravuri and Vinyals (2019), section 3.
+class AccuracyScore(SampleMetric):
+  """Accuracy on real examples of a classifier trained on samples and the labels that they were
+  conditioned on: the classification accuracy score of Ravuri and Vinyals (2019), section 3.
 
-  It is low where the images are not of their class, and where they are but lack variety. The paper
-  trains a ResNet-50; here it is scikit-learn's `MLPClassifier` on pixels in [0, 1]: one hidden
+  It is low where the samples are not of their class, and where they are but lack variety. The paper
+  trains a ResNet-50 on images; here it is scikit-learn's `MLPClassifier` on features: one hidden
   layer of ReLUs, trained by Adam until its loss settles or `max_iter` is reached. The number is
-  comparable only with that of the same classifier, trained on as many images and tested on the same
-  split.
+  comparable only with that of the same classifier on the same features, trained on as many samples
+  and tested on the same split.
 
   Attributes:
     width: of the hidden layer.
-    max_iter: most passes over the drawn images.
-    seed: of the classifier's weights and of the order of the images.
+    max_iter: most passes over the samples.
+    seed: of the classifier's weights and of the order of the samples.
   """
 
   width: int
   max_iter: int
   seed: int
-  # It trains a classifier.
-  costly: ClassVar[bool] = True
+  needs_labels: ClassVar[bool] = True
 
   def __post_init__(self):
     if self.width < 1 or self.max_iter < 1:
@@ -51,38 +51,35 @@ class AccuracyScore:
       raise ValueError(f'seed={self.seed} must be from 0 to {2**32 - 1}')
 
   def empty(self) -> Labelled:
-    return Labelled((), ())
+    return Labelled(np.zeros((0, 0), np.float32), np.zeros(0, np.int64))
 
-  def update(self, state: Labelled, images: np.ndarray, labels: np.ndarray | None) -> Labelled:
-    """Adds images float [N, H, W, C] of the classes `labels` int [N].
+  def update(self, state: Labelled, features: np.ndarray, labels: np.ndarray) -> Labelled:
+    added = Labelled(np.asarray(features, np.float32), np.asarray(labels, np.int64))
+    return self.merge(state, added)
 
-    Raises:
-      UserError: there are no labels.
-    """
-    if labels is None:
-      raise UserError(
-        'the classification accuracy score (accuracy_score) needs a model that is told the label, '
-        'and data with classes; use such an objective, e.g. cgan, or leave it out of '
-        'config.evaluate.metrics'
-      )
-    flat = np.asarray(images, np.float32).reshape(len(images), -1)
-    return Labelled((*state.images, flat), (*state.labels, labels))
+  def merge(self, a: Labelled, b: Labelled) -> Labelled:
+    if not len(a.labels):
+      return b
+    return Labelled(np.concatenate([a.features, b.features]), np.concatenate([a.labels, b.labels]))
 
-  def compare(self, reference: Labelled, drawn: Labelled) -> float:
-    """Share of `reference` that is classified rightly after training on `drawn`, in [0, 1].
+  def compare(self, reference: Labelled, samples: Labelled) -> float:
+    """Returns the share of `reference` that is classified rightly, in [0, 1].
+
+    NaN where a sample is not finite.
 
     Raises:
-      UserError: the drawn images are all of one class.
+      UserError: the samples are all of one class.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier
 
-    labels = np.concatenate(drawn.labels)
-    if len(np.unique(labels)) < 2:
+    if len(np.unique(samples.labels)) < 2:
       raise UserError(
-        'the classification accuracy score (accuracy_score) needs drawn images of two classes or '
-        'more; raise config.evaluate.samples, or use data with more classes'
+        'the classification accuracy score (accuracy_score) needs samples of two classes or more; '
+        'raise the number of samples, or use data with more classes'
       )
+    if not np.isfinite(samples.features).all():
+      return float('nan')
     classifier = MLPClassifier(
       hidden_layer_sizes=(self.width,),
       max_iter=self.max_iter,
@@ -91,7 +88,5 @@ class AccuracyScore:
     )
     with warnings.catch_warnings():
       warnings.simplefilter('ignore', ConvergenceWarning)
-      classifier.fit(np.concatenate(drawn.images), labels)
-    return float(
-      classifier.score(np.concatenate(reference.images), np.concatenate(reference.labels))
-    )
+      classifier.fit(samples.features, samples.labels)
+    return float(classifier.score(reference.features, reference.labels))

@@ -1,8 +1,11 @@
-"""The two kinds of metric, and what one that reads predictions returns."""
+"""The three kinds of thing that evaluators are made of: metrics of predictions and of samples, and
+the extractors of the features in which samples are compared."""
 
+import abc
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
+import jax
 import numpy as np
 
 
@@ -19,13 +22,13 @@ class Value(NamedTuple):
 
 
 class Summary(NamedTuple):
-  """What predictions come to.
+  """The figures, tables and pictures of a metric of predictions.
 
   Attributes:
     figures: by name; `f1` is a headline, logged in training as well, `f1/Shirt` a detail that only
       evaluate.py shows.
     tables: by name, nested lists for metrics.json.
-    pictures: by name, uint8 [H, W, 3]; evaluate.py writes them as NAME.png.
+    pictures: by name, uint8 [H, W, 3], written as PNG files.
   """
 
   figures: Mapping[str, Value]
@@ -33,44 +36,91 @@ class Summary(NamedTuple):
   pictures: Mapping[str, np.ndarray] = {}
 
 
-class PredictionMetric(Protocol):
-  """A metric of what a model says about the examples of a split, each of them once."""
+class Column(Protocol):
+  """An array of one row per example, or its `jax.ShapeDtypeStruct`: what a check looks at."""
 
+  shape: tuple[int, ...]
+  dtype: np.dtype
+
+
+class PredictionMetric(abc.ABC):
+  """A metric of what a model predicts about the examples of a split, each of them once.
+
+  Its columns are what the objective's `evaluate` returned beside its figures, and the scalars of
+  the batch: of a classifier `label` int [N], `prediction` int [N], `probability` [N, K]; of a
+  regression `target` [N, 1], `prediction` [N, 1].
+  """
+
+  @abc.abstractmethod
+  def check(self, columns: Mapping[str, Column]) -> None:
+    """Raises UserError where a column it needs is not there, or is of another kind."""
+
+  @abc.abstractmethod
   def summarise(
     self, columns: Mapping[str, np.ndarray], class_names: Sequence[str], details: bool
   ) -> Summary:
     """Returns figures, and with `details` tables and pictures too.
 
     Args:
-      columns: what the objective's `evaluate` returned beside its figures, and the integers of the
-        batch: of a classifier `label` int [N], `prediction` int [N], `probability` [N, K]; of a
-        regression `target` [N], `prediction` [N, 1].
+      columns: by name, as `check` accepts them.
       class_names: K names; empty where there are no classes.
-      details: False in training, where only headlines are wanted.
-
-    Raises:
-      UserError: a column it needs is not there.
+      details: False in training, where only headlines are needed.
     """
 
 
-class SampleMetric(Protocol):
-  """A metric of images that a model drew, against those of a split; both as mergeable states.
+class SampleMetric(abc.ABC):
+  """A comparison of samples with real examples, given the features of both.
 
-  One whose class has the attribute `costly = True` is shown by evaluate.py alone.
+  Features are added to a state, a NamedTuple of arrays that can be merged and stored; what is
+  summed in it is float64, so that neither the order nor the size of the pieces matters.
   """
 
-  def empty(self) -> Any:
-    """The state of no images."""
+  # Whether it reads the classes of samples and examples.
+  needs_labels: ClassVar[bool] = False
 
-  def update(self, state: Any, images: np.ndarray, labels: np.ndarray | None) -> Any:
-    """The state with images float32 [N, H, W, C] in [0, 1] added.
+  @abc.abstractmethod
+  def empty(self) -> Any:
+    """Returns the state of no features."""
+
+  @abc.abstractmethod
+  def update(self, state: Any, features: np.ndarray, labels: np.ndarray | None) -> Any:
+    """Returns the state with features added.
 
     Args:
-      state: of the images before.
-      images: further ones.
-      labels: their classes, int [N]: those of the split, or those that a conditional model was
-        asked for, every class in turn; None where there are none.
+      state: of the features before.
+      features: float32 [N, D].
+      labels: int [N], the classes of the examples, or those that the samples were conditioned on;
+        None where there are none.
     """
 
-  def compare(self, reference: Any, drawn: Any) -> float:
-    """The metric."""
+  @abc.abstractmethod
+  def merge(self, a: Any, b: Any) -> Any:
+    """Returns the state of the features of both."""
+
+  @abc.abstractmethod
+  def compare(self, reference: Any, samples: Any) -> float:
+    """Returns the metric of the states of the real examples and of the samples.
+
+    Raises:
+      UserError: there are too few of either.
+    """
+
+
+class FeatureExtractor(abc.ABC):
+  """A space of features in which images are compared.
+
+  It is a frozen dataclass of its options, so that its `repr` tells two of them apart.
+  """
+
+  @property
+  @abc.abstractmethod
+  def label(self) -> str:
+    """The name of the space in the names of figures, e.g. `pixels14`; without `_` and `-`."""
+
+  @abc.abstractmethod
+  def extract(self, images: jax.Array) -> jax.Array:
+    """Returns the features float32 [N, D] of images float32 [N, H, W, C] in [0, 1]; pure, in jit.
+
+    Raises:
+      ValueError: images of this shape have no such features.
+    """

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from metrics import charts
-from metrics.base import Summary, Value
-from metrics.require_columns import take
+from metrics.base import Column, PredictionMetric, Summary, Value
+from metrics.require_columns import require
 
 
 class Bins(NamedTuple):
@@ -44,7 +44,7 @@ def binned(confidence: np.ndarray, correct: np.ndarray, number: int) -> Bins:
 
 
 @dataclasses.dataclass(frozen=True)
-class Calibration:
+class Calibration(PredictionMetric):
   """Calibration of the top label, from `label` and `probability`.
 
   The headline `ece` is the expected calibration error, Σ count / N · |accuracy − confidence| over
@@ -62,12 +62,15 @@ class Calibration:
     if self.bins < 1:
       raise ValueError(f'bins={self.bins} must be at least 1')
 
+  def check(self, columns: Mapping[str, Column]) -> None:
+    require(columns, 'calibration.Calibration', 'label', 'probability')
+
   def summarise(
     self, columns: Mapping[str, np.ndarray], class_names: Sequence[str], details: bool
   ) -> Summary:
     del class_names
-    label, probability = take(columns, 'calibration.Calibration', 'label', 'probability')
-    probability = probability.astype(np.float64)
+    self.check(columns)
+    label, probability = columns['label'], columns['probability'].astype(np.float64)
     bins = binned(probability.max(axis=1), probability.argmax(axis=1) == label, self.bins)
     filled = bins.count > 0
     apart = np.abs(bins.accuracy - bins.confidence)[filled]

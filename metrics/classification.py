@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from metrics import charts
-from metrics.base import Summary, Value
-from metrics.require_columns import take
+from metrics.base import Column, PredictionMetric, Summary, Value
+from metrics.require_columns import require
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class Report(PredictionMetric):
   """How well each class is found, from `label`, `prediction` and, where it is, `probability`.
 
   Of sequences [N, T] each place counts for itself; what has the label -1 is left out. Without
@@ -26,17 +26,21 @@ class Report:
   `roc_auc/macro`, the mean over one class against the rest, where all are present.
   """
 
+  def check(self, columns: Mapping[str, Column]) -> None:
+    require(columns, 'classification.Report', 'label', 'prediction')
+
   def summarise(
     self, columns: Mapping[str, np.ndarray], class_names: Sequence[str], details: bool
   ) -> Summary:
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-    label, prediction = take(columns, 'classification.Report', 'label', 'prediction')
+    self.check(columns)
+    label, prediction = columns['label'], columns['prediction']
     real = label >= 0
     label, prediction = label[real], prediction[real]
     probability = None
     if 'probability' in columns:
-      probability = np.asarray(columns['probability'])[real].astype(np.float64)
+      probability = columns['probability'][real].astype(np.float64)
     classes = np.arange(_number(label, prediction, probability, class_names))
     *scores, support = precision_recall_fscore_support(
       label, prediction, labels=classes, average=None, zero_division=0

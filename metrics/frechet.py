@@ -1,27 +1,30 @@
-"""Fréchet distance between two sets of images, in a feature space that is named with the figure."""
+"""Fréchet distance between two sets of features."""
 
 import dataclasses
 from typing import NamedTuple
 
 import numpy as np
 
+from errors import UserError
+from metrics.base import SampleMetric
+
 
 class Moments(NamedTuple):
-  """Mergeable first and second moments of features, float64.
+  """First and second moments of features, float64.
 
   Attributes:
-    count: number of feature vectors.
-    mean: [D], zeros when empty.
-    scatter: [D, D], Σ (f − mean)(f − mean)ᵀ.
+    count: int, number of feature vectors.
+    mean: [D]; a scalar 0 where there are none.
+    scatter: [D, D], Σ (f − mean)(f − mean)ᵀ; likewise.
   """
 
-  count: int
+  count: int | np.ndarray
   mean: np.ndarray
   scatter: np.ndarray
 
 
 def moments(features: np.ndarray) -> Moments:
-  """Moments of features [N, D]."""
+  """Returns the moments of features [N, D]."""
   features = np.asarray(features, np.float64)
   mean = features.mean(axis=0)
   centred = features - mean
@@ -29,10 +32,10 @@ def moments(features: np.ndarray) -> Moments:
 
 
 def merge(a: Moments, b: Moments) -> Moments:
-  """Moments of both sets together (Chan et al. 1979, eq. 2.1)."""
+  """Returns the moments of both sets together (Chan et al. 1979, eq. 2.1)."""
+  if not a.count or not b.count:
+    return a if a.count else b
   count = a.count + b.count
-  if count == 0:
-    return a
   apart = b.mean - a.mean
   mean = a.mean + apart * (b.count / count)
   scatter = a.scatter + b.scatter + np.outer(apart, apart) * (a.count * b.count / count)
@@ -45,11 +48,15 @@ def distance(a: Moments, b: Moments) -> float:
   The trace of the root is taken from the eigenvalues of the symmetric Σ₁^½ Σ₂ Σ₁^½, so that no
   complex numbers arise.
 
-  Raises:
-    ValueError: a set has fewer than two feature vectors.
+  Args:
+    a: of two feature vectors or more.
+    b: likewise.
+
+  Returns:
+    NaN where a feature is not finite.
   """
-  if min(a.count, b.count) < 2:
-    raise ValueError('a Fréchet distance needs at least two images on either side')
+  if not (np.isfinite(a.scatter).all() and np.isfinite(b.scatter).all()):
+    return float('nan')
   first, second = a.scatter / (a.count - 1), b.scatter / (b.count - 1)
   values, vectors = np.linalg.eigh(first)
   root = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
@@ -60,38 +67,28 @@ def distance(a: Moments, b: Moments) -> float:
 
 
 @dataclasses.dataclass(frozen=True)
-class FrechetPixels:
-  """Fréchet distance on block-averaged pixels in [0, 1]: `side × side × C` features.
+class Frechet(SampleMetric):
+  """Fréchet distance (Heusel et al. 2017, eq. 6), with n − 1 in the covariances.
 
-  It is not the FID, whose features are an Inception network's: compare it only with itself, at the
-  same `side`, the same number of images and the same reference split.
-
-  Attributes:
-    side: blocks along either axis; an image's height and width are cropped to a multiple of it.
+  On the features of an Inception network it is the FID; on others it compares only with itself, for
+  as many samples and the same reference.
   """
-
-  side: int
 
   def empty(self) -> Moments:
     return Moments(0, np.zeros(()), np.zeros(()))
 
-  def update(self, state: Moments, images: np.ndarray, labels: np.ndarray | None = None) -> Moments:
-    """Adds images float [N, H, W, C]; labels make no difference."""
+  def update(self, state: Moments, features: np.ndarray, labels: np.ndarray | None) -> Moments:
     del labels
-    new = moments(self.features(images))
-    return new if state.count == 0 else merge(state, new)
+    return merge(state, moments(features))
 
-  def features(self, images: np.ndarray) -> np.ndarray:
-    """[N, H, W, C] to [N, side·side·C]."""
-    number, height, width, channels = images.shape
-    if self.side < 1 or min(height, width) < self.side:
-      raise ValueError(
-        f"side={self.side} must be from 1 to the image's {min(height, width)} pixels"
-      )
-    rows, columns = height // self.side, width // self.side
-    cropped = images[:, : rows * self.side, : columns * self.side]
-    blocks = cropped.reshape(number, self.side, rows, self.side, columns, channels)
-    return blocks.mean(axis=(2, 4)).reshape(number, -1)
+  def merge(self, a: Moments, b: Moments) -> Moments:
+    return merge(a, b)
 
   def compare(self, reference: Moments, samples: Moments) -> float:
+    if min(reference.count, samples.count) < 2:
+      raise UserError(
+        f'a Fréchet distance (frechet) of {int(samples.count)} samples and {int(reference.count)} '
+        'examples needs two or more of either; raise the number of samples, or take a larger '
+        'reference'
+      )
     return distance(reference, samples)

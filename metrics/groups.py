@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from errors import UserError, nearest
-from metrics.base import Summary, Value
-from metrics.require_columns import take
+from metrics.base import Column, PredictionMetric, Summary, Value
+from metrics.require_columns import require
 
 # The percentiles that hold the middle 95 %.
 _PERCENTILES = (2.5, 97.5)
 
 
 @dataclasses.dataclass(frozen=True)
-class Gaps:
+class Gaps(PredictionMetric):
   """Accuracy per value of integer columns, with bootstrap intervals (Efron 1979).
 
   The headline `accuracy_gap_COLUMN` is the largest minus the smallest accuracy over the values that
@@ -45,14 +45,28 @@ class Gaps:
     if self.seed < 0:
       raise ValueError(f'seed={self.seed} must be 0 or more')
 
+  def check(self, columns: Mapping[str, Column]) -> None:
+    require(columns, 'groups.Gaps', 'label', 'prediction')
+    whole = [
+      name
+      for name, column in columns.items()
+      if len(column.shape) == 1 and column.dtype.kind in 'biu'
+    ]
+    for name in self.by:
+      if name not in whole:
+        raise UserError(
+          f'groups.Gaps: there is no column of integers "{name}"{nearest(name, whole)} to group '
+          f'by; there are: {", ".join(sorted(whole))}'
+        )
+
   def summarise(
     self, columns: Mapping[str, np.ndarray], class_names: Sequence[str], details: bool
   ) -> Summary:
-    label, prediction = take(columns, 'groups.Gaps', 'label', 'prediction')
-    correct = prediction == label
+    self.check(columns)
+    correct = columns['prediction'] == columns['label']
     headlines, rest = {}, {}
     for name in self.by:
-      values, member = np.unique(_integers(columns, name), return_inverse=True)
+      values, member = np.unique(columns[name], return_inverse=True)
       count = np.bincount(member)
       accuracy = np.bincount(member, weights=correct) / count
       resampled = self._resampled(count, accuracy)
@@ -74,25 +88,6 @@ class Gaps:
     # Anew for each column, so that its figures do not depend on which others are asked for.
     random = np.random.default_rng(self.seed)
     return random.binomial(count, accuracy, size=(self.resamples, len(count))) / count
-
-
-def _integers(columns: Mapping[str, np.ndarray], name: str) -> np.ndarray:
-  """The column `name`, int [N].
-
-  Raises:
-    UserError: there is none of that name that holds one integer an example.
-  """
-  known = {
-    key: np.asarray(column)
-    for key, column in columns.items()
-    if np.ndim(column) == 1 and np.asarray(column).dtype.kind in 'biu'
-  }
-  if name not in known:
-    raise UserError(
-      f'groups.Gaps: there is no column of integers "{name}"{nearest(name, known)} to group by; '
-      f'there are: {", ".join(sorted(known))}'
-    )
-  return known[name]
 
 
 def _interval(resampled: np.ndarray) -> tuple[float, float]:

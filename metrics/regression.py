@@ -5,18 +5,21 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from metrics.base import Summary, Value
-from metrics.require_columns import take
+from metrics.base import Column, PredictionMetric, Summary, Value
+from metrics.require_columns import require
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
-  """`rmse`, `mae` and `r2`, from `target` [N] and `prediction` [N, 1].
+class Report(PredictionMetric):
+  """`rmse`, `mae` and `r2`, from `target` [N] or [N, 1] and `prediction` [N, 1].
 
   `r2` is 1 − Σ (target − prediction)² / Σ (target − its mean)², 0 for the mean of the split as
   prediction, below 0 for a worse one, and NaN where all targets are equal. All three are NaN where
   a prediction is not finite.
   """
+
+  def check(self, columns: Mapping[str, Column]) -> None:
+    require(columns, 'regression.Report', 'target', 'prediction')
 
   def summarise(
     self, columns: Mapping[str, np.ndarray], class_names: Sequence[str], details: bool
@@ -24,9 +27,9 @@ class Report:
     del class_names, details
     from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
-    target, prediction = take(columns, 'regression.Report', 'target', 'prediction')
-    target = target.astype(np.float64)
-    prediction = prediction.astype(np.float64)
+    self.check(columns)
+    target = columns['target'].astype(np.float64)
+    prediction = columns['prediction'].astype(np.float64)
     if not np.isfinite(prediction).all():
       return Summary({name: Value(float('nan')) for name in ('rmse', 'mae', 'r2')})
     defined = np.ptp(target) > 0

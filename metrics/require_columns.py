@@ -2,17 +2,17 @@
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from errors import UserError
+from metrics.base import Column
 
 
-def take(columns: Mapping[str, np.ndarray], metric: str, *names: str) -> list[np.ndarray]:
-  """Returns the columns called `names`, as arrays.
+def require(columns: Mapping[str, Column], metric: str, *names: str) -> None:
+  """Checks that columns are there.
 
   Args:
-    columns: [N, …] by name.
+    columns: what there is.
     metric: FILE.Class of the metric that needs them.
+    *names: of the columns.
 
   Raises:
     UserError: one is not there.
@@ -21,6 +21,5 @@ def take(columns: Mapping[str, np.ndarray], metric: str, *names: str) -> list[np
     if name not in columns:
       raise UserError(
         f'{metric} needs a column "{name}", and this objective and data give only: '
-        f'{", ".join(sorted(columns))}; take it out of config.evaluate.metrics'
+        f'{", ".join(sorted(columns)) or "none"}; take it out of the metrics of that evaluator'
       )
-  return [np.asarray(columns[name]) for name in names]

@@ -8,20 +8,21 @@ import jax
 import jax.numpy as jnp
 
 from errors import UserError
-from models.layers import Conv, Dense, max_pool
+from models.kernels.max_pool import max_pool
+from models.layers import Conv, Dense
 from models.mlp import activation
 
 
 class CNN(nn.Module):
-  """Images `[B, H, W, C]` in [0, 1] to `[B, outputs]` float32.
+  """Convolutional network: images `[B, H, W, C]` in [0, 1] to `[B, outputs]` float32.
 
   Attributes:
     channels: of the convolutions; each is followed by a pool that halves the sides.
     kernel: side of the convolutions' kernels.
-    widths: units of the hidden layers behind them.
+    widths: units of the hidden layers after them.
     activation: a name in `jax.nn`.
-    dropout: share of the hidden units dropped in training, 0 to below 1.
-    outputs: given by the objective.
+    dropout: fraction of the hidden units dropped in training, from 0 to below 1.
+    outputs: how many numbers per image, set by the objective.
     dtype: of the computation; parameters are float32.
   """
 

@@ -17,11 +17,11 @@ from models.layers import Conv, ConvTranspose, Dense
 
 
 class Encoder(nn.Module):
-  """Images `[B, H, W, C]` in [0, 1] to the mean and log-variance `[B, Z]` of a Gaussian, float32.
+  """Convolutional encoder of a VAE: images `[B, H, W, C]` in [0, 1] to a Gaussian over latents.
 
   Attributes:
     widths: channels of the feature maps, largest map first.
-    hidden: units of the dense layer behind them.
+    hidden: units of the dense layer after them.
     latent_size: Z.
     dtype: of the computation; parameters are float32.
   """
@@ -35,7 +35,13 @@ class Encoder(nn.Module):
   def __call__(
     self, images: jax.Array, condition: jax.Array, train: bool
   ) -> tuple[jax.Array, jax.Array]:
-    """`condition` [B, D] stands beside the colours of every pixel; D is 0 where there is none."""
+    """Returns the mean and the log-variance, both float32 [B, Z].
+
+    Args:
+      images: [B, H, W, C].
+      condition: [B, D], appended to the colours of every pixel; D is 0 where there is none.
+      train: has no effect.
+    """
     del train
     smallest_map(images.shape[1:], len(self.widths))
     x = beside_every_pixel(images, condition).astype(self.dtype)
@@ -48,13 +54,13 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-  """Latents `[B, Z]` to `[B, H, W, C, outputs]` float32, the numbers a likelihood reads.
+  """Convolutional decoder of a VAE: latents `[B, Z]` to the parameters of a likelihood of images.
 
   Attributes:
     widths: channels of the feature maps, smallest map first.
     hidden: units of the dense layer before them.
     image_shape: (H, W, C), given by the data.
-    outputs: numbers per pixel and colour, given by the objective.
+    outputs: numbers per pixel and colour, set by the objective.
     dtype: of the computation; parameters are float32.
   """
 
@@ -66,7 +72,13 @@ class Decoder(nn.Module):
 
   @nn.compact
   def __call__(self, latents: jax.Array, condition: jax.Array, train: bool) -> jax.Array:
-    """`condition` [B, D] stands beside the latents; D is 0 where there is none."""
+    """Returns [B, H, W, C, outputs] float32.
+
+    Args:
+      latents: [B, Z].
+      condition: [B, D], appended to the latents; D is 0 where there is none.
+      train: has no effect.
+    """
     del train
     start = (*smallest_map(self.image_shape, len(self.widths)), self.widths[0])
     x = jnp.concatenate([latents, condition], axis=-1).astype(self.dtype)
@@ -81,10 +93,10 @@ class Decoder(nn.Module):
 
 
 def smallest_map(image_shape: Sequence[int], halvings: int) -> tuple[int, int]:
-  """Height and width after so many halvings.
+  """Returns height and width after so many halvings.
 
   Raises:
-    UserError: a side is no multiple of 2 to that number.
+    UserError: a side is not a multiple of 2 to that number.
   """
   height, width = image_shape[:2]
   factor = 2**halvings
@@ -97,6 +109,6 @@ def smallest_map(image_shape: Sequence[int], halvings: int) -> tuple[int, int]:
 
 
 def beside_every_pixel(images: jax.Array, condition: jax.Array) -> jax.Array:
-  """Images [B, H, W, C] and [B, D] to [B, H, W, C + D]."""
+  """Appends a condition [B, D] to every pixel of images [B, H, W, C] → [B, H, W, C + D]."""
   maps = jnp.broadcast_to(condition[:, None, None, :], (*images.shape[:3], condition.shape[-1]))
   return jnp.concatenate([images, maps], axis=-1)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from errors import UserError, nearest
 from models.layers import Dense
+from models.norms import batch_norm
 
 
 def activation(name: str) -> Callable[[jax.Array], jax.Array]:
@@ -28,14 +29,14 @@ def activation(name: str) -> Callable[[jax.Array], jax.Array]:
 
 
 class Generator(nn.Module):
-  """Latents `[B, Z]` to images `[B, *image_shape]` in [0, 1].
+  """Dense generator of a GAN: latents `[B, Z]` to images `[B, *image_shape]` in [0, 1].
 
   Attributes:
     widths: units of the hidden layers, from the latents to the image.
     activation: of the hidden layers, a name in `jax.nn`.
     image_shape: (H, W, C), given by the data.
     num_classes: how many labels there are, given by the data.
-    embedding_size: length of a label's embedding, where labels are told.
+    embedding_size: length of a label's embedding; used only where there are labels.
     dtype: of the computation; parameters are float32.
   """
 
@@ -48,9 +49,9 @@ class Generator(nn.Module):
 
   @nn.compact
   def __call__(self, latents: jax.Array, labels: jax.Array | None, train: bool) -> jax.Array:
-    """The embedding of `labels`, int32 [B] or None, stands beside the latents."""
+    """Generates images; `labels`, int32 [B] or None, are embedded and appended to the latents."""
     del train
-    x = _beside(latents, labels, self)
+    x = _with_labels(latents, labels, self)
     for i, width in enumerate(self.widths):
       x = activation(self.activation)(nn.Dense(width, dtype=self.dtype, name=f'hidden_{i}')(x))
     x = nn.Dense(math.prod(self.image_shape), dtype=self.dtype, name='output')(x)
@@ -58,14 +59,14 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-  """Images `[B, H, W, C]` in [0, 1] to logits `[B]` float32.
+  """Dense discriminator of a GAN: images `[B, H, W, C]` in [0, 1] to logits `[B]` float32.
 
   Attributes:
     widths: units of the hidden layers, from the image to the logit.
     activation: of the hidden layers, a name in `jax.nn`.
-    dropout: share of the hidden units dropped in training, 0 to 1.
+    dropout: fraction of the hidden units dropped in training, from 0 to below 1.
     num_classes: how many labels there are, given by the data.
-    embedding_size: length of a label's embedding, where labels are told.
+    embedding_size: length of a label's embedding; used only where there are labels.
     dtype: of the computation; parameters are float32.
   """
 
@@ -78,20 +79,20 @@ class Discriminator(nn.Module):
 
   @nn.compact
   def __call__(self, images: jax.Array, labels: jax.Array | None, train: bool) -> jax.Array:
-    """The embedding of `labels`, int32 [B] or None, stands beside the pixels."""
-    x = _beside(images.reshape(images.shape[0], -1), labels, self)
+    """Scores images; `labels`, int32 [B] or None, are embedded and appended to the pixels."""
+    x = _with_labels(images.reshape(images.shape[0], -1), labels, self)
     for i, width in enumerate(self.widths):
       x = activation(self.activation)(nn.Dense(width, dtype=self.dtype, name=f'hidden_{i}')(x))
       x = nn.Dropout(self.dropout, deterministic=not train)(x)
     return nn.Dense(1, dtype=self.dtype, name='output')(x)[:, 0].astype(jnp.float32)
 
 
-def _beside(
+def _with_labels(
   inputs: jax.Array, labels: jax.Array | None, network: Generator | Discriminator
 ) -> jax.Array:
-  """`inputs` [B, D] with an embedding of `labels` behind them (Mirza and Osindero 2014, section 3).
+  """Appends an embedding of `labels` to `inputs` [B, D] (Mirza and Osindero 2014, section 3).
 
-  An embedding is N(0, 1) at first, like the latents. No labels make no parameters.
+  Embeddings are N(0, 1) at first, like the latents. Without labels there are no parameters.
 
   Raises:
     UserError: the network has no classes or no size of embedding, and there are labels.
@@ -102,8 +103,8 @@ def _beside(
   for field in ('num_classes', 'embedding_size'):
     if getattr(network, field) < 1:
       raise UserError(
-        f'mlp.{type(network).__name__} is told labels, so its {field}={getattr(network, field)} '
-        'must be at least 1'
+        f'mlp.{type(network).__name__} is conditioned on labels, so its '
+        f'{field}={getattr(network, field)} must be at least 1'
       )
   embed = nn.Embed(
     network.num_classes,
@@ -116,7 +117,7 @@ def _beside(
 
 
 class Encoder(nn.Module):
-  """Images `[B, H, W, C]` in [0, 1] to the mean and log-variance `[B, Z]` of a Gaussian, float32.
+  """Dense encoder of a VAE: images `[B, H, W, C]` in [0, 1] to a Gaussian over latents.
 
   Attributes:
     widths: units of the hidden layers, from the image to the latents.
@@ -135,7 +136,13 @@ class Encoder(nn.Module):
   def __call__(
     self, images: jax.Array, condition: jax.Array, train: bool
   ) -> tuple[jax.Array, jax.Array]:
-    """`condition` [B, D] stands beside the pixels; D is 0 where there is none."""
+    """Returns the mean and the log-variance, both float32 [B, Z].
+
+    Args:
+      images: [B, H, W, C].
+      condition: [B, D], appended to the pixels; D is 0 where there is none.
+      train: has no effect.
+    """
     del train
     x = jnp.concatenate([images.reshape(images.shape[0], -1), condition], axis=-1)
     x = x.astype(self.dtype)
@@ -146,13 +153,13 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-  """Latents `[B, Z]` to `[B, H, W, C, outputs]` float32, the numbers a likelihood reads.
+  """Dense decoder of a VAE: latents `[B, Z]` to the parameters of a likelihood of images.
 
   Attributes:
     widths: units of the hidden layers, from the latents to the image.
-    activation: as of `Encoder`.
+    activation: of the hidden layers, as of `Encoder`.
     image_shape: (H, W, C), given by the data.
-    outputs: numbers per pixel and colour, given by the objective.
+    outputs: numbers per pixel and colour, set by the objective.
     dtype: of the computation; parameters are float32.
   """
 
@@ -164,7 +171,13 @@ class Decoder(nn.Module):
 
   @nn.compact
   def __call__(self, latents: jax.Array, condition: jax.Array, train: bool) -> jax.Array:
-    """`condition` [B, D] stands beside the latents; D is 0 where there is none."""
+    """Returns [B, H, W, C, outputs] float32.
+
+    Args:
+      latents: [B, Z].
+      condition: [B, D], appended to the latents; D is 0 where there is none.
+      train: has no effect.
+    """
     del train
     x = jnp.concatenate([latents, condition], axis=-1).astype(self.dtype)
     for i, width in enumerate(self.widths):
@@ -174,15 +187,15 @@ class Decoder(nn.Module):
 
 
 class MLP(nn.Module):
-  """Inputs `[B, …]` to `[B, outputs]` float32: logits of a classifier, values of a regression.
+  """Dense classifier or regression: inputs `[B, …]` to `[B, outputs]` float32.
 
   Attributes:
     widths: units of the hidden layers; none makes a linear model.
     activation: of the hidden layers, a name in `jax.nn`.
-    dropout: share of the hidden units dropped in training, 0 to below 1.
+    dropout: fraction of the hidden units dropped in training, from 0 to below 1.
     normalise: whether each input is first brought to mean 0 and variance 1, by the batch in
       training and by running averages otherwise: for tables, whose columns have units.
-    outputs: given by the objective.
+    outputs: how many numbers per example, set by the objective.
     dtype: of the computation; parameters are float32.
   """
 
@@ -197,9 +210,7 @@ class MLP(nn.Module):
   def __call__(self, inputs: jax.Array, train: bool) -> jax.Array:
     x = inputs.reshape(inputs.shape[0], -1)
     if self.normalise:
-      x = nn.BatchNorm(not train, momentum=0.99, use_bias=False, use_scale=False, name='normalise')(
-        x
-      )
+      x = batch_norm(train, None, 'normalise', momentum=0.99, affine=False)(x)
     x = x.astype(self.dtype)
     for i, width in enumerate(self.widths):
       x = activation(self.activation)(Dense(width, dtype=self.dtype, name=f'hidden_{i}')(x))

@@ -1,23 +1,26 @@
-"""From one vector per token to what a head reads: all of them, or one of the whole row."""
+"""Pooling over the tokens of a row: every vector, the first, the last or the mean."""
 
 import jax
 import jax.numpy as jnp
 
 
 def every(x: jax.Array, lengths: jax.Array | None) -> jax.Array:
-  """x [B, T, C] as it is."""
+  """Returns x [B, T, C] unchanged: one vector per token."""
   del lengths
   return x
 
 
 def first(x: jax.Array, lengths: jax.Array | None) -> jax.Array:
-  """x [B, T, C] → [B, C], the first token's."""
+  """Returns the first token's vector, x [B, T, C] → [B, C]."""
   del lengths
   return x[:, 0]
 
 
 def last(x: jax.Array, lengths: jax.Array | None) -> jax.Array:
-  """x [B, T, C], lengths int32 [B] or None for T → [B, C], the last real token's (0: the first)."""
+  """Returns the last real token's vector, x [B, T, C] → [B, C]; of an empty row the first one's.
+
+  `lengths` int32 [B] count the real tokens of each row; None for T.
+  """
   if lengths is None:
     return x[:, -1]
   place = jnp.maximum(lengths - 1, 0)[:, None, None]
@@ -25,7 +28,10 @@ def last(x: jax.Array, lengths: jax.Array | None) -> jax.Array:
 
 
 def mean(x: jax.Array, lengths: jax.Array | None) -> jax.Array:
-  """x [B, T, C], lengths int32 [B] or None for T → [B, C], over the real tokens (0: zeros)."""
+  """Returns the mean over the real tokens, x [B, T, C] → [B, C]; of an empty row zeros.
+
+  `lengths` int32 [B] count the real tokens of each row; None for T.
+  """
   if lengths is None:
     return x.mean(axis=1)
   real = jnp.arange(x.shape[1]) < lengths[:, None]

@@ -1,14 +1,15 @@
-"""How a transformer learns where its tokens stand: three kinds, each with the same two methods.
+"""Positional encodings of a transformer: three modules with the same two methods.
 
-`add(x, places)` changes the embeddings x [B, T, C]; `angles(places)` is what queries and keys are
-turned by, or None. `places` int32 are positions from 0 on: [T], [B, T], or one for x [B, C].
+`add(x, places)` encodes positions in the embeddings x [B, T, C]; `angles(places)` returns the
+angles that queries and keys are rotated by, or None. `places` int32 are positions from 0 on: [T],
+[B, T], or one for x [B, C].
 """
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from models.layers import lookup
+from models.kernels.lookup import lookup
 
 Angles = tuple[jax.Array, jax.Array] | None  # cosine and sine [*places.shape, 1, head size / 2]
 
@@ -16,15 +17,15 @@ _LONGEST_PERIOD = 10_000.0
 
 
 def restarting(segments: jax.Array) -> jax.Array:
-  """Positions that start anew where the segment changes: int32 [B, T] → int32 [B, T]."""
+  """Returns positions that start anew where the segment changes: int32 [B, T] → int32 [B, T]."""
   places = jnp.arange(segments.shape[1], dtype=jnp.int32)
   return places - jax.lax.cummax(jnp.where(changes(segments), places, 0), axis=1)
 
 
 def changes(segments: jax.Array) -> jax.Array:
-  """Whether each token is of another segment than the one before it: [B, T] → bool [B, T].
+  """Returns whether the segment changes before each token: int32 [B, T] → bool [B, T].
 
-  The first of a row counts as a change.
+  The first token of a row counts as a change.
   """
   before = segments[:, :-1] != segments[:, 1:]
   return jnp.pad(before, ((0, 0), (1, 0)), constant_values=True)
@@ -37,13 +38,13 @@ def _phases(places: jax.Array, size: int) -> jax.Array:
 
 
 class Learned(nn.Module):
-  """A vector per position, added to the embedding; parameter `embedding` [context, width].
+  """One learned vector per position, added to the embedding; parameter `embedding` [context, C].
 
   Attributes:
-    context: most positions.
+    context: the largest number of positions.
     width: C.
-    head_size: not needed.
-    embedding_init: of the vectors.
+    head_size: not used.
+    embedding_init: initialiser of the vectors.
   """
 
   context: int
@@ -66,7 +67,7 @@ class Sinusoidal(nn.Module):
   """Sines and cosines added to √width times the embedding (Vaswani et al. 2017, 3.4 and 3.5).
 
   PE(p, 2i) = sin(p / 10000^(2i/C)), PE(p, 2i+1) = cos(p / 10000^(2i/C)). Attributes as of
-  `Learned`; `context` and `embedding_init` are not needed.
+  `Learned`; `context` and `embedding_init` are not used.
   """
 
   context: int
@@ -82,9 +83,9 @@ class Sinusoidal(nn.Module):
 
 
 class Rotary(nn.Module):
-  """Queries and keys turned by an angle that grows with the position (Su et al. 2021, eq. 34).
+  """Rotates queries and keys by an angle that grows with the position (Su et al. 2021, eq. 34).
 
-  Attributes as of `Learned`; `head_size` alone is needed.
+  Attributes as of `Learned`; only `head_size` is used.
   """
 
   context: int
@@ -105,14 +106,14 @@ KINDS = {'learned': Learned, 'sinusoidal': Sinusoidal, 'rotary': Rotary}
 
 
 def sinusoids(places: jax.Array, width: int) -> jax.Array:
-  """PE of `Sinusoidal`, float32 [*places.shape, width]."""
+  """Returns the encoding that `Sinusoidal` adds, float32 [*places.shape, width]."""
   phases = _phases(places, width + width % 2)
   waves = jnp.stack([jnp.sin(phases), jnp.cos(phases)], axis=-1)
   return waves.reshape(*places.shape, -1)[..., :width]
 
 
 def rotate(x: jax.Array, angles: Angles) -> jax.Array:
-  """Turns x [..., heads, head size], in its dtype; None leaves it as it is.
+  """Rotates x [..., heads, head size] by `angles`, in its dtype; None leaves it unchanged.
 
   Entry i is paired with entry i + d/2 (as in GPT-NeoX and Llama), not with its neighbour as in the
   paper: the same map for another order of the columns of the query and key kernels.

@@ -1,4 +1,7 @@
-"""Learned images that an encoder turns into a prior (Tomczak and Welling 2018)."""
+"""Pseudo-inputs of a VampPrior: learned images whose encodings are the prior's components.
+
+Tomczak and Welling 2018, section 2.
+"""
 
 from collections.abc import Sequence
 
@@ -7,15 +10,15 @@ import jax
 
 
 class PseudoInputs(nn.Module):
-  """Returns `[count, *image_shape]` float32 in (0, 1), one learned image per mixture component.
+  """Learned images `[count, *image_shape]` float32 in (0, 1), one per component of a mixture.
 
-  They start as soft random blobs, which an encoder tells apart from the first step on.
+  They start as smooth random blobs, whose encodings differ from the first step on.
 
   Attributes:
-    count: K, components of the mixture.
+    count: K, how many components the mixture has.
     image_shape: (H, W, C), given by the data.
     blob: side of a blob in pixels.
-    spread: standard deviation of the first logits.
+    spread: standard deviation of the initial logits.
   """
 
   count: int

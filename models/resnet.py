@@ -10,20 +10,21 @@ import jax.numpy as jnp
 from errors import UserError
 from models.layers import Conv, Dense
 from models.mlp import activation
+from models.norms import FlatBatchNorm
 
 _initial = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')  # He et al. 2015
 
 
 class ResNet(nn.Module):
-  """Images `[B, H, W, C]` in [0, 1] to `[B, outputs]` float32.
+  """Wide residual network: images `[B, H, W, C]` in [0, 1] to `[B, outputs]` float32.
 
   Attributes:
     stem: channels of the first convolution.
     widths: channels of each stage; every stage but the first halves the sides.
     blocks: residual blocks of each stage.
     activation: a name in `jax.nn`.
-    dropout: share of the pooled features dropped in training, 0 to below 1.
-    outputs: given by the objective.
+    dropout: fraction of the pooled features dropped in training, from 0 to below 1.
+    outputs: how many numbers per image, set by the objective.
     dtype: of the computation; parameters and statistics are float32.
   """
 
@@ -51,16 +52,22 @@ class ResNet(nn.Module):
         stride = 2 if stage and not block else 1
         name = f'stage_{stage}_block_{block}'
         x = Block(channels, stride, self.activation, self.dtype, name=name)(x, train)
-    x = activation(self.activation)(Normalise(self.dtype, name='norm')(x, train))
+    x = activation(self.activation)(FlatBatchNorm(self.dtype, name='norm')(x, train))
     x = x.mean(axis=(1, 2))
     x = nn.Dropout(self.dropout, deterministic=not train)(x)
     return Dense(self.outputs, dtype=self.dtype, name='output')(x).astype(jnp.float32)
 
 
 class Block(nn.Module):
-  """x + conv(act(norm(conv(act(norm(x)))))), He et al. 2016b, figure 1(b).
+  """Residual block x + conv(act(norm(conv(act(norm(x)))))) (He et al. 2016b, figure 1(b)).
 
   Where the shape changes, the shortcut is a 1×1 convolution of the activated input.
+
+  Attributes:
+    channels: of both convolutions.
+    stride: of the first convolution.
+    activation: a name in `jax.nn`.
+    dtype: of the computation; parameters and statistics are float32.
   """
 
   channels: int
@@ -71,12 +78,12 @@ class Block(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     activate = activation(self.activation)
-    y = activate(Normalise(self.dtype, name='norm_0')(x, train))
+    y = activate(FlatBatchNorm(self.dtype, name='norm_0')(x, train))
     shortcut = x
     if self.stride > 1 or x.shape[-1] != self.channels:
       shortcut = self._conv(1, self.stride, 'shortcut')(y)
     y = self._conv(3, self.stride, 'conv_0')(y)
-    y = activate(Normalise(self.dtype, name='norm_1')(y, train))
+    y = activate(FlatBatchNorm(self.dtype, name='norm_1')(y, train))
     return shortcut + self._conv(3, 1, 'conv_1')(y)
 
   def _conv(self, side: int, stride: int, name: str) -> Conv:
@@ -89,16 +96,3 @@ class Block(nn.Module):
       dtype=self.dtype,
       name=name,
     )
-
-
-class Normalise(nn.Module):
-  """Batch normalisation over all axes but the last, as one: on a CPU sums over three are slow."""
-
-  dtype: Any
-
-  @nn.compact
-  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    normalise = nn.BatchNorm(
-      use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype, name='batch'
-    )
-    return normalise(x.reshape(-1, x.shape[-1])).reshape(x.shape)

@@ -1,4 +1,4 @@
-"""Recurrent network: Elman, GRU or LSTM layers on top of each other.
+"""Recurrent network: stacked Elman, GRU or LSTM layers.
 
 Parameters, all float32, of vocabulary V, embedding E, units W, gates G (1 of an Elman cell, 3 of a
 GRU: reset, update, new; 4 of an LSTM: input, forget, cell, output):
@@ -7,12 +7,12 @@ GRU: reset, update, new; 4 of an LSTM: input, forget, cell, output):
     layer_0/input/kernel        [E, G·W]      [V, G·W] without an embedding; [W, G·W] higher up
     layer_0/input/bias          [G·W]
     layer_0/recurrent/kernel    [W, G·W]
-    layer_0/recurrent/bias      [W]           GRU: of the new gate's h·U, behind which r multiplies
+    layer_0/recurrent/bias      [W]           GRU: added to the new gate's h·U, before r multiplies
     output/kernel               [W, outputs]  not tied
     output/bias                 [outputs]
 
 Gates, their order and equations are those of torch.nn.RNN, GRU and LSTM, whose weights are these
-kernels transposed, and whose two biases are the sum that stands here (but for the GRU's one).
+kernels transposed, and whose two biases are summed here (except the GRU's of the new gate).
 Kernels start uniform in ±1/√W, as torch's; biases 0, that of the forget gate 1.
 """
 
@@ -22,27 +22,30 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from errors import UserError
-from models.layers import Embed, Initializer, Output, lookup, product
-from models.options import choose
+from errors import UserError, choose
+from models.kernels.dense import product
+from models.kernels.lookup import lookup
+from models.kernels.recurrence import CELLS, Cell, States, recur, recurrent, zeros
+from models.layers import Embed, Initializer, Output
 from models.pooling import POOLS
 from models.positions import changes
-from models.recurrence import CELLS, Cell, States, recur, recurrent, zeros
+
+_WHERE = 'config.modules.model'
 
 
 class RNN(nn.Module):
-  """Tokens int32 [B, T] to float32 [B, T, outputs], or [B, outputs] where they are pooled.
+  """Recurrent network on tokens int32 [B, T]: float32 [B, T, outputs], pooled [B, outputs].
 
   Attributes:
     cell: 'tanh', 'sigmoid' (Elman), 'gru' or 'lstm'.
     width: W, units of each layer.
-    embedding: E; 0 for one-hot input, so a row of the first layer's kernel for each token.
-    layers: how many.
+    embedding: E; 0 for one-hot input, which selects a row of the first layer's kernel.
+    layers: how many layers are stacked.
     tied: whether the logits are products with the embedding, so E = W.
-    dropout: share dropped in training of what each layer hands up (Zaremba et al. 2014).
+    dropout: fraction of each layer's outputs dropped in training (Zaremba et al. 2014).
     vocabulary: V, given by the data.
-    outputs: given by the objective.
-    pool: 'none', 'first', 'last' or 'mean' of the real tokens, given by the objective.
+    outputs: how many numbers per token or row, set by the objective.
+    pool: 'none', 'first', 'last' or 'mean' of the real tokens, set by the objective.
     dtype: of products; states and gates are float32.
   """
 
@@ -59,7 +62,7 @@ class RNN(nn.Module):
 
   def setup(self):
     self._check()
-    self.kind = choose(CELLS, self.cell, 'cell')
+    self.kind = choose(CELLS, self.cell, f'{_WHERE}.cell')
     init = _uniform(self.width)
     self.embed = None
     if self.embedding:
@@ -94,61 +97,98 @@ class RNN(nn.Module):
     Returns:
       float32 [B, T, outputs], or [B, outputs] where `pool` is not 'none'.
     """
-    pool = choose(POOLS, self.pool, 'pool')
+    pool = choose(POOLS, self.pool, f'{_WHERE}.pool')
     keep = None
     if segments is not None:
       keep = 1 - changes(segments).T[..., None].astype(jnp.float32)
-    # Time first, so that a step of the recurrence reads memory that lies together.
+    # Time first, so that a step of the recurrence reads contiguous memory.
     x = tokens.T if self.embed is None else self.embed(tokens.T)
     for layer in self.stack:
       x = self.drop(layer(x, keep), deterministic=not train)
     return self._outputs(pool(x.swapaxes(0, 1), lengths))
 
-  def start(self, batch: int, length: int) -> tuple[States, ...]:
-    """Returns the states of each layer before the first token; `length` is not needed."""
-    del length
-    return (zeros(self.kind, batch, self.width),) * self.layers
+  @property
+  def context(self) -> int:
+    """Most tokens that the model sees at once; 0, for a state has no bound."""
+    return 0
 
-  def step(
-    self, carry: tuple[States, ...], tokens: jax.Array, position: jax.Array
+  @property
+  def causal(self) -> bool:
+    """Whether a token sees only itself and those before it."""
+    return True
+
+  def read(
+    self, tokens: jax.Array, lengths: jax.Array, length: int
   ) -> tuple[tuple[States, ...], jax.Array]:
-    """Reads tokens int32 [B]; `position` is not needed.
+    """Reads prompts in one pass, to go on from them token by token.
+
+    Args:
+      tokens: int32 [B, P], padded on the right.
+      lengths: int32 [B], from 1 to P, tokens of each row.
+      length: not used.
 
     Returns:
-      The states behind them, and logits float32 [B, outputs].
+      The states of each layer after the prompts, and logits float32 [B, outputs] of the next
+      tokens.
     """
-    del position
+    del length
+
+    def one(model: 'RNN', carry: tuple[States, ...], entry: tuple[jax.Array, jax.Array]):
+      token, place = entry
+      after = model._advance(carry, token)
+      real = (place < lengths)[:, None]
+      return jax.tree.map(lambda new, old: jnp.where(real, new, old), after, carry), None
+
+    rows, size = tokens.shape
+    first = (zeros(self.kind, rows, self.width),) * self.layers
+    over_time = nn.scan(one, variable_broadcast='params', split_rngs={'params': False})
+    carry, _ = over_time(self, first, (tokens.T, jnp.arange(size)))
+    return carry, self._outputs(carry[-1][0])
+
+  def step(
+    self, carry: tuple[States, ...], tokens: jax.Array, positions: jax.Array
+  ) -> tuple[tuple[States, ...], jax.Array]:
+    """Reads one token of each row, int32 [B]; `positions` are not used.
+
+    Returns:
+      The states after these tokens, and logits float32 [B, outputs].
+    """
+    del positions
+    after = self._advance(carry, tokens)
+    return after, self._outputs(after[-1][0])
+
+  def _advance(self, carry: tuple[States, ...], tokens: jax.Array) -> tuple[States, ...]:
+    """The states of each layer after one token of each row, int32 [B]."""
     x = tokens if self.embed is None else self.embed(tokens)
-    behind = []
+    after = []
     for layer, states in zip(self.stack, carry):
       states = layer.step(x, states)
-      behind.append(states)
+      after.append(states)
       x = states[0]
-    return tuple(behind), self._outputs(x)
+    return tuple(after)
 
   def _outputs(self, x: jax.Array) -> jax.Array:
     return self.logits(x, self.embed.embedding if self.tied else None)
 
   def _check(self) -> None:
-    where = 'config.modules.model'
     if self.tied and self.embedding != self.width:
       raise UserError(
-        f'{where}.tied=True multiplies units with the embedding, so {where}.embedding='
-        f'{self.embedding} must be {where}.width={self.width}'
+        f'{_WHERE}.tied=True multiplies units with the embedding, so {_WHERE}.embedding='
+        f'{self.embedding} must be {_WHERE}.width={self.width}'
       )
     if self.tied and self.outputs != self.vocabulary:
       raise UserError(
-        f'{where}.tied=True gives a logit for each of the {self.vocabulary} tokens, and the '
-        f'objective reads {self.outputs} outputs; set {where}.tied=False'
+        f'{_WHERE}.tied=True gives a logit for each of the {self.vocabulary} tokens, and the '
+        f'objective reads {self.outputs} outputs; set {_WHERE}.tied=False'
       )
 
 
 class Layer(nn.Module):
-  """One layer: [T, B, inputs], or tokens int32 [T, B], to [T, B, width] float32.
+  """One recurrent layer: [T, B, inputs], or tokens int32 [T, B], to [T, B, width] float32.
 
   Attributes:
-    cell: which.
-    inputs: size of what it reads; of tokens how many there are.
+    cell: the equations of a step.
+    inputs: length of an input vector; for tokens the size of the vocabulary.
     width: W.
     dtype: of products.
   """
@@ -163,17 +203,20 @@ class Layer(nn.Module):
     self.recurrent = Recurrent(self.cell, self.width, self.dtype)
 
   def __call__(self, x: jax.Array, keep: jax.Array | None) -> jax.Array:
-    """`keep` float32 [T, B, 1] is 0 where the states start anew; None: nowhere."""
+    """Runs over all steps; `keep` float32 [T, B, 1] is 0 where the states start anew, or None."""
     return recur(self.cell, self.input(x), *self.recurrent(), keep)
 
   def step(self, x: jax.Array, states: States) -> States:
-    """x [B, inputs], or tokens int32 [B]."""
+    """Returns the states after one step of x [B, inputs], or of tokens int32 [B]."""
     r = recurrent(states[0], *self.recurrent())
     return self.cell.forward(self.input(x).astype(jnp.float32), r, states)[0]
 
 
 class Input(nn.Module):
-  """The input's share of all gates: [..., inputs], or tokens int32 [...], to [..., G·W]."""
+  """Input's part of all gates: [..., inputs], or tokens int32 [...], to [..., G·W].
+
+  Attributes: as of `Layer`.
+  """
 
   cell: Cell
   inputs: int
@@ -198,7 +241,10 @@ class Input(nn.Module):
 
 
 class Recurrent(nn.Module):
-  """The kernel [W, G·W] in `dtype`, and the bias [G·W] float32 of h·U, or None."""
+  """Parameters of h·U: the kernel [W, G·W] in `dtype`, and the bias [G·W] float32 or None.
+
+  Attributes: as of `Layer`.
+  """
 
   cell: Cell
   width: int
@@ -216,7 +262,7 @@ class Recurrent(nn.Module):
 
 
 def _uniform(width: int) -> Initializer:
-  """Uniform in ±1/√width."""
+  """Makes an initialiser, uniform in ±1/√width."""
 
   def init(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     return jax.random.uniform(key, shape, dtype, -(width**-0.5), width**-0.5)

@@ -24,7 +24,7 @@ Biases are there where `biases` is set; an RMS norm never has one. Kernels are [
 columns of `query_key_value` are ordered by group: for each of the G groups its H/G queries, its
 key, its value, d columns each. With G = H (GPT-2, BERT) that is [q₀ k₀ v₀ q₁ k₁ v₁ …], so from
 separate q, k, v [C, H·d] it is `stack([q, k, v], 1)` as [C, 3, H, d] → [C, H, 3, d] → [C, 3·C];
-the bias likewise. Heads' outputs stand side by side, d rows of `attention/output/kernel` each.
+the bias likewise. Heads' outputs are concatenated, d rows of `attention/output/kernel` each.
 
 Initial values are GPT-2's (Radford et al. 2019): N(0, 0.02²), the kernels that write to the
 residual stream divided by √(2·layers); biases 0, scales 1.
@@ -33,20 +33,22 @@ residual stream divided by √(2·layers); biases 0, scales 1.
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from errors import UserError
+from errors import UserError, choose
 from models import positions
 from models.attention import Attention, Cache, Factory
-from models.layers import Dense, Embed, Norm, Output, gelu
+from models.kernels.activations import gelu
+from models.layers import Dense, Embed, Output
 from models.mlp import activation
-from models.options import choose
+from models.norms import Norm
 from models.pooling import POOLS
 
+_WHERE = 'config.modules.model'
 _DEVIATION = 0.02
 _initial = nn.initializers.normal(_DEVIATION)
 
@@ -61,8 +63,23 @@ _PLACES = {'pre': True, 'post': False}
 _CENTRED = {'layer': True, 'rms': False}
 
 
+class Decoded(NamedTuple):
+  """The cache of rows that are generated token by token.
+
+  Attributes:
+    blocks: keys and values [layers, B, G, S, d] where blocks are scanned, else a list of [B, G, S,
+      d]. Prompts of P tokens end at entry P − 1 in every row.
+    filled: bool [B, S], which entries hold tokens of the row.
+    slot: int32 scalar, the entry of the next token of every row.
+  """
+
+  blocks: Cache | list[Cache]
+  filled: jax.Array
+  slot: jax.Array
+
+
 class Transformer(nn.Module):
-  """Tokens int32 [B, T] to float32 [B, T, outputs], or [B, outputs] where they are pooled.
+  """Transformer on tokens int32 [B, T]: float32 [B, T, outputs], pooled [B, outputs].
 
   The residual stream and the norms are float32; `dtype` is that of products and attention.
 
@@ -70,32 +87,32 @@ class Transformer(nn.Module):
     width: C.
     layers: how many blocks.
     heads: H, queries of each block.
-    key_value_heads: G, how many keys and values they share; 0 for H.
+    key_value_heads: G, how many keys and values the H queries share; 0 for H.
     hidden: F, units of the dense net; 0 for 4·C.
-    context: most positions; `learned` has no more than these.
+    context: the largest number of positions that `learned` has vectors for.
     causal: whether a token sees only itself and those before it.
     norm: 'layer' or 'rms'.
-    norm_place: 'pre' (x + f(norm(x)), a norm behind all) or 'post' (norm(x + f(x))).
+    norm_place: 'pre' (x + f(norm(x)), and a norm after the last block) or 'post' (norm(x + f(x))).
     norm_epsilon: added to the variance.
     positions: 'learned', 'sinusoidal' or 'rotary'.
     mlp: activation of the dense net, a name in `jax.nn` ('gelu' is the exact one, 'gelu_tanh' its
       approximation), or 'swiglu': silu(gate) · up (Shazeer 2020).
     biases: whether dense layers and layer norms have one.
     tied: whether the logits are products with the embedding (Press and Wolf 2017).
-    types: how many token types BERT's embedding of them knows, every token being of type 0.
-    embedding_norm: whether a norm stands behind the embeddings.
-    head: before the logits: nothing ('linear'), dense → activation → norm ('transform', of BERT's
-      masked language model), dense → tanh ('pooler', of its classifiers). The logits have a bias
-      with 'transform', and with the others where `biases` is set and they are not tied.
-    dropout: share dropped in training of the embeddings, of the attention weights, and of what
+    types: rows of BERT's embedding of token types, every token being of type 0; 0 for none.
+    embedding_norm: whether the embeddings are normalised.
+    head: the layers before the logits: none ('linear'), dense → activation → norm ('transform', of
+      BERT's masked language model), dense → tanh ('pooler', of its classifiers). The logits have a
+      bias with 'transform', and with the others where `biases` is set and they are not tied.
+    dropout: fraction dropped in training of the embeddings, of the attention weights, and of what
       attention and dense net add to the residual stream.
     scan: whether the blocks are one `nn.scan`: compiles in the time of one block.
-    remat: whether a block is computed again for its gradient instead of kept.
+    remat: whether a block is computed again for its gradient instead of kept in memory.
     vocabulary: V, given by the data.
-    outputs: given by the objective.
-    pool: 'none', 'first', 'last' or 'mean' of the real tokens, given by the objective.
-    fused: whether attention may use cuDNN's kernel, given by the engine; see `Attention.fused`.
-    dtype: see above.
+    outputs: how many numbers per token or row, set by the objective.
+    pool: 'none', 'first', 'last' or 'mean' of the real tokens, set by the objective.
+    fused: whether attention may use cuDNN's kernel, set by the engine; see `Attention.fused`.
+    dtype: of products and attention.
   """
 
   width: int
@@ -127,16 +144,16 @@ class Transformer(nn.Module):
   def setup(self):
     self._check()
     norm, dense = self._factories()
-    pre = choose(_PLACES, self.norm_place, 'norm_place')
+    pre = choose(_PLACES, self.norm_place, f'{_WHERE}.norm_place')
     self.embed = Embed(self.vocabulary, self.width, _initial, name='embedding')
-    self.place = choose(positions.KINDS, self.positions, 'positions')(
+    self.place = choose(positions.KINDS, self.positions, f'{_WHERE}.positions')(
       self.context, self.width, self.width // self.heads, _initial, name='positions'
     )
     self.type = Embed(self.types, self.width, _initial, name='types') if self.types else None
     self.embed_norm = norm(name='embedding_norm') if self.embedding_norm else None
     self.stack = self._stack(norm, dense, pre)
     self.last_norm = norm(name='norm') if pre else None
-    self.head_layers = choose(_HEADS, self.head, 'head')(self, norm, dense)
+    self.head_layers = choose(_HEADS, self.head, f'{_WHERE}.head')(self, norm, dense)
     has_bias = self.head == 'transform' or (self.biases and not self.tied)
     self.logits = Output(self.outputs, has_bias, _initial, self.dtype, name='output')
     self.drop = nn.Dropout(self.dropout)
@@ -152,82 +169,110 @@ class Transformer(nn.Module):
 
     Args:
       tokens: int32 [B, T].
-      train: whether parts are dropped.
-      lengths: int32 [B], real tokens of each row, which alone are seen by others; None for T.
+      train: whether dropout is applied.
+      lengths: int32 [B], how many tokens of each row are real and can be attended to; None for T.
       segments: int32 [B, T]. Tokens of different segments do not see each other, and positions
         start anew in each, which must be in one piece; None for one segment.
 
     Returns:
-      float32 [B, T, outputs], or [B, outputs] where `pool` is not 'none'. What stands at places
-      that are not real is finite and means nothing.
+      float32 [B, T, outputs], or [B, outputs] where `pool` is not 'none'. Outputs of tokens that
+      are not real are finite and have no meaning.
 
     Raises:
-      UserError: T is more than the learned positions.
+      UserError: T is more than the number of learned positions.
     """
-    pool = choose(POOLS, self.pool, 'pool')
+    pool = choose(POOLS, self.pool, f'{_WHERE}.pool')
     self._check_length(tokens.shape[1])
     places, mask = jnp.arange(tokens.shape[1]), None
     if segments is not None:
       places = positions.restarting(segments)
       mask = (segments[:, :, None] == segments[:, None, :])[:, None]
-    # Padding lies behind what is real, where a causal token does not look anyway. Every row has one
-    # token to look at: a kernel may make anything of none.
+    # Padding comes after the real tokens, where a causal token does not look anyway. Every row has
+    # at least one token to attend to: a kernel may return anything for none.
     seen = None if lengths is None or self.causal else jnp.maximum(lengths, 1)
     x = self.drop(self._embedded(tokens, places), deterministic=not train)
     x = self._through(x, self.place.angles(places), mask, seen, train)
     x = x if self.last_norm is None else self.last_norm(x)
     return self._outputs(pool(x, lengths))
 
-  def start(self, batch: int, length: int) -> Cache | list[Cache]:
-    """Returns the empty cache of `batch` rows of up to `length` tokens.
+  def read(self, tokens: jax.Array, lengths: jax.Array, length: int) -> tuple[Decoded, jax.Array]:
+    """Reads prompts in one pass, to go on from them token by token.
 
-    [layers, B, G, length, d] where blocks are scanned, else [B, G, length, d] for each of them.
+    Args:
+      tokens: int32 [B, P], padded on the right.
+      lengths: int32 [B], from 1 to P, tokens of each row.
+      length: most tokens of a row, its prompt included, at least P; the capacity of the cache.
+
+    Returns:
+      The cache with the prompts in it, and the logits float32 [B, outputs] of the next tokens.
 
     Raises:
-      UserError: the model is not causal, or `length` is more than the learned positions.
+      UserError: the model is not causal, or `length` is more than the number of learned positions.
     """
     if not self.causal:
       raise UserError(
-        'a model with config.modules.model.causal=False sees what is behind a token and cannot '
-        'write one after another; sample from a causal one'
+        f'a model with {_WHERE}.causal=False sees the tokens after each token and cannot generate '
+        'them one by one; sample from a causal one'
       )
     self._check_length(length)
-    shape = (batch, self._groups, length, self.width // self.heads)
+    size = tokens.shape[1]
+    # Aligned on the right, so that every row's next token goes to the same entry of the cache.
+    missing = size - lengths[:, None]
+    places = jnp.arange(size) - missing
+    tokens = jnp.take_along_axis(tokens, jnp.maximum(places, 0), axis=1)
+    filled, places = places >= 0, jnp.maximum(places, 0)
+    context = self.place.angles(places), filled[:, None, None], None, False
+    x, caches = self._embedded(tokens, places), []
     if self.scan:
-      return _empty((self.layers, *shape), self.dtype)
-    return [_empty(shape, self.dtype) for _ in range(self.layers)]
+      advance = _scanned(lambda block, x, _: block.read(x, *context), self.layers)
+      x, caches = advance(self.stack, x, None)
+    else:
+      for block in self.stack:
+        x, cache = block.read(x, *context)
+        caches.append(cache)
+    room = length - size
+    caches = jax.tree.map(
+      lambda c: jnp.pad(c, [*[(0, 0)] * (c.ndim - 2), (0, room), (0, 0)]), caches
+    )
+    decoded = Decoded(caches, jnp.pad(filled, ((0, 0), (0, room))), jnp.int32(size % length))
+    x = x[:, -1] if self.last_norm is None else self.last_norm(x[:, -1])
+    return decoded, self._outputs(x)
 
   def step(
-    self, carry: Cache | list[Cache], tokens: jax.Array, position: jax.Array
-  ) -> tuple[Cache | list[Cache], jax.Array]:
-    """Reads one token more of each row.
+    self, carry: Decoded, tokens: jax.Array, positions: jax.Array
+  ) -> tuple[Decoded, jax.Array]:
+    """Reads the next token of each row.
 
     Args:
-      carry: of `start`, with the tokens before `position` in it.
+      carry: the cache with the tokens before.
       tokens: int32 [B].
-      position: int32 scalar from 0 to below the cache's length.
+      positions: int32 [B], the position of each, below the cache's capacity. A row that is complete
+        may be given any: what it says of other rows does not change.
 
     Returns:
-      The cache with these tokens in it, and the logits float32 [B, outputs] of those behind them.
+      The cache with these tokens added, and the logits float32 [B, outputs] of the next ones.
     """
-    position = jnp.asarray(position)
-    x, angles = self._embedded(tokens, position), self.place.angles(position)
+    x, angles = self._embedded(tokens, positions), self.place.angles(positions)
     if self.scan:
       advance = _scanned(
-        lambda block, x, cache: block.step(x, angles, cache, position), self.layers
+        lambda block, x, cache: block.step(x, angles, cache, carry.filled), self.layers
       )
-      x, new = advance(self.stack, x, carry)
+      x, new = advance(self.stack, x, carry.blocks)
     else:
       new = []
-      for block, cache in zip(self.stack, carry, strict=True):
-        x, entry = block.step(x, angles, cache, position)
+      for block, cache in zip(self.stack, carry.blocks, strict=True):
+        x, entry = block.step(x, angles, cache, carry.filled)
         new.append(entry)
-    # The same number, but known only when all blocks are through: so the cache is written behind
-    # its last reading, in place. Else XLA copies it for every token.
-    position = jnp.minimum(position, position + (x.ravel()[0] > 0))
+    # The same number, but known only when all blocks are done: so the cache is written after its
+    # last reading, in place. Otherwise XLA copies it for every token.
+    slot = jnp.minimum(carry.slot, carry.slot + (x.ravel()[0] > 0))
     x = x if self.last_norm is None else self.last_norm(x)
-    put = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=position, axis=-2)
-    return jax.tree.map(put, carry, new), self._outputs(x)
+    put = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=slot, axis=-2)
+    filled = carry.filled.at[:, slot].set(True)
+    # Past its end the cache begins again: there a row that is not complete has no token, since its
+    # prompt was shorter than the longest by at least as many.
+    after = (carry.slot + 1) % filled.shape[1]
+    return Decoded(jax.tree.map(put, carry.blocks, new), filled, after), self._outputs(x)
 
   # --- parts
 
@@ -236,14 +281,14 @@ class Transformer(nn.Module):
     return self.key_value_heads or self.heads
 
   def _factories(self) -> tuple[Factory, Factory]:
-    """Makers of norms and of dense layers."""
-    centred = choose(_CENTRED, self.norm, 'norm')
+    """Returns what makes a norm, and what makes a dense layer."""
+    centred = choose(_CENTRED, self.norm, f'{_WHERE}.norm')
     norm = functools.partial(Norm, self.norm_epsilon, centred, self.biases and centred)
     dense = functools.partial(Dense, use_bias=self.biases, dtype=self.dtype, kernel_init=_initial)
     return norm, dense
 
   def _stack(self, norm: Factory, dense: Factory, pre: bool) -> nn.Module | list[nn.Module]:
-    """The blocks; one module stands for all of them where they are scanned."""
+    """Makes the blocks; a single module for all of them where they are scanned."""
     deviation = _DEVIATION / (2 * self.layers) ** 0.5
     residual = functools.partial(dense, kernel_init=nn.initializers.normal(deviation))
     attention = functools.partial(
@@ -263,7 +308,7 @@ class Transformer(nn.Module):
     )
     kind = Block
     if self.remat:
-      # Inside a scan nothing can be merged with what was computed before.
+      # Inside a scan XLA cannot merge the second computation with the first anyway.
       kind = nn.remat(Block, static_argnums=(5,), prevent_cse=not self.scan)
     make = functools.partial(kind, attention, mlp, norm, pre, self.dropout)
     if self.scan:
@@ -295,45 +340,44 @@ class Transformer(nn.Module):
   # --- what cannot be
 
   def _check(self) -> None:
-    where = 'config.modules.model'
     if self.width % self.heads:
       raise UserError(
-        f'{where}.width={self.width} is not divisible by {where}.heads={self.heads}; make it a '
+        f'{_WHERE}.width={self.width} is not divisible by {_WHERE}.heads={self.heads}; make it a '
         'multiple'
       )
     if self.heads % self._groups:
       raise UserError(
-        f'{where}.heads={self.heads} is not divisible by '
-        f'{where}.key_value_heads={self.key_value_heads}; make it a multiple'
+        f'{_WHERE}.heads={self.heads} is not divisible by '
+        f'{_WHERE}.key_value_heads={self.key_value_heads}; make it a multiple'
       )
     if self.positions == 'rotary' and self.width // self.heads % 2:
       raise UserError(
-        f'{where}.positions=rotary turns pairs of numbers, and a head has '
-        f'{self.width // self.heads}; make {where}.width / {where}.heads even'
+        f'{_WHERE}.positions=rotary turns pairs of numbers, and a head has '
+        f'{self.width // self.heads}; make {_WHERE}.width / {_WHERE}.heads even'
       )
     if self.tied and self.outputs != self.vocabulary:
       raise UserError(
-        f'{where}.tied=True gives a logit for each of the {self.vocabulary} tokens, and the '
-        f'objective reads {self.outputs} outputs; set {where}.tied=False'
+        f'{_WHERE}.tied=True gives a logit for each of the {self.vocabulary} tokens, and the '
+        f'objective reads {self.outputs} outputs; set {_WHERE}.tied=False'
       )
 
   def _check_length(self, length: int) -> None:
     if self.positions == 'learned' and length > self.context:
       raise UserError(
-        f'{length} tokens are more than the config.modules.model.context={self.context} positions '
-        'that the model learns; make rows shorter, or the context longer'
+        f'{length} tokens are more than the {_WHERE}.context={self.context} positions that the '
+        'model learns; make rows shorter, or the context longer'
       )
 
 
 class Block(nn.Module):
-  """Attention and a dense net, each beside the residual stream x [B, T, C].
+  """Transformer block: attention, then a dense net, each added to the residual stream x [B, T, C].
 
   Attributes:
-    attention: (name=) -> the module.
-    mlp: likewise.
-    norm: likewise.
-    pre: whether norms stand before both, or behind their sums with the stream.
-    dropout: share of both's outputs dropped in training.
+    attention: (name=) -> the attention module.
+    mlp: (name=) -> the dense net.
+    norm: (name=) -> a norm.
+    pre: whether norms are applied before both, or after their sums with the stream.
+    dropout: fraction of both's outputs dropped in training.
   """
 
   attention: Factory
@@ -357,39 +401,50 @@ class Block(nn.Module):
     lengths: jax.Array | None,
     train: bool,
   ) -> jax.Array:
-    """See `Attention` for what stands beside x."""
+    """Returns x [B, T, C] → [B, T, C]; the other arguments are those of `Attention`."""
+    return self.read(x, angles, mask, lengths, train)[0]
+
+  def read(
+    self,
+    x: jax.Array,
+    angles: positions.Angles,
+    mask: jax.Array | None,
+    lengths: jax.Array | None,
+    train: bool,
+  ) -> tuple[jax.Array, Cache]:
+    """Returns the keys and values of each row too; the arguments are those of `Attention.read`."""
     drop = functools.partial(self.drop, deterministic=not train)
-    y = self.attend(self._before(self.attend_norm, x), angles, mask, lengths, train)
-    x = self._behind(self.attend_norm, x + drop(y))
+    y, cache = self.attend.read(self._before(self.attend_norm, x), angles, mask, lengths, train)
+    x = self._after(self.attend_norm, x + drop(y))
     y = self.dense(self._before(self.dense_norm, x))
-    return self._behind(self.dense_norm, x + drop(y))
+    return self._after(self.dense_norm, x + drop(y)), cache
 
   def step(
-    self, x: jax.Array, angles: positions.Angles, cache: Cache, position: jax.Array
+    self, x: jax.Array, angles: positions.Angles, cache: Cache, filled: jax.Array
   ) -> tuple[jax.Array, Cache]:
-    """x [B, C], and the rest as of `Attention.step`."""
-    y, new = self.attend.step(self._before(self.attend_norm, x), angles, cache, position)
-    x = self._behind(self.attend_norm, x + y)
+    """Returns x [B, C] → [B, C] and new entries; the arguments are those of `Attention.step`."""
+    y, new = self.attend.step(self._before(self.attend_norm, x), angles, cache, filled)
+    x = self._after(self.attend_norm, x + y)
     y = self.dense(self._before(self.dense_norm, x))
-    return self._behind(self.dense_norm, x + y), new
+    return self._after(self.dense_norm, x + y), new
 
   def _before(self, norm: nn.Module, x: jax.Array) -> jax.Array:
     return norm(x) if self.pre else x
 
-  def _behind(self, norm: nn.Module, x: jax.Array) -> jax.Array:
+  def _after(self, norm: nn.Module, x: jax.Array) -> jax.Array:
     return x if self.pre else norm(x)
 
 
 class MLP(nn.Module):
-  """down(activation(up(x))), or down(activation(gate(x)) · up(x)): [..., C] → [..., C].
+  """Dense net of a block: down(activation(up(x))), or gated down(activation(gate(x)) · up(x)).
 
   Attributes:
     hidden: units of `up` and `gate`.
-    width: C.
-    activation: of them.
+    width: C, of input and output [..., C].
+    activation: of `up`, or of `gate` where there is one.
     gated: whether there is a gate.
-    dense: (features, name=) -> `up` and `gate`.
-    output: likewise `down`.
+    dense: (features, name=) -> the layers `up` and `gate`.
+    output: (features, name=) -> the layer `down`.
   """
 
   hidden: int
@@ -410,17 +465,13 @@ class MLP(nn.Module):
 
 
 def _scanned(function: Callable, layers: int) -> Callable:
-  """`function(block, x, entry) -> (x, entry)` from layer to layer of stacked parameters."""
+  """Makes a scan of `function(block, x, entry) -> (x, entry)` over the stacked parameters."""
   return nn.scan(
     function,
     variable_axes={'params': 0},
     split_rngs={'params': True, 'dropout': True},
     length=layers,
   )
-
-
-def _empty(shape: Sequence[int], dtype: Any) -> Cache:
-  return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
 
 
 def _activation(name: str) -> Callable[[jax.Array], jax.Array]:
@@ -451,16 +502,26 @@ _HEADS = {'linear': _linear, 'transform': _transform, 'pooler': _pooler}
 # --- parameters with and without scan -------------------------------------------------------------
 
 
-def stacked(params: Mapping[str, Any]) -> dict[str, Any]:
-  """Parameters of a model without `scan` → those of one with it."""
+def stacked(
+  params: Mapping[str, Any], stack: Callable[[Sequence[Any]], Any] = jnp.stack
+) -> dict[str, Any]:
+  """Returns the parameters of a model with `scan` from those of one without it.
+
+  Args:
+    params: with `block_0`, `block_1`, …
+    stack: makes one leaf from those of all blocks, in order.
+  """
   layers = sum(bool(re.fullmatch(r'block_\d+', name)) for name in params)
   blocks = [params[f'block_{i}'] for i in range(layers)]
   rest = {name: value for name, value in params.items() if not name.startswith('block_')}
-  return {**rest, 'blocks': jax.tree.map(lambda *leaves: jnp.stack(leaves), *blocks)}
+  return {**rest, 'blocks': jax.tree.map(lambda *leaves: stack(leaves), *blocks)}
 
 
 def unstacked(params: Mapping[str, Any]) -> dict[str, Any]:
-  """Parameters of a model with `scan` → those of one without it."""
+  """Returns the parameters of a model without `scan` from those of one with it.
+
+  Where they are numpy's, the result are views of them.
+  """
   blocks = params['blocks']
   layers = len(jax.tree.leaves(blocks)[0])
   split = {f'block_{i}': jax.tree.map(lambda leaf, i=i: leaf[i], blocks) for i in range(layers)}

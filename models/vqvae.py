@@ -16,7 +16,7 @@ from models.layers import Conv, ConvTranspose
 
 
 class Encoder(nn.Module):
-  """Images `[B, H, W, C]` in [0, 1] to features `[B, h, w, D]` float32.
+  """Encoder of a VQ-VAE: images `[B, H, W, C]` in [0, 1] to features `[B, h, w, D]` float32.
 
   Attributes:
     widths: channels of the feature maps, largest map first.
@@ -46,14 +46,16 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-  """Codes `[B, h, w, D]` to `[B, H, W, C, outputs]` float32, the numbers a likelihood reads.
+  """Decoder of a VQ-VAE: codes `[B, h, w, D]` to the parameters of a likelihood of images.
+
+  These are `[B, H, W, C, outputs]`, float32.
 
   Attributes:
     widths: channels of the feature maps, smallest map first.
     blocks: residual blocks on the smallest map.
     hidden: channels inside a block.
     image_shape: (H, W, C), given by the data.
-    outputs: numbers per pixel and colour, given by the objective.
+    outputs: numbers per pixel and colour, set by the objective.
     dtype: of the computation; parameters are float32.
   """
 
@@ -78,10 +80,10 @@ class Decoder(nn.Module):
 
 
 class Residual(nn.Module):
-  """x + conv 1 × 1 (relu (conv 3 × 3 (relu x))), on maps `[B, h, w, C]`.
+  """Residual block x + conv 1 × 1 (relu (conv 3 × 3 (relu x))) on maps `[B, h, w, C]`.
 
   Attributes:
-    hidden: channels in between.
+    hidden: channels between the two convolutions.
     dtype: of the computation.
   """
 
@@ -95,10 +97,10 @@ class Residual(nn.Module):
 
 
 class Codebook(nn.Module):
-  """K codes without parameters: what they are follows from averages, which the objective keeps.
+  """Codebook of a VQ-VAE: K codes that follow moving averages, without trained parameters.
 
   The collection `codebook` holds `embedding` [K, D], the codes, and the averages `counts` [K],
-  `sums` [K, D], `positions` [h, w, K], all 0 at first.
+  `sums` [K, D], `positions` [h, w, K], all 0 at first; the objective updates them.
 
   Attributes:
     codes: K.
@@ -108,7 +110,7 @@ class Codebook(nn.Module):
 
   @nn.compact
   def __call__(self, features: jax.Array, train: bool) -> dict[str, jax.Array]:
-    """The collection, for features [B, h, w, D], of which the shape alone is read."""
+    """Returns the collection; only the shape of the features [B, h, w, D] is read."""
     del train
     *place, size = features.shape[1:]
     shapes = {

@@ -1,15 +1,15 @@
-"""What every objective offers the engine, and the few helpers that objectives share."""
+"""The interface between an objective and everything that trains, evaluates or samples it."""
 
+import abc
+import dataclasses
+import zlib
 from collections.abc import Callable, Mapping
-from types import ModuleType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-from errors import UserError, nearest
+from options import Option
 
 Batch = Mapping[str, jax.Array]
 Params = Mapping[str, Any]  # {module: parameters}
@@ -17,193 +17,251 @@ Mutable = Mapping[str, Any]  # {module: {collection: values}}, e.g. batch statis
 Variables = Mapping[str, Any]  # {module: {'params': …, collection: …}}
 
 
+def stream_key(key: jax.Array, name: str) -> jax.Array:
+  """Returns the PRNG key of the stream `name` ('init', 'data', a player…) below `key`."""
+  return jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
+def stream_keys(keys: jax.Array, name: str) -> jax.Array:
+  """Returns the keys [B] of the stream `name` below each of `keys` [B]."""
+  return jax.vmap(lambda key: stream_key(key, name))(keys)
+
+
+def numbered_keys(key: jax.Array, numbers: jax.Array) -> jax.Array:
+  """Returns one key [B] for each of `numbers` int32 [B], independent of how many there are."""
+  return jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
+
+
+class Context(NamedTuple):
+  """Time, place and randomness of one evaluation of a loss.
+
+  Attributes:
+    step: int32 scalar, steps of this run before this one; the same for all repeats and lanes.
+    keys: typed PRNG keys [B], one per example, by its position in the update: the same however the
+      batch is cut into microbatches or over devices.
+    rngs: PRNG keys by stream for `module.apply(rngs=…)`, different in every player, repeat and
+      microbatch. Linen draws any stream but `dropout` from `params`.
+  """
+
+  step: jax.Array
+  keys: jax.Array
+  rngs: Mapping[str, jax.Array]
+
+  def fold(self, name: str) -> jax.Array:
+    """Returns a further stream of per-example keys [B], unrelated for unrelated names."""
+    return stream_keys(self.keys, name)
+
+  def rngs_for(self, name: str) -> dict[str, jax.Array]:
+    """Returns `rngs` for one of several applications of modules within a loss."""
+    return {stream: stream_key(key, name) for stream, key in self.rngs.items()}
+
+
+def merge_variables(params: Params, mutable: Mutable) -> Variables:
+  """Merges parameters and mutable collections into linen's variables, `{module: variables}`."""
+  return {module: {'params': tree, **mutable[module]} for module, tree in params.items()}
+
+
+class Mean(NamedTuple):
+  """A mean and what it weighs when it is averaged with means over other examples or steps.
+
+  Attributes:
+    value: float32 scalar.
+    weight: float32 scalar, 0 or more, e.g. how many examples it is the mean of.
+  """
+
+  value: jax.Array
+  weight: jax.Array
+
+
 class Aux(NamedTuple):
   """What a loss returns beside its scalar.
 
   Attributes:
-    metrics: scalars, logged as `PLAYER/NAME`.
-    mutable: `{module: {collection: values}}` for the modules whose collections changed.
+    metrics: scalars to log as `PLAYER/NAME`; a bare scalar weighs as much as the loss.
+    mutable: `{module: {collection: values}}` of the modules whose collections changed.
+    weight: of the loss, when microbatches are averaged: the number of targets where it is a mean
+      over targets; 1 where all microbatches count alike.
   """
 
-  metrics: Mapping[str, jax.Array]
+  metrics: Mapping[str, jax.Array | Mean]
   mutable: Mutable
+  weight: jax.Array | float = 1.0
 
 
-LossFn = Callable[[Params, Mutable, Batch, jax.Array], tuple[jax.Array, Aux]]
+LossFn = Callable[[Params, Mutable, Batch, Context], tuple[jax.Array, Aux]]
 
 
 class Player(NamedTuple):
   """The modules that one optimizer moves to lower one loss.
 
   Attributes:
-    name: key of its optimizer in `config.optimizer` and in `state.opt_state`.
+    name: prefix of its metrics, and the key of its optimizer unless `optimizer` names another.
     moves: the modules whose parameters it may change.
-    loss: `(params, mutable, batch, key) -> (scalar, Aux)`. The batch holds `position` int32 [B],
-      each example's place in the update's batch, from which `example_keys` draws, and `step`
-      int32 [B], the steps taken before this one, the same for all.
+    loss: `(params, mutable, batch, context) -> (scalar, Aux)`.
     repeats: updates per step; each sees its own slice of the batch.
+    every: it acts on steps divisible by this number and rests on the others.
+    optimizer: key in `config.optimizer` and in `state.opt_state`; '' for `name`. Players that share
+      an optimizer move the same modules.
   """
 
   name: str
   moves: tuple[str, ...]
   loss: LossFn
   repeats: int = 1
+  every: int = 1
+  optimizer: str = ''
+
+  @property
+  def optimizer_name(self) -> str:
+    return self.optimizer or self.name
 
 
-class Drawing(NamedTuple):
-  """One kind of picture that `sample.py --kind=…` draws.
+class Picture(NamedTuple):
+  """One kind of picture of a model that `sample.py --kind=…` renders.
 
   Attributes:
-    draw: (variables, batch of test examples, key, num) -> images [rows, columns, H, W, C].
-    num: how many of whatever `count` says, if the user does not say.
+    render: `(variables, batch of test examples [N, …], keys [N], num) -> images [rows, columns, H,
+      W, C]` float32 in [0, 1].
+    num: how many of what `count` names where the user gives no number.
     count: what is counted, e.g. 'pairs of test images'.
   """
 
-  draw: Callable[[Variables, Batch, jax.Array, int], jax.Array]
+  render: Callable[[Variables, Batch, jax.Array, int], jax.Array]
   num: int
   count: str
 
 
-class Writing(NamedTuple):
-  """How a language model goes on with a text, a few tokens at a time.
+class Measurement(NamedTuple):
+  """Per-example figures that are too costly for training, e.g. an importance-sampled likelihood.
 
   Attributes:
-    begin: (variables, prompts int32 [B, P], key, length) -> loop, whose `tokens` are int32
-      [B, length], the prompt first, and whose `position` says how many of them stand.
-    advance: (variables, loop, count, temperature, top_k, top_p) -> loop with up to `count` tokens
-      more; can be jitted with every one of these traced.
-    check: (prompt, length, temperature, top_k, top_p) -> None; raises UserError for what no text
-      can be made of, naming the flag of sample.py.
-    context: most tokens of a text, the prompt included; 0 for no bound.
+    measure: `(variables, batch, keys [B], **options) -> {name: float32 [B]}`.
+    options: the keyword options it takes.
   """
 
-  begin: Callable[[Variables, jax.Array, jax.Array, int], Any]
-  advance: Callable[[Variables, Any, jax.Array, jax.Array, jax.Array, jax.Array], Any]
-  check: Callable[[Any, int, float, int, float], None]
-  context: int
+  measure: Callable[..., dict[str, jax.Array]]
+  options: Mapping[str, Option]
 
 
-class Objective(Protocol):
-  """A run's aim. Images are float32 in [0, 1] on every side of these methods.
+def unconditioned(numbers: jax.Array, **options: Any) -> None:
+  """The labels of samples that are conditioned on none."""
+  del numbers, options
 
-  Two members may be missing: `writing`, which language models have beside `sample`, and `derive`.
+
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+  """How samples are drawn from a model, and the options that are declared for it.
+
+  Sample i depends on its key and its number alone, never on how many are drawn beside it.
+
+  Attributes:
+    feature: the feature of a batch that samples are: 'image' or 'tokens'.
+    sample: `(variables, keys [B], numbers int32 [B], **options) -> samples`, pure: images float32
+      [B, H, W, C] in [0, 1] or tokens int32 [B, T]. `numbers` count the samples of a request.
+    options: the keyword options of `sample`, by name.
+    labels: `(numbers int32 [B], **options) -> int32 [B]`, the class each sample is conditioned on,
+      or None without conditioning.
+  """
+
+  feature: str
+  sample: Callable[..., jax.Array]
+  options: Mapping[str, Option] = dataclasses.field(default_factory=dict)
+  labels: Callable[..., jax.Array | None] = unconditioned
+
+
+@dataclasses.dataclass(frozen=True)
+class TextSampler(Sampler):
+  """A sampler of text that can also be advanced token by token, to show it as it comes.
+
+  Attributes:
+    start: `(variables, prompts int32 [B, P], lengths int32 [B], keys [B], length) -> state`: reads
+      the prompts, padded on the right, in one pass. `length` is the most tokens of a text, its
+      prompt included.
+    advance: `(variables, state, count, **options) -> state` with up to `count` more tokens in every
+      row.
+    context: most tokens that the model sees at once, 0 for no bound; past it the window slides.
+  """
+
+  start: Callable[..., Any] = dataclasses.field(kw_only=True)
+  advance: Callable[..., Any] = dataclasses.field(kw_only=True)
+  context: int = dataclasses.field(kw_only=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective(abc.ABC):
+  """What a run minimises, and what can be evaluated, measured, pictured and sampled of it.
+
+  A subclass gives `players`, `init` and `evaluate`; everything else has a default that means
+  "nothing of that kind". Images are float32 in [0, 1] on every side of these methods.
+
+  Attributes:
+    modules: linen modules by name.
   """
 
   modules: Mapping[str, nn.Module]
-  players: tuple[Player, ...]
-  drawings: Mapping[str, Drawing]  # by kind, beside `sample`'s
-  writing: Writing
 
+  @property
+  @abc.abstractmethod
+  def players(self) -> tuple[Player, ...]:
+    """The players, in the order in which they act within a step."""
+
+  @abc.abstractmethod
   def init(self, key: jax.Array, batch: Batch) -> Variables:
     """Returns fresh variables of every module for batches shaped like `batch`."""
 
-  def evaluate(self, variables: Variables, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
-    """Returns per-example arrays; the engine masks the padding.
+  @abc.abstractmethod
+  def evaluate(self, variables: Variables, batch: Batch, keys: jax.Array) -> dict[str, jax.Array]:
+    """Returns per-example arrays of one batch.
 
-    Floats [B] are figures and averaged, with weights where there is a `weight` [B] among them, such
-    as a row's number of tokens. Integers, and arrays with further axes, are what the model says of
-    each example (`prediction`, `probability` [B, K]): they go to the metrics that read it.
+    Floats [B] are figures and averaged, weighted by `weight` [B] where that is among them, such as
+    a row's number of tokens. Integers, and arrays with further axes, are predictions (`prediction`,
+    `probability` [B, K]): metrics of predictions read them.
+
+    Args:
+      variables: of every module.
+      batch: examples; padding is masked out by the caller.
+      keys: PRNG keys [B], by the number of each example in the split.
     """
 
   def derive(self, figures: Mapping[str, float]) -> dict[str, float]:
-    """Returns the figures to report, given the averaged ones: a perplexity, say, of a loss."""
+    """Returns the figures to report, given the averages of `evaluate`; e.g. a perplexity."""
+    return dict(figures)
 
-  def measure(self, variables: Variables, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
-    """Returns further per-example arrays [B], too costly for training: evaluate.py alone asks."""
+  @property
+  def measurements(self) -> Mapping[str, Measurement]:
+    """Costly per-example figures, by name; the evaluator `measure` takes one of them."""
+    return {}
 
-  def sample(self, variables: Variables, key: jax.Array, num: int, **conditions) -> jax.Array:
-    """Returns images float32 [num, H, W, C] in [0, 1], or tokens int32 [num, T].
+  @property
+  def pictures(self) -> Mapping[str, Picture]:
+    """Kinds of pictures of the model, by name."""
+    return {}
 
-    `sample` is None where there is nothing to draw from, as for a classifier.
-    """
+  @property
+  def sampler(self) -> Sampler | None:
+    """The sampler; None where there is nothing to sample from, as for a classifier."""
+    return None
 
-
-def pick(module: ModuleType, name: str, kind: str) -> Any:
-  """Returns the public entry `name` of `module`.
-
-  Raises:
-    UserError: there is none; lists what `module` offers as a `kind`.
-  """
-  own = {
-    key: value
-    for key, value in vars(module).items()
-    if not key.startswith('_') and key[0].islower() and _defined_in(value, module)
-  }
-  if name not in own:
-    known = ', '.join(sorted(own))
-    raise UserError(f'there is no {kind} "{name}"{nearest(name, own)}; there are: {known}')
-  return own[name]
-
-
-def _defined_in(value: Any, module: ModuleType) -> bool:
-  """Whether `value` is a function or an instance of a class that `module` itself defines."""
-  owner = value if hasattr(value, '__qualname__') else type(value)
-  return getattr(owner, '__module__', None) == module.__name__
-
-
-def example_keys(key: jax.Array, batch: Batch) -> jax.Array:
-  """Returns one PRNG key per example, [B].
-
-  They depend on the example's position in the update's batch and not on how that batch is cut for
-  accumulation or over devices.
-  """
-  return jax.vmap(lambda position: jax.random.fold_in(key, position))(batch['position'])
-
-
-def require_classes(name: str, num_classes: int, without: str) -> None:
-  """Raises UserError where the data has no classes; `without` is the objective that needs none."""
-  if not num_classes:
-    raise UserError(
-      f'config.objective.name={name} needs labels, and the data set has none; use {without}, or a '
-      'data set with classes'
+  def _apply_training(
+    self,
+    module: str,
+    params: Params,
+    mutable: Mutable,
+    *inputs: Any,
+    rngs: Mapping[str, jax.Array],
+    **options: Any,
+  ) -> tuple[Any, Mapping[str, Any]]:
+    """Applies a module with `train=True`; returns (outputs, its changed collections)."""
+    return self.modules[module].apply(
+      {'params': params[module], **mutable[module]},
+      *inputs,
+      train=True,
+      mutable=list(mutable[module]),
+      rngs=dict(rngs),
+      **options,
     )
 
-
-def wanted_labels(label: int | jax.Array | None, num: int, num_classes: int) -> jax.Array:
-  """Returns int32 [num] for what a caller of `sample` asked for.
-
-  Args:
-    label: the class of all samples, or int32 [num], that of each; None for every class in turn.
-    num: how many samples.
-    num_classes: how many classes there are.
-
-  Raises:
-    UserError: there is no such class; not noticed where `label` is traced, so without a value.
-  """
-  if label is None:
-    return jnp.arange(num) % num_classes
-  if not isinstance(label, jax.core.Tracer):
-    values = np.asarray(label).reshape(-1)
-    wrong = values[(values < 0) | (values >= num_classes)]
-    if wrong.size:
-      raise UserError(f'--label={wrong[0]} is no class; they go from 0 to {num_classes - 1}')
-  return jnp.broadcast_to(jnp.asarray(label, jnp.int32), (num,))
-
-
-def apply_training(
-  module: nn.Module, params: Any, mutable: Mapping[str, Any], *inputs, key: jax.Array
-) -> tuple[Any, Mapping[str, Any]]:
-  """Applies `module` as in training: `(outputs, changed collections)`.
-
-  `key` feeds dropout.
-  """
-  return module.apply(
-    {'params': params, **mutable},
-    *inputs,
-    train=True,
-    mutable=list(mutable),
-    rngs={'dropout': key},
-  )
-
-
-def over_each_other(above: jax.Array, below: jax.Array, columns: int) -> jax.Array:
-  """Images [N, H, W, C] twice to [rows, columns, H, W, C]: each row of the first over its partner.
-
-  Fewer images make fewer columns; places left over are white.
-  """
-  number, *shape = above.shape
-  columns = min(columns, number)
-  pair = jnp.stack([above, below])
-  missing = [(0, 0), (0, -number % columns), *3 * [(0, 0)]]
-  rows = jnp.pad(pair, missing, constant_values=1).reshape(2, -1, columns, *shape)
-  return rows.swapaxes(0, 1).reshape(-1, columns, *shape)
+  def _configure(self, module: str, **fields: Any) -> None:
+    """Sets fields of a module that follow from this objective; for `__post_init__` alone."""
+    changed = {**self.modules, module: self.modules[module].clone(**fields)}
+    object.__setattr__(self, 'modules', changed)

@@ -1,4 +1,4 @@
-"""Language modelling from left to right: at every token, which one is next."""
+"""Language modelling from left to right: predict the next token at every token."""
 
 import dataclasses
 import math
@@ -10,11 +10,12 @@ import numpy as np
 
 from errors import UserError
 from losses import tokens
-from objectives.base import Batch, Variables, Writing
+from objectives.base import Batch, TextSampler, Variables
 from objectives.per_token import PerToken, Rows, perplexity, require_text, where_real
+from options import Option
 from sampling import autoregressive
 
-# Length of a sample of a model that could go on for ever.
+# Tokens of a text of a model without a bound on them.
 _LENGTH = 256
 
 
@@ -49,18 +50,17 @@ class CausalLM(PerToken):
         'config.data.text.specials'
       )
     model = self.modules['model']
-    if not getattr(model, 'causal', True):
+    if not model.causal:
       raise UserError(
         'config.modules.model.causal=False lets the model see the token it is to predict; set it '
         'to True, or use config.objective.name=masked_lm'
       )
-    model = model.clone(outputs=self.vocabulary, pool='none')
-    object.__setattr__(self, 'modules', {**self.modules, 'model': model})
+    self._configure('model', outputs=self.vocabulary, pool='none')
 
-  def evaluate(self, variables: Variables, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
+  def evaluate(self, variables: Variables, batch: Batch, keys: jax.Array) -> dict[str, jax.Array]:
     """Means over the targets of each row: `loss` in nats, `accuracy` of the likeliest token, and
     `bytes`; their number as `weight`."""
-    rows, logits = self._predicted(variables, batch, key)
+    rows, logits = self._predict(variables, batch, keys)
     figures = self._figures(rows, logits)
     if self.token_bytes is not None:
       size = jnp.asarray(np.asarray(self.token_bytes, np.float32))[rows.targets]
@@ -80,71 +80,104 @@ class CausalLM(PerToken):
 
   # --- texts
 
-  def sample(
+  @property
+  def sampler(self) -> TextSampler:
+    return TextSampler(
+      'tokens',
+      self._sample,
+      self._sampler_options(),
+      start=self._start,
+      advance=self._advance,
+      context=self._context,
+    )
+
+  def _sampler_options(self) -> dict[str, Option]:
+    bound = self._context or _LENGTH
+    return {
+      'prompt': Option(str, '', 'Beginning of every text; without it a text begins a document.'),
+      'length': Option(
+        int, None, f'Tokens of a text, its prompt included; {bound} if not given.', low=2
+      ),
+      **autoregressive.OPTIONS,
+    }
+
+  def _sample(
     self,
     variables: Variables,
-    key: jax.Array,
-    num: int,
-    prompt: jax.Array | None = None,
-    length: int | None = None,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
+    keys: jax.Array,
+    numbers: jax.Array,
+    prompt: Sequence[int],
+    length: int | None,
+    **options: float,
   ) -> jax.Array:
-    """Texts int32 [num, length], the prompt first; the first k of them do not depend on `num`.
+    """Texts int32 [B, length], the prompt first.
 
     Args:
-      prompt: int32 [P], which all texts begin with; None or empty for the token `end`, behind which
-        a document begins, or where there is none for token 0.
-      length: tokens, prompt included; None for as many as the model can see, or 256 where it has no
-        bound.
-      temperature: 0 takes the likeliest token.
-      top_k: likeliest tokens that are drawn from; 0 for all.
-      top_p: share of the probability that is drawn from, the likeliest first; above 0 to 1.
-
-    Raises:
-      UserError: one of them cannot be; not noticed of a value that is traced.
+      prompt: tokens that every text begins with; empty for the token `end`, after which a document
+        begins, or token 0 where there is none.
+      length: tokens of a text, prompt included; None for the context, or 256 without a bound.
+      **options: those of `sampling.autoregressive`.
     """
-    if prompt is None or not prompt.shape[-1]:
-      prompt = np.array([self.specials.get('end', 0)], np.int32)
-    if length is None:
-      length = self._context or _LENGTH
-    self._check(prompt, length, temperature, top_k, top_p)
-    loop = self._begin(variables, jnp.broadcast_to(prompt, (num, prompt.shape[-1])), key, length)
-    return self._advance(variables, loop, length, temperature, top_k, top_p).tokens
+    first = jnp.asarray(prompt or self.document_start, jnp.int32)
+    prompts = jnp.broadcast_to(first, (*numbers.shape, first.shape[0]))
+    lengths = jnp.full(numbers.shape, first.shape[0])
+    length = length or self._context or _LENGTH
+    state = self._start(variables, prompts, lengths, keys, length)
+    return self._advance(variables, state, length, **options).tokens
 
   @property
-  def writing(self) -> Writing:
-    return Writing(self._begin, self._advance, self._check, self._context)
+  def document_start(self) -> tuple[int, ...]:
+    """The tokens that a text without a prompt begins with."""
+    return (self.specials.get('end', 0),)
 
   @property
   def _context(self) -> int:
-    return getattr(self.modules['model'], 'context', 0)
+    return self.modules['model'].context
 
-  def _check(self, prompt, length: int, temperature: float, top_k: int, top_p: float) -> None:
-    autoregressive.check(prompt, length, self.vocabulary, self._context, temperature, top_k, top_p)
+  def _start(
+    self, variables: Variables, prompts: jax.Array, lengths: jax.Array, keys: jax.Array, length: int
+  ) -> autoregressive.DecodeState:
+    if self._context and prompts.shape[1] > self._context:
+      # Every token is a pass over the window, from the first on: no cache.
+      carry, logits = None, self._window(variables, prompts, lengths)
+    else:
+      capacity = min(length, self._context or length)
+      carry, logits = self._apply(variables, prompts, lengths, capacity, method='read')
+    return autoregressive.start(carry, logits, prompts, lengths, keys, length)
 
-  def _begin(self, variables: Variables, prompts: jax.Array, key: jax.Array, length: int):
-    carry = self.modules['model'].apply(
-      variables['model'], prompts.shape[0], length, method='start'
-    )
-    return autoregressive.begin(carry, prompts, key, length)
+  def _advance(self, variables: Variables, state: autoregressive.DecodeState, count, **options):
+    def step(carry, tokens: jax.Array, positions: jax.Array):
+      return self._apply(variables, carry, tokens, positions, method='step')
 
-  def _advance(self, variables: Variables, loop, count, temperature, top_k, top_p):
-    def step(carry, tokens: jax.Array, position: jax.Array):
-      return self.modules['model'].apply(variables['model'], carry, tokens, position, method='step')
+    def window(tokens: jax.Array, positions: jax.Array) -> jax.Array:
+      return self._window(variables, tokens, positions)
 
-    return autoregressive.advance(step, loop, count, temperature, top_k, top_p)
+    return autoregressive.advance(step, state, count, self._context, window, **options)
+
+  def _window(self, variables: Variables, tokens: jax.Array, positions: jax.Array) -> jax.Array:
+    """Logits [B, V] after the first `positions` tokens of each row, from the last it can see.
+
+    The positions that the model gives to the tokens of a window start at 0, as in training.
+    """
+    size = min(self._context, tokens.shape[1])
+    first = jnp.maximum(positions - size, 0)
+    seen = jax.vmap(lambda row, at: jax.lax.dynamic_slice_in_dim(row, at, size))(tokens, first)
+    logits = self._apply(variables, seen, train=False)
+    last = (positions - first - 1)[:, None, None]
+    return jnp.take_along_axis(logits, last, axis=1)[:, 0]
+
+  def _apply(self, variables: Variables, *inputs, **options):
+    return self.modules['model'].apply(variables['model'], *inputs, **options)
 
   # --- training
 
-  def rows(self, batch: Batch, key: jax.Array) -> Rows:
-    del key
+  def rows(self, batch: Batch, keys: jax.Array) -> Rows:
+    del keys
     inputs, targets = self._inputs(batch['tokens']), batch['tokens'][:, 1:]
     segments = None
     if self.separate_documents:
       segments = jnp.cumsum(inputs == self.specials['end'], axis=1)
-    # Padding is behind all that is real, so that a causal model does not see it anyway.
+    # Padding comes after all that is real, so that a causal model does not see it anyway.
     return Rows(inputs, where_real(targets, batch['length'] - 1), None, segments)
 
   def _inputs(self, tokens: jax.Array) -> jax.Array:

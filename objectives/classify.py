@@ -3,14 +3,24 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from errors import UserError
 from losses import classification
 from losses.labels import smoothed
-from objectives.base import Aux, Batch, Drawing, Player, Variables, pick
+from objectives.base import (
+  Aux,
+  Batch,
+  Context,
+  Measurement,
+  Objective,
+  Picture,
+  Player,
+  Variables,
+)
+from objectives.names import pick
+from options import Option
 from sampling import attributions, heat_maps
 from sampling.test_time_augmentation import views_of
 
@@ -21,26 +31,21 @@ _WINDOW, _STRIDE = 1 / 7, 1 / 14
 
 
 @dataclasses.dataclass(frozen=True)
-class Classify:
+class Classify(Objective):
   """Module `model` (inputs, train) -> outputs [B, outputs]; its field `outputs` is set from here.
 
   Attributes:
-    modules: the module, built.
     input: what the model sees: `image`, or `inputs` of a table.
     loss: a name in `losses.classification`; `squared` is a regression of `target`.
     label_smoothing: ε, from 0 to below 1; see `losses.labels.smoothed`.
     class_weights: a factor on the loss of the examples of each class; empty for 1.
-    views: keywords of `sampling.test_time_augmentation.views_of`: what `measure` averages the
-      outputs over.
     num_classes: K, given by the data.
   """
 
-  modules: Mapping[str, nn.Module]
   input: str
   loss: str
   label_smoothing: float
   class_weights: Sequence[float]
-  views: Mapping[str, int]
   num_classes: int
 
   def __post_init__(self):
@@ -49,9 +54,7 @@ class Classify:
       raise UserError(f'{where}.label_smoothing={self.label_smoothing} must be from 0 to below 1')
     if self._classes:
       self._check_classes(where)
-    self._check_views(f'{where}.views')
-    model = self.modules['model'].clone(outputs=self._loss.outputs(self.num_classes))
-    object.__setattr__(self, 'modules', {**self.modules, 'model': model})
+    self._configure('model', outputs=self._loss.outputs(self.num_classes))
 
   def _check_classes(self, where: str) -> None:
     classes = self.num_classes
@@ -73,12 +76,6 @@ class Classify:
     if self.class_weights and min(self.class_weights) < 0:
       raise UserError(f'{where}.class_weights={tuple(self.class_weights)} must be 0 or more')
 
-  def _check_views(self, where: str) -> None:
-    if set(self.views) != {'mirror', 'shift'} or min(self.views.values()) < 0:
-      raise UserError(f'{where}={dict(self.views)} must hold mirror and shift, each 0 or more')
-    if any(self.views.values()) and self.input != 'image':
-      raise UserError(f'{where} are of images, and the model sees "{self.input}": set them to 0')
-
   @property
   def players(self) -> tuple[Player, ...]:
     return (Player('model', ('model',), self._train_loss),)
@@ -89,40 +86,47 @@ class Classify:
         f'the data has no "{self.input}", only {", ".join(sorted(batch))}; set '
         'config.objective.input'
       )
-    wanted = 'label' if self._classes else 'target'
-    if wanted not in batch:
+    target = 'label' if self._classes else 'target'
+    if target not in batch:
       raise UserError(
-        f'config.objective.loss={self.loss} learns a "{wanted}", and the data has only '
+        f'config.objective.loss={self.loss} learns a "{target}", and the data has only '
         f'{", ".join(sorted(batch))}; choose another loss or other data'
       )
-    if any(self.views.values()):
-      views_of(batch['image'][:1], **self.views)  # refuses before the training what `measure` would
     return {'model': self.modules['model'].init(key, batch[self.input][:1], train=False)}
 
-  def evaluate(self, variables: Variables, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
+  def evaluate(self, variables: Variables, batch: Batch, keys: jax.Array) -> dict[str, jax.Array]:
     """Loss and accuracy (classes), prediction and probability of each example.
 
     The loss is the bare one, without smoothing and weights, so that figures of runs compare.
     """
-    del key
-    return self._judged(self._apply(variables['model'], batch, train=False), batch)
+    del keys
+    return self._figures(self._apply(variables['model'], batch, train=False), batch)
 
-  def measure(self, variables: Variables, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
-    """`loss/views` and `accuracy/views`, of outputs averaged over the views; none where they are 0.
-
-    Views as in Krizhevsky et al. 2012, section 4.1, but of the outputs before the softmax. Apart
-    from `evaluate`, for every view costs a pass.
-    """
-    del key
-    if not any(self.views.values()):
+  @property
+  def measurements(self) -> Mapping[str, Measurement]:
+    if self.input != 'image':
       return {}
-    apply = lambda image: self._apply(variables['model'], {'image': image}, train=False)  # noqa: E731
-    outputs = jax.lax.map(apply, views_of(batch['image'], **self.views)).mean(axis=0)
-    judged = self._judged(outputs, batch)
-    return {f'{name}/views': judged[name] for name in ('loss', 'accuracy') if name in judged}
+    options = {
+      'mirror': Option(bool, False, 'Whether each view is mirrored left to right too.'),
+      'shift': Option(int, 0, 'Pixels to move up, down, left and right; 0 is none.', low=0),
+    }
+    return {'views': Measurement(self._measure_views, options)}
 
-  def _judged(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
-    """What is said of each example whose model outputs are [B, outputs]."""
+  def _measure_views(
+    self, variables: Variables, batch: Batch, keys: jax.Array, mirror: bool, shift: int
+  ) -> dict[str, jax.Array]:
+    """`loss` and `accuracy` of outputs averaged over several views of an image.
+
+    Views as in Krizhevsky et al. 2012, section 4.1, but of the outputs before the softmax.
+    """
+    del keys
+    views = views_of(batch['image'], mirror=mirror, shift=shift)
+    apply = lambda image: self._apply(variables['model'], {'image': image}, train=False)  # noqa: E731
+    figures = self._figures(jax.lax.map(apply, views).mean(axis=0), batch)
+    return {name: figures[name] for name in ('loss', 'accuracy') if name in figures}
+
+  def _figures(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
+    """Figures and predictions of each example, given the model's outputs [B, outputs]."""
     prediction = self._loss.predict(outputs)
     if not self._classes:
       return {'loss': self._loss.loss(outputs, batch['target']), 'prediction': prediction}
@@ -133,24 +137,21 @@ class Classify:
       'probability': self._loss.probability(outputs),
     }
 
-  # Nothing to draw from.
-  sample = None
-
   @property
-  def drawings(self) -> Mapping[str, Drawing]:
+  def pictures(self) -> Mapping[str, Picture]:
     if self.input != 'image' or not self._classes:
       return {}
-    return {'explain': Drawing(self._explanations, 8, 'test images')}
+    return {'explain': Picture(self._explanations, 8, 'test images')}
 
   # --- training
 
-  def _train_loss(self, params, mutable, batch: Batch, key: jax.Array):
+  def _train_loss(self, params, mutable, batch: Batch, context: Context):
     outputs, changed = self._apply(
       {'params': params['model'], **mutable['model']},
       batch,
       train=True,
       mutable=list(mutable['model']),
-      rngs={'dropout': jax.random.fold_in(key, batch['position'][0])},
+      rngs=dict(context.rngs),
     )
     losses = self._loss.loss(outputs, self._target(batch))
     if self.class_weights:
@@ -161,7 +162,7 @@ class Classify:
     return losses.mean(), Aux(metrics, {'model': changed})
 
   def _target(self, batch: Batch) -> jax.Array:
-    """What the loss compares with: [B, K] shares of the classes, or [B] values."""
+    """The target of the loss: [B, K] shares of the classes, or [B] values."""
     if not self._classes:
       return batch['target']
     target = smoothed(batch['label'], self.num_classes, self.label_smoothing)
@@ -175,22 +176,22 @@ class Classify:
 
   @property
   def _loss(self) -> classification.Loss:
-    return pick(classification, self.loss, 'loss')
+    return pick(classification, self.loss, 'config.objective.loss')
 
   @property
   def _classes(self) -> bool:
     return self._loss.scores is not None
 
   def _apply(self, variables: Variables, batch: Batch, **options):
-    """The module on what it sees of a batch; `options` are those of linen's `apply`."""
+    """Applies the module to its input in a batch; `options` are those of linen's `apply`."""
     return self.modules['model'].apply(variables, batch[self.input], **options)
 
   # --- pictures of test images
 
-  def _explanations(self, variables: Variables, batch: Batch, key: jax.Array, num: int):
+  def _explanations(self, variables: Variables, batch: Batch, keys: jax.Array, num: int):
     """Rows of a test image, its saliency, integrated gradients from black, and occlusion map, all
     of the logit of the class that the model predicts."""
-    del key
+    del keys
     images = batch['image'][:num]
 
     def outputs(images: jax.Array) -> jax.Array:

@@ -1,10 +1,11 @@
-"""Conditional VAE (Sohn et al. 2015): encoder and decoder are told the label."""
+"""Conditional VAE (Sohn et al. 2015): encoder and decoder are conditioned on the label."""
 
 import dataclasses
 
 import jax
 
-from objectives.base import Batch, Variables, require_classes, wanted_labels
+from objectives.base import Batch, Sampler, Variables
+from objectives.labels import label_option, require_classes, sample_labels
 from objectives.vae import VAE
 
 
@@ -22,20 +23,19 @@ class CVAE(VAE):
     super().__post_init__()
     require_classes('cvae', self.num_classes, without='vae')
 
-  def sample(
-    self, variables: Variables, key: jax.Array, num: int, label: int | jax.Array | None = None
+  @property
+  def sampler(self) -> Sampler:
+    options = {'label': label_option(self.num_classes)}
+    return Sampler('image', self._sample, options, self._sample_labels)
+
+  def _sample(
+    self, variables: Variables, keys: jax.Array, numbers: jax.Array, label: int | None = None
   ) -> jax.Array:
-    """Images float32 [num, H, W, C] of one class, or without `label` of each in turn.
+    labels = jax.nn.one_hot(self._sample_labels(numbers, label), self.num_classes)
+    return self._images(variables, self._prior_latents(variables, keys), labels)
 
-    Args:
-      label: the class of all images, or int32 [num], that of each.
-
-    Raises:
-      UserError: there is no such class; not noticed where `label` is traced, so without a value.
-    """
-    labels = wanted_labels(label, num, self.num_classes)
-    latents = self._prior_latents(variables, key, num)
-    return self._images(variables, latents, jax.nn.one_hot(labels, self.num_classes))
+  def _sample_labels(self, numbers: jax.Array, label: int | None = None) -> jax.Array:
+    return sample_labels(numbers, label, self.num_classes)
 
   def _condition(self, batch: Batch) -> jax.Array:
     return jax.nn.one_hot(batch['label'], self.num_classes)

@@ -2,8 +2,8 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -12,60 +12,79 @@ from losses import adversarial, penalties
 from objectives.base import (
   Aux,
   Batch,
-  Drawing,
+  Context,
+  Objective,
+  Picture,
   Player,
+  Sampler,
   Variables,
-  apply_training,
-  example_keys,
-  pick,
+  numbered_keys,
+  stream_keys,
 )
+from objectives.names import pick
 from sampling import latent_walks
 
-# Places along a row of an interpolation.
+# Images along a row of an interpolation.
 _STEPS = 11
 
 
 @dataclasses.dataclass(frozen=True)
-class GAN:
+class GAN(Objective):
   """Modules `generator` (latents, labels, train) -> images and `discriminator` (images, labels,
-  train) -> logits. `labels` are int32 [B], or None where the model is not told any.
+  train) -> logits. `labels` are int32 [B], or None where the modules are not conditioned on them.
 
   Attributes:
-    modules: the two modules, built.
     loss: a name in `losses.adversarial`.
     penalties: weight by name in `losses.penalties`; a weight of 0 costs nothing.
+    penalty_every: steps between updates by the penalties. Above 1 they are a player of their own,
+      `penalty`, whose weights are multiplied by this number (lazy regularisation, Karras et al.
+      2020, appendix B).
     n_critic: discriminator updates per step, each on a slice of its own.
     latent_size: length of the generator's input, standard normal.
   """
 
-  modules: Mapping[str, nn.Module]
   loss: str
   penalties: Mapping[str, float]
+  penalty_every: int
   n_critic: int
   latent_size: int
 
   def __post_init__(self):
-    pick(adversarial, self.loss, 'adversarial loss')
+    pick(adversarial, self.loss, 'config.objective.loss')
     for name, weight in self.penalties.items():
-      pick(penalties, name, 'penalty')
+      pick(penalties, name, 'config.objective.penalties')
       if weight < 0:
-        raise UserError(f'the weight of penalty "{name}" is {weight}; it must be 0 or more')
-    if self.n_critic < 1 or self.latent_size < 1:
+        raise UserError(f'config.objective.penalties.{name}={weight} must be 0 or more')
+    for name in ('n_critic', 'latent_size', 'penalty_every'):
+      if getattr(self, name) < 1:
+        raise UserError(f'config.objective.{name}={getattr(self, name)} must be at least 1')
+    if self.penalty_every > 1 and not any(self.penalties.values()):
       raise UserError(
-        'config.objective.n_critic and config.objective.latent_size must be at least 1'
+        f'config.objective.penalty_every={self.penalty_every} has no effect without a penalty; '
+        'give one a weight in config.objective.penalties, or set it to 1'
       )
 
   @property
   def players(self) -> tuple[Player, ...]:
-    return (
-      Player('discriminator', ('discriminator',), self._discriminator_loss, self.n_critic),
-      Player('generator', ('generator',), self._generator_loss),
+    discriminator = Player(
+      'discriminator', ('discriminator',), self._discriminator_loss, self.n_critic
     )
+    penalty = Player(
+      'penalty',
+      ('discriminator',),
+      self._penalty_loss,
+      every=self.penalty_every,
+      optimizer='discriminator',
+    )
+    generator = Player('generator', ('generator',), self._generator_loss)
+    if self.penalty_every > 1:
+      return (discriminator, penalty, generator)
+    return (discriminator, generator)
 
   def init(self, key: jax.Array, batch: Batch) -> Variables:
     generator_key, discriminator_key = jax.random.split(key)
     first = {name: value[:1] for name, value in batch.items()}
-    latents, labels = jnp.zeros((1, self.latent_size)), self._labels(first)
+    latents, labels = jnp.zeros((1, self.latent_size)), self.labels(first)
     return {
       'generator': self.modules['generator'].init(generator_key, latents, labels, train=False),
       'discriminator': self.modules['discriminator'].init(
@@ -73,121 +92,127 @@ class GAN:
       ),
     }
 
-  def evaluate(self, variables: Variables, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
+  def evaluate(self, variables: Variables, batch: Batch, keys: jax.Array) -> dict[str, jax.Array]:
     """Losses and logits on real images and as many generated ones."""
-    labels = self._labels(batch)
-    fake = self._generate(variables, self._latents(example_keys(key, batch)), labels)
+    labels = self.labels(batch)
+    fake = self.generate(variables, self.latents(keys), labels)
     discriminator = self.modules['discriminator']
     real_logits, fake_logits = (
       discriminator.apply(variables['discriminator'], images, labels, train=False)
       for images in (batch['image'], fake)
     )
-    loss = pick(adversarial, self.loss, 'adversarial loss')
     return {
-      'discriminator_loss': loss.discriminator(real_logits, fake_logits),
-      'generator_loss': loss.generator(fake_logits),
+      'discriminator_loss': self._pair.discriminator(real_logits, fake_logits),
+      'generator_loss': self._pair.generator(fake_logits),
       'real_logit': real_logits,
       'fake_logit': fake_logits,
     }
 
-  def measure(self, variables: Variables, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
-    """Nothing: a GAN has no likelihood to estimate."""
-    del variables, batch, key
-    return {}
+  @property
+  def pictures(self) -> Mapping[str, Picture]:
+    return {'interpolate': Picture(self._interpolations, 8, 'pairs of latents')}
 
   @property
-  def drawings(self) -> Mapping[str, Drawing]:
-    return {'interpolate': Drawing(self._interpolations, 8, 'pairs of latents')}
-
-  def sample(self, variables: Variables, key: jax.Array, num: int) -> jax.Array:
-    """Images float32 [num, H, W, C] in [0, 1]; the first k of them do not depend on `num`."""
-    return self._generate(variables, self._prior_latents(key, num), self._labels_in_turn(num))
+  def sampler(self) -> Sampler:
+    return Sampler('image', self._sample)
 
   # --- what a variant changes
 
-  def _labels(self, batch: Batch) -> jax.Array | None:
-    """The labels [B] that the modules are told of `batch`; here none."""
+  def labels(self, batch: Batch) -> jax.Array | None:
+    """The labels [B] of `batch` that the modules are conditioned on; here none."""
     del batch
 
-  def _labels_in_turn(self, num: int, times: int = 1) -> jax.Array | None:
-    """Labels [num · times] where nobody gives any, each `times` on end; here none."""
-    del num, times
+  def sample_labels(self, numbers: jax.Array, label: int | None = None) -> jax.Array | None:
+    """The labels [B] of samples with these numbers; here none."""
+    del numbers, label
 
   # --- small parts
 
-  def _interpolations(self, variables: Variables, batch: Batch, key: jax.Array, num: int):
-    """The way between two random latents, in every row another, under one label a row."""
-    del batch
-    ends = self._prior_latents(key, 2 * num)
-    labels = self._labels_in_turn(num, times=_STEPS)
-    return latent_walks.interpolate(
-      lambda z: self._generate(variables, z, labels), ends[::2], ends[1::2], _STEPS
-    )
-
-  def _generate(self, variables: Variables, latents: jax.Array, labels: jax.Array | None):
+  def generate(
+    self, variables: Variables, latents: jax.Array, labels: jax.Array | None
+  ) -> jax.Array:
+    """Images float32 [B, H, W, C] of latents [B, Z]."""
     return self.modules['generator'].apply(variables['generator'], latents, labels, train=False)
 
-  def _prior_latents(self, key: jax.Array, num: int) -> jax.Array:
-    return self._latents(example_keys(key, {'position': jnp.arange(num)}))
-
-  def _latents(self, keys: jax.Array) -> jax.Array:
+  def latents(self, keys: jax.Array) -> jax.Array:
+    """Draws [B, Z] of the standard normal prior, one from each of `keys` [B]."""
     return jax.vmap(lambda key: jax.random.normal(key, (self.latent_size,)))(keys)
 
-  def _fake(self, params, mutable, batch: Batch, key: jax.Array):
+  def _sample(self, variables: Variables, keys: jax.Array, numbers: jax.Array, **options: Any):
+    return self.generate(variables, self.latents(keys), self.sample_labels(numbers, **options))
+
+  @property
+  def _pair(self) -> adversarial.Adversarial:
+    return pick(adversarial, self.loss, 'config.objective.loss')
+
+  def _interpolations(self, variables: Variables, batch: Batch, keys: jax.Array, num: int):
+    """Images on the line between two random latents, one pair and one label in every row."""
+    del batch
+    numbers = jnp.arange(num)
+    starts, ends = (
+      self.latents(stream_keys(numbered_keys(keys[0], numbers), name)) for name in ('start', 'end')
+    )
+    labels = self.sample_labels(jnp.repeat(numbers, _STEPS))
+    return latent_walks.interpolate(
+      lambda z: self.generate(variables, z, labels), starts, ends, _STEPS
+    )
+
+  def _fake(self, params, mutable, batch: Batch, context: Context):
     """Generated images for every example of `batch`, with batch statistics."""
-    latent_key, dropout_key = jax.random.split(key)
-    return apply_training(
-      self.modules['generator'],
-      params['generator'],
-      mutable['generator'],
-      self._latents(example_keys(latent_key, batch)),
-      self._labels(batch),
-      key=jax.random.fold_in(dropout_key, batch['position'][0]),
+    return self._apply_training(
+      'generator',
+      params,
+      mutable,
+      self.latents(context.fold('latents')),
+      self.labels(batch),
+      rngs=context.rngs_for('generator'),
     )
 
-  def _judge(self, params, mutable, images: jax.Array, labels: jax.Array | None, key: jax.Array):
+  def _logits(self, params, mutable, images: jax.Array, batch: Batch, rngs: Mapping[str, Any]):
     """Logits [B] of the discriminator in training, and its changed collections."""
-    return apply_training(
-      self.modules['discriminator'],
-      params['discriminator'],
-      mutable['discriminator'],
-      images,
-      labels,
-      key=key,
+    return self._apply_training(
+      'discriminator', params, mutable, images, self.labels(batch), rngs=rngs
     )
 
-  def _discriminator_loss(self, params, mutable, batch: Batch, key: jax.Array):
-    fake_key, real_key, judge_key, penalty_key = jax.random.split(key, 4)
+  def _discriminator_loss(self, params, mutable, batch: Batch, context: Context):
     # The generator's statistics move in its own turn only.
-    fake, _ = self._fake(params, mutable, batch, fake_key)
-    fake, labels = jax.lax.stop_gradient(fake), self._labels(batch)
-    dropout_key = jax.random.fold_in(judge_key, batch['position'][0])
-    real_logits, changed = self._judge(
-      params, mutable, batch['image'], labels, jax.random.fold_in(real_key, batch['position'][0])
+    fake = jax.lax.stop_gradient(self._fake(params, mutable, batch, context)[0])
+    real_logits, changed = self._logits(
+      params, mutable, batch['image'], batch, context.rngs_for('real')
     )
     after_real = {**mutable, 'discriminator': changed}
-    fake_logits, changed = self._judge(params, after_real, fake, labels, dropout_key)
-
-    def discriminator(images):
-      # A penalty may mix the real and the generated image of an example: both have its label.
-      return self._judge(params, mutable, images, labels, dropout_key)[0]
-
-    pair = pick(adversarial, self.loss, 'adversarial loss')
-    loss = pair.discriminator(real_logits, fake_logits).mean()
+    fake_logits, changed = self._logits(params, after_real, fake, batch, context.rngs_for('fake'))
+    loss = self._pair.discriminator(real_logits, fake_logits).mean()
     metrics = {'real_logit': real_logits.mean(), 'fake_logit': fake_logits.mean()}
-    for i, (name, weight) in enumerate(sorted(self.penalties.items())):
-      if weight:
-        penalty = pick(penalties, name, 'penalty')
-        keys = example_keys(jax.random.fold_in(penalty_key, i), batch)
-        value = penalty(keys, discriminator, batch['image'], fake).mean()
-        metrics[name] = value
-        loss += weight * value
+    if self.penalty_every == 1:
+      penalty, values = self._penalties(params, mutable, batch, context, fake)
+      loss, metrics = loss + penalty, {**metrics, **values}
     return loss, Aux(metrics, {'discriminator': changed})
 
-  def _generator_loss(self, params, mutable, batch: Batch, key: jax.Array):
-    fake_key, judge_key = jax.random.split(key)
-    fake, changed = self._fake(params, mutable, batch, fake_key)
-    dropout_key = jax.random.fold_in(judge_key, batch['position'][0])
-    logits, _ = self._judge(params, mutable, fake, self._labels(batch), dropout_key)
-    loss = pick(adversarial, self.loss, 'adversarial loss').generator(logits).mean()
-    return loss, Aux({}, {'generator': changed})
+  def _penalty_loss(self, params, mutable, batch: Batch, context: Context):
+    """The penalties alone, for a player that acts every `penalty_every` steps."""
+    fake = jax.lax.stop_gradient(self._fake(params, mutable, batch, context)[0])
+    penalty, values = self._penalties(params, mutable, batch, context, fake)
+    return self.penalty_every * penalty, Aux(values, {})
+
+  def _penalties(self, params, mutable, batch: Batch, context: Context, fake: jax.Array):
+    """The weighted sum of the penalties, and each of them, unweighted, by name."""
+    rngs = context.rngs_for('fake')
+
+    def discriminator(images: jax.Array) -> jax.Array:
+      # A penalty may mix the real and the generated image of an example: both have its label.
+      return self._logits(params, mutable, images, batch, rngs)[0]
+
+    values = {
+      name: pick(penalties, name, 'config.objective.penalties')(
+        context.fold(name), discriminator, batch['image'], fake
+      ).mean()
+      for name, weight in sorted(self.penalties.items())
+      if weight
+    }
+    return sum(self.penalties[name] * value for name, value in values.items()), values
+
+  def _generator_loss(self, params, mutable, batch: Batch, context: Context):
+    fake, changed = self._fake(params, mutable, batch, context)
+    logits, _ = self._logits(params, mutable, fake, batch, context.rngs_for('fake'))
+    return self._pair.generator(logits).mean(), Aux({}, {'generator': changed})

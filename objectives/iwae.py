@@ -3,12 +3,13 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 
 from errors import UserError
 from losses import elbo, gaussian
 from losses.gaussian import Gaussian
-from objectives.base import Aux, Batch, Variables, example_keys
-from objectives.vae import VAE, flat, together
+from objectives.base import Aux, Batch, Context, Variables, merge_variables, stream_keys
+from objectives.vae import VAE, flat
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,32 +36,38 @@ class IWAE(VAE):
         'kl_warmup and free_bits at 0, or use vae'
       )
 
-  def evaluate(self, variables: Variables, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
+  def evaluate(self, variables: Variables, batch: Batch, keys: jax.Array) -> dict[str, jax.Array]:
     """The VAE's figures and `iwae_bound`, the k-sample bound in nats."""
-    values = super().evaluate(variables, batch, key)
-    data_key, _ = jax.random.split(key)  # The same draw of the data as the ELBO's.
-    images, condition = self._observe(batch, data_key), self._condition(batch)
+    values = super().evaluate(variables, batch, keys)
+    # The same pixels as the ELBO's where they are drawn.
+    images, condition = self._observe(batch, keys), self._condition(batch)
     posterior = self._encode(variables, images, condition)
-    latents = self._draws(posterior, jax.random.fold_in(key, 1), batch)
+    latents = self._draws(posterior, stream_keys(keys, 'importance'))
     outputs = self._decode(variables, *flat(latents, condition))
     prior = self._log_prior(variables)
     weights = self._log_weights(images, outputs, prior, posterior, latents)
     return {**values, 'iwae_bound': elbo.log_mean_exp(weights)}
 
-  def _loss(self, params, mutable, batch: Batch, key: jax.Array):
-    posterior, images, condition, encoder_state, key = self._posterior(params, mutable, batch, key)
-    draw_key, decoder_key = jax.random.split(key)
-    latents = self._draws(posterior, draw_key, batch)
-    outputs, decoder_state = self._train_decoder(
-      params, mutable, *flat(latents, condition), batch, decoder_key
+  def _loss(self, params, mutable, batch: Batch, context: Context):
+    images, condition = self._observe(batch, context.keys), self._condition(batch)
+    posterior, encoder_state = self._apply_training(
+      'encoder', params, mutable, images, condition, rngs=context.rngs_for('encoder')
     )
-    prior = self._log_prior(together(params, mutable))
+    posterior = Gaussian(*posterior)
+    latents = self._draws(posterior, context.fold('importance'))
+    outputs, decoder_state = self._apply_training(
+      'decoder', params, mutable, *flat(latents, condition), rngs=context.rngs_for('decoder')
+    )
+    prior = self._log_prior(merge_variables(params, mutable))
     weights = self._log_weights(images, outputs, prior, posterior, latents)
     loss = -elbo.log_mean_exp(weights).mean()
     changed = {'encoder': encoder_state, 'decoder': decoder_state}
     return loss, Aux({'elbo': weights.mean()}, changed)
 
-  def _draws(self, posterior: Gaussian, key: jax.Array, batch: Batch) -> jax.Array:
-    """k independent draws of each posterior, [k, B, Z]."""
-    keys = jax.random.split(key, self.importance_samples)
-    return jax.vmap(lambda k: gaussian.draw(posterior, example_keys(k, batch)))(keys)
+  def _draws(self, posterior: Gaussian, keys: jax.Array) -> jax.Array:
+    """k independent draws of each posterior, [k, B, Z], from keys [B]."""
+
+    def draw(number: jax.Array) -> jax.Array:
+      return gaussian.draw(posterior, jax.vmap(jax.random.fold_in, (0, None))(keys, number))
+
+    return jax.vmap(draw)(jnp.arange(self.importance_samples))

@@ -1,25 +1,24 @@
-"""What objectives share that predict one class at every token: one module, one player."""
+"""The parent of objectives that predict one class at every token: one module, one player."""
 
+import abc
 import dataclasses
-from collections.abc import Mapping
 from typing import NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from errors import UserError
 from losses import tokens
-from objectives.base import Aux, Batch, Drawing, Player, Variables
+from objectives.base import Aux, Batch, Context, Objective, Player, Variables
 
 
 class Rows(NamedTuple):
-  """What the model sees of a batch, and what it should say.
+  """The model's inputs and targets of a batch.
 
   Attributes:
     inputs: int32 [B, T].
-    targets: int32 [B, T], the class at each token; -1 where nothing is to be said.
+    targets: int32 [B, T], the class at each token; -1 where there is none to predict.
     lengths: int32 [B], real tokens; None where the padding cannot be seen.
     segments: int32 [B, T]: tokens of different segments do not see each other; None for one.
   """
@@ -31,26 +30,20 @@ class Rows(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class PerToken:
+class PerToken(Objective):
   """Module `model` (tokens [B, T], train, lengths, segments) -> logits [B, T, outputs].
 
-  A loss is the mean over all targets of the batch. With accumulation it is the mean of the
-  microbatches' means, which is the same where they have equally many targets.
-
-  Attributes:
-    modules: the module, built.
+  The loss is the mean over all targets of the batch, also where it is cut into microbatches.
   """
-
-  modules: Mapping[str, nn.Module]
 
   # --- what differs
 
-  def rows(self, batch: Batch, key: jax.Array) -> Rows:
-    """What the model sees of a batch, and what it should say; `key` is for what is drawn."""
-    raise NotImplementedError
+  @abc.abstractmethod
+  def rows(self, batch: Batch, keys: jax.Array) -> Rows:
+    """Returns inputs and targets of a batch; what is random in them comes from `keys` [B]."""
 
   def _inputs(self, tokens: jax.Array) -> jax.Array:
-    """What the model sees of rows int32 [B, R], by its shape."""
+    """The part of the rows int32 [B, R] that the model reads."""
     return tokens
 
   # --- what the engine asks for
@@ -68,49 +61,35 @@ class PerToken:
     inputs = self._inputs(batch['tokens'][:1])
     return {'model': self.modules['model'].init(key, inputs, train=False)}
 
-  def evaluate(self, variables: Variables, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
+  def evaluate(self, variables: Variables, batch: Batch, keys: jax.Array) -> dict[str, jax.Array]:
     """Means over the targets of each row, and their number as `weight`."""
-    rows, logits = self._predicted(variables, batch, key)
+    rows, logits = self._predict(variables, batch, keys)
     return self._figures(rows, logits)
-
-  def measure(self, variables: Variables, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
-    """Nothing: all figures are cheap."""
-    del variables, batch, key
-    return {}
-
-  # Nothing to draw from, but of a language model.
-  sample = None
-
-  @property
-  def drawings(self) -> Mapping[str, Drawing]:
-    return {}
 
   # --- small parts
 
-  def _train_loss(self, params, mutable, batch: Batch, key: jax.Array):
-    draw_key, dropout_key = jax.random.split(key)
-    rows = self.rows(batch, draw_key)
-    logits, changed = self._apply(
-      {'params': params['model'], **mutable['model']},
-      rows,
-      train=True,
-      mutable=list(mutable['model']),
-      # Folded: microbatches share the key, and must not drop the same.
-      rngs={'dropout': jax.random.fold_in(dropout_key, batch['position'][0])},
+  def _train_loss(self, params, mutable, batch: Batch, context: Context):
+    rows = self.rows(batch, context.keys)
+    logits, changed = self._apply_training(
+      'model',
+      params,
+      mutable,
+      rows.inputs,
+      lengths=rows.lengths,
+      segments=rows.segments,
+      rngs=context.rngs,
     )
+    real = rows.targets >= 0
     losses = tokens.cross_entropy(logits, rows.targets)
-    return tokens.mean(losses, rows.targets >= 0), Aux({}, {'model': changed})
+    weight = real.sum().astype(jnp.float32)
+    return tokens.mean(losses, real), Aux({}, {'model': changed}, weight)
 
-  def _predicted(
-    self, variables: Variables, batch: Batch, key: jax.Array
-  ) -> tuple[Rows, jax.Array]:
-    rows = self.rows(batch, key)
-    return rows, self._apply(variables['model'], rows, train=False)
-
-  def _apply(self, variables: Variables, rows: Rows, **options):
-    return self.modules['model'].apply(
-      variables, rows.inputs, lengths=rows.lengths, segments=rows.segments, **options
+  def _predict(self, variables: Variables, batch: Batch, keys: jax.Array) -> tuple[Rows, jax.Array]:
+    rows = self.rows(batch, keys)
+    logits = self.modules['model'].apply(
+      variables['model'], rows.inputs, train=False, lengths=rows.lengths, segments=rows.segments
     )
+    return rows, logits
 
   @staticmethod
   def _figures(rows: Rows, logits: jax.Array) -> dict[str, jax.Array]:
@@ -124,7 +103,7 @@ class PerToken:
 
 
 def where_real(values: jax.Array, lengths: jax.Array) -> jax.Array:
-  """`values` int32 [B, T], with -1 from the place `lengths` [B] of each row on."""
+  """Returns `values` int32 [B, T] with -1 from position `lengths` [B] of each row on."""
   return jnp.where(jnp.arange(values.shape[1]) < lengths[:, None], values, -1)
 
 

@@ -1,7 +1,6 @@
 """Classification of whole texts, or regression of a number that goes with each."""
 
 import dataclasses
-from collections.abc import Mapping
 
 from errors import UserError
 from objectives.base import Batch, Variables
@@ -14,15 +13,11 @@ class SeqClassify(Classify):
 
   Attributes:
     input: always `tokens`.
-    views: of images; texts have one.
     pool: what the module reads the outputs from: the `first` token (BERT's class token), the `last`
       real one, or the `mean` of the real ones.
   """
 
   input: str = dataclasses.field(init=False, default='tokens')
-  views: Mapping[str, int] = dataclasses.field(
-    init=False, default_factory=lambda: {'mirror': False, 'shift': 0}
-  )
   pool: str
 
   def __post_init__(self):
@@ -32,8 +27,7 @@ class SeqClassify(Classify):
         'whole, or use config.objective.name=tag'
       )
     super().__post_init__()
-    model = self.modules['model'].clone(pool=self.pool)
-    object.__setattr__(self, 'modules', {**self.modules, 'model': model})
+    self._configure('model', pool=self.pool)
 
   def _apply(self, variables: Variables, batch: Batch, **options):
     return self.modules['model'].apply(

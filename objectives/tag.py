@@ -28,8 +28,7 @@ class Tag(PerToken):
         'config.objective.name=tag needs data that says the kind of each token, such as '
         'python_stdlib with config.data.text.kinds=True'
       )
-    model = self.modules['model'].clone(outputs=self.num_classes, pool='none')
-    object.__setattr__(self, 'modules', {**self.modules, 'model': model})
+    self._configure('model', outputs=self.num_classes, pool='none')
 
   def init(self, key: jax.Array, batch: Batch) -> Variables:
     variables = super().init(key, batch)
@@ -40,14 +39,14 @@ class Tag(PerToken):
       )
     return variables
 
-  def evaluate(self, variables: Variables, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
+  def evaluate(self, variables: Variables, batch: Batch, keys: jax.Array) -> dict[str, jax.Array]:
     """Means over the tokens of each row that have a kind, their number as `weight`, and of every
     token `prediction` int32 [B, T] and `label` int32 [B, T], -1 where it has none."""
-    rows, logits = self._predicted(variables, batch, key)
+    rows, logits = self._predict(variables, batch, keys)
     prediction = logits.argmax(axis=-1).astype(jnp.int32)
     return {**self._figures(rows, logits), 'prediction': prediction, 'label': rows.targets}
 
-  def rows(self, batch: Batch, key: jax.Array) -> Rows:
-    del key
+  def rows(self, batch: Batch, keys: jax.Array) -> Rows:
+    del keys
     length = batch['length']
     return Rows(batch['tokens'], where_real(batch['kind'], length), length, None)

@@ -4,11 +4,10 @@ import dataclasses
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 
 from losses import gaussian
 from losses.gaussian import Gaussian
-from objectives.base import Variables, example_keys
+from objectives.base import Variables, stream_keys
 from objectives.vae import VAE
 
 
@@ -28,18 +27,16 @@ class VampPrior(VAE):
     components = self._components(variables)
     return lambda latents: gaussian.mixture_log_prob(components, latents)
 
-  def _prior_latents(self, variables: Variables, key: jax.Array, num: int) -> jax.Array:
+  def _prior_latents(self, variables: Variables, keys: jax.Array) -> jax.Array:
     components = self._components(variables)
-    choose_key, draw_key = jax.random.split(key)
-    positions = {'position': jnp.arange(num)}
     number = components.mean.shape[0]
-    chosen = jax.vmap(lambda k: jax.random.randint(k, (), 0, number))(
-      example_keys(choose_key, positions)
+    chosen = jax.vmap(lambda key: jax.random.randint(key, (), 0, number))(
+      stream_keys(keys, 'component')
     )
     picked = Gaussian(components.mean[chosen], components.log_variance[chosen])
-    return gaussian.draw(picked, example_keys(draw_key, positions))
+    return gaussian.draw(picked, stream_keys(keys, 'latents'))
 
   def _components(self, variables: Variables) -> Gaussian:
     """The posteriors [K, Z] of the pseudo-inputs."""
     images = self.modules['pseudo_inputs'].apply(variables['pseudo_inputs'], train=False)
-    return self._encode(variables, images, self._nothing(images.shape[0]))
+    return self._encode(variables, images, self._no_condition(images.shape[0]))

@@ -10,7 +10,6 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -19,18 +18,19 @@ from losses import likelihood, quantization
 from objectives.base import (
   Aux,
   Batch,
-  Drawing,
+  Context,
+  Objective,
+  Picture,
   Player,
+  Sampler,
   Variables,
-  apply_training,
-  example_keys,
-  over_each_other,
-  pick,
 )
+from objectives.names import pick
+from sampling.picture_pairs import stack_pairs
 
 
 @dataclasses.dataclass(frozen=True)
-class VQVAE:
+class VQVAE(Objective):
   """Modules `encoder` (images, train) -> features [B, h, w, D], `decoder` (codes [B, h, w, D],
   train) -> [B, H, W, C, outputs], and `codebook`, whose collection `codebook` holds the fields of
   `losses.quantization.Codebook`.
@@ -40,7 +40,6 @@ class VQVAE:
   updated after each of them.
 
   Attributes:
-    modules: the three modules, built.
     reconstruction: a name in `losses.likelihood`.
     variance: σ² of `gaussian`; 0 learns it.
     commitment_weight: β, of the pull of the features towards their codes.
@@ -49,7 +48,6 @@ class VQVAE:
       the batch; 0 never restarts.
   """
 
-  modules: Mapping[str, nn.Module]
   reconstruction: str
   variance: float
   commitment_weight: float
@@ -67,8 +65,7 @@ class VQVAE:
     codes = self.modules['codebook'].codes
     if codes < 2:
       raise UserError(f'config.modules.codebook.codes={codes} must be at least 2')
-    decoder = self.modules['decoder'].clone(outputs=self._likelihood.outputs)
-    object.__setattr__(self, 'modules', {**self.modules, 'decoder': decoder})
+    self._configure('decoder', outputs=self._likelihood.outputs)
 
   # --- what the engine asks for
 
@@ -91,9 +88,9 @@ class VQVAE:
       'decoder': self.modules['decoder'].init(decoder_key, features, train=False),
     }
 
-  def evaluate(self, variables: Variables, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
-    """The bound's parts, nothing being drawn, and how evenly the codes have been used of late."""
-    del key
+  def evaluate(self, variables: Variables, batch: Batch, keys: jax.Array) -> dict[str, jax.Array]:
+    """The bound's parts, without noise, and the perplexity of recent codebook usage."""
+    del keys
     images, book = batch['image'], _book(variables['codebook'])
     features = self._encode(variables, images)
     chosen = quantization.nearest(features, book.embedding)
@@ -113,47 +110,44 @@ class VQVAE:
       'codebook_perplexity': jnp.full(images.shape[0], quantization.perplexity(book.counts)),
     }
 
-  def measure(self, variables: Variables, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
-    """Nothing: `evaluate` has all there is."""
-    del variables, batch, key
-    return {}
+  @property
+  def sampler(self) -> Sampler:
+    return Sampler('image', self._sample)
 
-  def sample(self, variables: Variables, key: jax.Array, num: int) -> jax.Array:
-    """Expected images float32 [num, H, W, C] of codes drawn place by place from their marginals."""
+  def _sample(self, variables: Variables, keys: jax.Array, numbers: jax.Array) -> jax.Array:
+    """Expected images float32 [B, H, W, C] of codes sampled place by place from their marginals."""
+    del numbers
     book = _book(variables['codebook'])
     log_marginals = quantization.marginals(book.positions)
-    keys = example_keys(key, {'position': jnp.arange(num)})
-    chosen = jax.vmap(lambda k: jax.random.categorical(k, log_marginals))(keys)
+    chosen = jax.vmap(lambda key: jax.random.categorical(key, log_marginals))(keys)
     return self._likelihood.mean(self._decode(variables, book.embedding[chosen]))
 
   @property
-  def drawings(self) -> Mapping[str, Drawing]:
-    return {'reconstruct': Drawing(self._reconstructions, 32, 'test images')}
+  def pictures(self) -> Mapping[str, Picture]:
+    return {'reconstruct': Picture(self._reconstructions, 32, 'test images')}
 
   # --- training
 
-  def _loss(self, params, mutable, batch: Batch, key: jax.Array):
-    # Folded: microbatches share the key, and must not restart codes with the same draws.
-    keys = jax.random.split(jax.random.fold_in(key, batch['position'][0]), 3)
-    features, encoder_state = apply_training(
-      self.modules['encoder'], params['encoder'], mutable['encoder'], batch['image'], key=keys[0]
+  def _loss(self, params, mutable, batch: Batch, context: Context):
+    features, encoder_state = self._apply_training(
+      'encoder', params, mutable, batch['image'], rngs=context.rngs_for('encoder')
     )
     book = _book(mutable['codebook'])
     chosen = quantization.nearest(features, book.embedding)
     quantized = book.embedding[chosen]
-    outputs, decoder_state = apply_training(
-      self.modules['decoder'],
-      params['decoder'],
-      mutable['decoder'],
+    outputs, decoder_state = self._apply_training(
+      'decoder',
+      params,
+      mutable,
       quantization.straight_through(features, quantized),
-      key=keys[1],
+      rngs=context.rngs_for('decoder'),
     )
     reconstruction = -self._likelihood.log_prob(batch['image'], outputs).mean()
     commitment = quantization.commitment(features, quantized).mean()
     counts = jnp.bincount(chosen.reshape(-1), length=book.counts.shape[0])
     seen = jax.lax.stop_gradient(features)
     book = quantization.followed(book, seen, chosen, self.decay)
-    book, dead = quantization.restarted(book, seen, self.restart_below, keys[2])
+    book, dead = quantization.restarted(book, seen, self.restart_below, context.fold('restart')[0])
     metrics = {
       'reconstruction': reconstruction,
       'commitment': commitment,
@@ -172,7 +166,7 @@ class VQVAE:
 
   @property
   def _likelihood(self) -> likelihood.Likelihood:
-    return pick(likelihood, self.reconstruction, 'reconstruction')(self.variance)
+    return pick(likelihood, self.reconstruction, 'config.objective.reconstruction')(self.variance)
 
   def _encode(self, variables: Variables, images: jax.Array) -> jax.Array:
     return self.modules['encoder'].apply(variables['encoder'], images, train=False)
@@ -180,13 +174,13 @@ class VQVAE:
   def _decode(self, variables: Variables, codes: jax.Array) -> jax.Array:
     return self.modules['decoder'].apply(variables['decoder'], codes, train=False)
 
-  def _reconstructions(self, variables: Variables, batch: Batch, key: jax.Array, num: int):
+  def _reconstructions(self, variables: Variables, batch: Batch, keys: jax.Array, num: int):
     """Rows of originals, each over the row of its reconstructions, eight to a row."""
-    del key
+    del keys
     images, book = batch['image'][:num], _book(variables['codebook'])
     chosen = quantization.nearest(self._encode(variables, images), book.embedding)
     rebuilt = self._likelihood.mean(self._decode(variables, book.embedding[chosen]))
-    return over_each_other(images, rebuilt, columns=8)
+    return stack_pairs(images, rebuilt, columns=8)
 
 
 def _book(variables: Mapping) -> quantization.Codebook:

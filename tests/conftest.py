@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import ModuleType
 
 import fsspec
 import pytest
@@ -23,20 +24,81 @@ ROOT = Path(__file__).parents[1]
 _XLA_FLAGS = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
 
 
+def settings(shared: str) -> dict[str, str]:
+  """What the environment of a test process holds before jax is imported.
+
+  Flags of XLA that are there already win. `shared` is a folder for what is made once for all
+  processes: compiled programs, unless $ATELIER_TESTS_COMPILED is a place to keep them in for the
+  next time, and the runs of tests/golden/short_runs.py.
+  """
+  compiled = os.environ.get('ATELIER_TESTS_COMPILED') or f'{shared}/compiled'
+  return {
+    'ATELIER_TEST_RUNS': f'{shared}/runs',
+    'JAX_COMPILATION_CACHE_DIR': compiled,
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+    'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
+    'XLA_FLAGS': f'{_XLA_FLAGS} {os.environ.get("XLA_FLAGS", "")}'.strip(),
+  }
+
+
 def pytest_configure(config):
   flags.FLAGS.mark_as_parsed()
   # The first process sets what its workers and the scripts inherit.
   if not hasattr(config, 'workerinput'):
-    config.compiled = tempfile.mkdtemp(prefix='atelier-tests-')
-    os.environ['JAX_COMPILATION_CACHE_DIR'] = config.compiled
-    os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
-    os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '-1'
-    os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {_XLA_FLAGS}'.strip()
+    config.shared = tempfile.mkdtemp(prefix='atelier-tests-')
+    os.environ.update(settings(config.shared))
+
+
+# Where what trains comes from: a test module that has anything from there is marked `training`, and
+# so are tests that run a script and folders whose tests compile whole networks and their gradients.
+_TRAINERS = (
+  'engine.lanes',
+  'engine.loop',
+  'engine.optimizers',
+  'engine.program',
+  'engine.step',
+  'tests.conftest',  # the environment of another process
+  'tests.golden.adapter',
+  'tests.golden.short_runs',
+  'tests.golden.tiny',
+  'tests.runs',
+)
+_FOLDERS = ('commands', 'models', 'objectives')
+
+
+def pytest_collection_modifyitems(items):
+  for item in items:
+    if _trains(item):
+      item.add_marker('training')
+
+
+def _trains(item: pytest.Item) -> bool:
+  origins = {
+    getattr(value, '__name__' if isinstance(value, ModuleType) else '__module__', '')
+    for value in vars(item.module).values()
+  }
+  return (
+    not origins.isdisjoint(_TRAINERS)
+    or 'script' in item.fixturenames
+    or item.path.relative_to(ROOT / 'tests').parts[0] in _FOLDERS
+  )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+  """By file; two that look at the same steps go to one process, where they are taken once."""
+  from xdist.scheduler import LoadFileScheduling
+
+  class ByFile(LoadFileScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+      return super()._split_scope(nodeid).replace('test_golden.py', 'test_configs.py')
+
+  return ByFile(config, log) if config.getoption('dist') == 'loadfile' else None
 
 
 def pytest_unconfigure(config):
-  if hasattr(config, 'compiled'):
-    shutil.rmtree(config.compiled, ignore_errors=True)
+  if hasattr(config, 'shared'):
+    shutil.rmtree(config.shared, ignore_errors=True)
 
 
 @pytest.fixture(scope='session', autouse=True)

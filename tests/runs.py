@@ -4,12 +4,20 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
+from engine import run
+from engine.build import to_plain
+from engine.checkpoint import Checkpoints
+from engine.metadata import checkpoint_meta
+from engine.patience import Patience
 from engine.restore import restore_run
+from engine.session import open_session
 from tests.conftest import ROOT, environment
 
 # A GAN small enough that a step takes a millisecond.
@@ -148,3 +156,32 @@ def kill_when(arguments, signal: int, ready, devices: int = 1) -> subprocess.Pop
   process.send_signal(signal)
   process.output, _ = process.communicate(timeout=120)
   return process
+
+
+def saved_run(workdir: Path, config: ConfigDict, steps: Sequence[int] = (1,)) -> str:
+  """Makes a run whose checkpoints hold the state of step 0; returns its folder.
+
+  Args:
+    workdir: where the run goes.
+    config: of the run.
+    steps: of the checkpoints; each ranks better than the one before.
+  """
+  session = open_session(config)
+  run.claim(str(workdir), config, session.spec)
+  lanes = session.lanes.number
+  section = {**to_plain(config.checkpoint), 'lanes': lanes, 'keep': len(steps)}
+  checkpoints = Checkpoints(str(workdir), **section)
+  state, better = session.init(), 1 if config.checkpoint.best_mode == 'max' else -1
+  for step in steps:
+    meta = checkpoint_meta(session, step, [Patience()] * lanes, [])
+    figures = [{config.checkpoint.best: better * step}] * lanes
+    checkpoints.save(step, state, meta, figures)
+  checkpoints.close()
+  return str(workdir)
+
+
+def small(config: ConfigDict) -> ConfigDict:
+  """The config with modules of few units."""
+  for module in config.modules.values():
+    module.widths = (16,) * len(module.widths)
+  return config

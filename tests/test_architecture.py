@@ -21,7 +21,7 @@ ALLOWED = {
   'metrics': set(),
   'data': set(),
   'objectives': {'losses', 'sampling'},
-  'engine': {'objectives.base', 'data'},
+  'engine': {'objectives.base', 'metrics.base', 'data'},
 }
 
 

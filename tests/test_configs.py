@@ -1,165 +1,48 @@
 """Every config builds and takes one step; every key of it is read; typos are named."""
 
-import functools
-import math
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
-from commands import cli
-from data.spec import Spec
-from data.text import tokenization
 from data.transforms import prepare
 from engine import run, session
 from engine.build import to_plain
 from engine.checkpoint import Checkpoints
 from engine.evaluation import Evaluate
 from engine.sharding import make_mesh
-from engine.step import examples_per_step, make_step
+from engine.step import make_step
 from errors import UserError
-
-ROOT = Path(__file__).parents[1]
-CONFIGS = sorted(
-  p.stem for p in (ROOT / 'configs').glob('*.py') if p.stem not in ('__init__', 'defaults')
+from tests.golden.tiny import (
+  CONFIGS,
+  ROOT,
+  TEXT,
+  batch_of,
+  cases,
+  config_for,
+  config_of,
+  five_steps,
+  spec,
+  spec_of_text,
+  tokenizer,
 )
-LABEL = {'label': ((), 'int32')}
-# What the data sets look like, and how many classes they have.
-LOOKS = {
-  'mnist5k': ({'image': ((28, 28, 1), 'uint8'), **LABEL}, 10),
-  'cifar10': ({'image': ((32, 32, 3), 'uint8'), **LABEL}, 10),
-  'breast_cancer': ({'inputs': ((30,), 'float32'), **LABEL}, 2),
-  'diabetes': ({'inputs': ((10,), 'float32'), 'target': ((), 'float32')}, 0),
-}
-# The argument of a config that takes other words than the name of a set of images.
-ARGUMENTS = {
-  'tabular': ('breast_cancer', 'diabetes'),
-  'synthetic': ('both',),
-}
-# Configs of text, and the argument each is built with; `finetune` wants a run and has a test of its
-# own in tests/test_text_runs.py.
-TEXT = {
-  'gpt': 'python_stdlib',
-  'gpt2': '124m',
-  'gpt_shakespeare': 'tiny_shakespeare',
-  'gpt_shakespeare_cpu': 'tiny_shakespeare',
-  'rnn': 'python_stdlib',
-  'bert': 'python_stdlib',
-  'bert_tag': '',
-  'bert_classify': '',
-}
-CONFIGS.remove('finetune')
-
-
-@functools.cache
-def tokenizer(specials: tuple[str, ...]) -> str:
-  return tokenization.train('byte', (), 0, specials).to_json()
-
-
-def spec_of_text(config: ConfigDict) -> Spec:
-  """As `data.text.options.open_text` would describe it, of bytes."""
-  text = config.data.text
-  row = ((text.length + text.next_token,), 'int32')
-  features = {'tokens': row, 'length': ((), 'int32')}
-  features.update({'kind': row} if text.kinds else LABEL if text.rows == 'documents' else {})
-  classes = 2 if len(features) > 2 else 0
-  json = tokenizer(tuple(text.specials))
-  return Spec('text', 'train', 100, features, classes, 'identity', (), json)
-
-
-def spec(data: str, classes: int | None = None) -> Spec:
-  features, known = LOOKS.get(data, LOOKS['mnist5k'])
-  return Spec(data, 'train', 100, features, known if classes is None else classes, 'identity')
-
-
-# Variants whose modules are those of another config: one set of images says enough.
-VARIANTS = ('cdcgan', 'cgan', 'cnn_binary', 'cvae', 'gan_plain', 'iwae', 'vae_nll', 'vampprior')
-
-
-def cases() -> list[tuple[str, str]]:
-  images = {name: ('mnist5k',) if name in VARIANTS else ('mnist5k', 'cifar10') for name in CONFIGS}
-  pictures = [name for name in CONFIGS if name not in TEXT]
-  pairs = [(name, data) for name in pictures for data in ARGUMENTS.get(name, images[name])]
-  return [*pairs, *TEXT.items()]
-
-
-def config_for(name: str) -> ConfigDict:
-  return config_of(name, TEXT.get(name, ARGUMENTS.get(name, ('mnist5k',))[0]))
-
-
-def config_of(name: str, data: str = 'mnist5k') -> ConfigDict:
-  config = cli.load(f'{ROOT}/configs/{name}.py:{data}')
-  config.data.batch_size = 4
-  if name in TEXT:
-    # As deep and wide as it is, a step would take a minute.
-    small = dict(width=16, layers=1, heads=4, hidden=16, context=8, embedding=4)
-    model = config.modules.model
-    model.update({key: value for key, value in small.items() if key in model})
-    config.data.text.length = 8
-    config.train.accumulate = 1
-  return config
-
-
-def batch_of(description: Spec, rows: int) -> dict[str, jax.Array]:
-  rng = np.random.default_rng(0)
-
-  def integers(shape: tuple[int, ...]) -> np.ndarray:
-    places = np.arange(math.prod(shape), dtype=np.int32).reshape(shape)
-    return places % max(description.num_classes, 2)
-
-  values = {
-    'uint8': lambda shape: rng.integers(0, 256, shape, np.uint8),
-    'float32': lambda shape: rng.random(shape, np.float32),
-    'int32': integers,
-  }
-  columns = {
-    name: jnp.asarray(values[dtype]((rows, *shape)))
-    for name, (shape, dtype) in description.features.items()
-  }
-  if 'length' in columns:
-    columns['length'] = jnp.full(rows, description.features['tokens'][0][0], jnp.int32)
-  return {
-    **columns,
-    'index': jnp.arange(rows, dtype=jnp.int32),
-    'epoch': jnp.zeros(rows, jnp.uint32),
-  }
 
 
 @pytest.mark.parametrize(('name', 'data'), cases())
 def test_one_step_moves_every_player(name, data):
-  config = config_of(name, data)
-  description = spec(data, len(config.data.classes) or None)
-  if name in TEXT:
-    description = spec_of_text(config)
-  for section in config.optimizer.values():
-    section.schedule.warmup = 0  # it starts at a rate of 0
-  session.check_sections(config)
-  objective = session.build_objective(config, description)
-  state = jax.jit(session.open_session(config, description).make_state)()
-  step = make_step(
-    objective, session.build_optimizers(config, objective, 10), to_plain(config.ema), 1, 4
-  )
-  rows = examples_per_step(objective, 4)
-  batch = prepare(batch_of(description, rows), state.key, to_plain(config.data.augment))
-  after, metrics = jax.jit(step)(state, batch)
-  for player in objective.players:
-    assert np.isfinite(metrics[f'{player.name}/loss'])
-    for module in player.moves:
-      before, now = jax.tree.leaves(state.params[module]), jax.tree.leaves(after.params[module])
-      assert any((a != b).any() for a, b in zip(before, now)), module
-  if objective.sample is None:
+  """Of the five that tests/test_golden.py compares."""
+  outcome = five_steps(name, data)
+  for player, moves in outcome.players.items():
+    assert np.isfinite(outcome.metrics[f'{player}/loss']).all()
+    assert outcome.moved >= {*moves}
+  images = outcome.sample
+  if images is None:
     return
-  variables = {m: {'params': p, **after.mutable[m]} for m, p in after.params.items()}
-  draw = jax.jit(lambda v, key: objective.sample(v, key, 3))
-  images = draw(variables, state.key)
   if name in TEXT:
     assert images.shape[0] == 3 and images.dtype == jnp.int32
     return
-  assert images.shape == (3, *description.features['image'][0])
-  assert float(images.min()) >= 0 and float(images.max()) <= 1
+  assert images.shape == (3, *outcome.description.features['image'][0])
+  assert images.min() >= 0 and images.max() <= 1
 
 
 @pytest.mark.parametrize('name', CONFIGS)

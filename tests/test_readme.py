@@ -36,6 +36,7 @@ def test_there_are_commands_to_test():
   assert commands('make demo') and commands('make test')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('command', [c for c in commands('python train.py') if '…' not in c])
 def test_train_commands_run(command, tmp_path):
   """As written, but small and short; a data set that is not at hand ends with its one sentence."""
@@ -54,6 +55,7 @@ def test_train_commands_run(command, tmp_path):
   assert 'Traceback' not in done.stderr
 
 
+@pytest.mark.slow
 def test_sample_and_evaluate_commands_run(tmp_path, script):
   for name in ('gan', 'vae', 'cnn', 'gpt'):
     runs.train(*SMALL[name], '--config.train.steps=2', f'--workdir={tmp_path}/{name}',
@@ -73,7 +75,7 @@ def test_tools_run(command, tmp_path, script):
 
 
 def test_make_knows_the_targets():
-  for target in ('setup', 'demo', 'test'):
+  for target in ('setup', 'demo', 'quick', 'test', 'test-all', 'types', 'lint', 'format'):
     done = subprocess.run(['make', '-n', target], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -7,13 +7,8 @@ import numpy as np
 import pytest
 
 from tests import runs
-
-STEPS = 60
-
-
-def arguments(small, workdir, *more):
-  intervals = runs.every(log=7, checkpoint=10, other=30)
-  return (*small, *intervals, f'--workdir={workdir}', f'--config.train.steps={STEPS}', *more)
+from tests.golden import short_runs
+from tests.golden.short_runs import STEPS, arguments
 
 
 def steps_logged(workdir):
@@ -27,11 +22,9 @@ def checkpoint_begun(workdir, step):
 
 
 @pytest.fixture(scope='module')
-def family(tmp_path_factory):
+def family():
   """(arguments, folder of an uninterrupted run): two players, and running statistics."""
-  workdir = tmp_path_factory.mktemp('dcgan') / 'whole'
-  runs.train(*arguments(runs.SMALL_DCGAN, workdir))
-  return runs.SMALL_DCGAN, workdir
+  return short_runs.RUNS['gan'].flags, short_runs.folder('gan')
 
 
 def test_killed_at_any_moment(family, tmp_path, script):
@@ -111,10 +104,8 @@ def test_complete_and_another_config(family, script):
 @pytest.mark.parametrize('name', ['vae', 'vqvae'])
 def test_one_player_resumes_as_exactly(name, tmp_path, script):
   """A warm-up that reads the step, binarised pixels; a codebook that no optimizer moves."""
-  small = {'vae': runs.SMALL_VAE, 'vqvae': runs.SMALL_VQVAE}[name]
-  runs.train(*arguments(small, tmp_path / 'whole'))
-  killed = arguments(small, tmp_path / 'killed')
+  killed = arguments(short_runs.RUNS[name].flags, tmp_path / 'killed')
   runs.kill_when(killed, signal.SIGKILL, lambda: checkpoint_begun(tmp_path / 'killed', 30))
   done = script('train.py', *killed)
   assert done.returncode == 0 and 'resumed' in done.stdout, done.stderr
-  runs.assert_same_bits(tmp_path / 'whole', tmp_path / 'killed')
+  runs.assert_same_bits(short_runs.folder(name), tmp_path / 'killed')

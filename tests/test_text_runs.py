@@ -15,8 +15,9 @@ from engine.session import open_testing
 from engine.state import variables_for_sampling
 from errors import UserError
 from tests import runs
+from tests.golden import short_runs
+from tests.golden.short_runs import STEPS
 
-STEPS = 60
 WISH = generate_text.Wish(
   prompt='Ann', length=20, temperature=1.0, top_k=0, top_p=1.0, num=1, seed=3
 )
@@ -27,10 +28,8 @@ def arguments(small, workdir, *more):
 
 
 @pytest.fixture(scope='module')
-def gpt(tmp_path_factory):
-  workdir = tmp_path_factory.mktemp('gpt') / 'run'
-  runs.train(*arguments(runs.SMALL_GPT, workdir, f'--config.train.steps={STEPS}'))
-  return workdir
+def gpt():
+  return short_runs.folder('causal_lm')
 
 
 @pytest.fixture(scope='module')
@@ -238,7 +237,9 @@ MESHES = {
 }
 
 
-@pytest.mark.parametrize('mesh', MESHES)
+@pytest.mark.parametrize(
+  'mesh', ['all axes', pytest.param('scanned blocks', marks=pytest.mark.slow)]
+)
 def test_eight_devices_equal_one(tmp_path, mesh):
   """With gradient accumulation."""
   small = (*runs.SMALL_GPT, '--config.train.accumulate=2', '--config.train.steps=8')

@@ -12,13 +12,13 @@ import sys
 
 from absl import flags
 
-from commands import cli
+from commands import cli, config_flags
 from errors import UserError
 
 
 def main() -> None:
   values = flags.FLAGS
-  if values.config is None:
+  if 'config' not in values:
     raise UserError(
       'give --config, e.g. python -m tools.cross_validate --config=configs/mlp.py --folds=5'
     )
@@ -31,7 +31,7 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  cli.define_config_flag()
   flags.DEFINE_integer('folds', 5, 'How many parts the split is cut into; each is held out once.')
   flags.DEFINE_string('workdir', None, 'The folder; runs/NAME-cvFOLDS of the config if not given.')
-  cli.launch(main, sys.argv, 'run the same command to go on from the last checkpoint')
+  lost = 'run the same command to go on from the last checkpoint'
+  cli.launch(main, sys.argv, lost, config_flags.define_config)

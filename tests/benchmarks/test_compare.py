@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import compare
 from benchmarks.cases import CASES, Case
-from benchmarks.compare import Side
+from benchmarks.side import Side
 
 
 @pytest.fixture

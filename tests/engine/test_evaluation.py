@@ -1,180 +1,312 @@
-"""Every example of the split counts once, whatever the batch size; figures carry their error."""
+"""Evaluators are opened by name, checked before the first step, and due when they say."""
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
-from data.source import open_source
-from engine import evaluation
-from engine.evaluation import Evaluator
-from engine.sharding import make_mesh
+from configs import cgan, gan, gpt, mlp, tabular, vae
+from configs.defaults import accuracy_score, examples, measure, samples, speed
+from data.section import ALL_FOLDS
+from data.source import Source
+from engine.evaluation import open_evaluators, open_lane_evaluators
+from engine.session import open_session
+from engine.state import weights
+from errors import UserError
+from tests.engine.evaluators.fakes import (
+  KEY,
+  NOTHING,
+  Conditioned,
+  evaluators_of,
+  session_of,
+)
+from tests.runs import SMALL_GPT, small
 
-OFF = dict(crop=0, flip=False, rotate=0.0, scale=0.0, cutout=0, mixup=0.0)
-
-
-class Seen:
-  """An objective whose figures are what it was shown."""
-
-  def evaluate(self, variables, batch, key):
-    return {'index': batch['index'].astype(jnp.float32), 'pixel': batch['image'].mean((1, 2, 3))}
-
-  def measure(self, variables, batch, key):
-    return {
-      'squared_index': jnp.square(batch['index'].astype(jnp.float32)),
-      'noise': jax.random.normal(key, batch['index'].shape),
-    }
-
-  def sample(self, variables, key, num):
-    return jnp.zeros((num, 28, 28, 1))
+PIXELS = dict(name='pixels.BlockMeans', side=2)
+FRECHET = dict(fd=dict(name='frechet'))
 
 
-class Told(Seen):
-  """Every pixel of a drawn image is a tenth of its label."""
-
-  def sample(self, variables, key, num, label=None):
-    return jnp.broadcast_to(label[:, None, None, None] / 10, (num, 28, 28, 1))
-
-
-class Kept:
-  """A sample metric that keeps everything; its figure is how many images there are, each kind."""
-
-  def empty(self):
-    return ()
-
-  def update(self, state, images, labels):
-    return (*state, (images, labels))
-
-  def compare(self, reference, drawn):
-    self.reference, self.drawn = reference, drawn
-    return float(sum(len(images) for images, _ in reference + drawn))
-
-
-class Costly(Kept):
-  costly = True
-
-
-class Weighed(Seen):
-  """Rows count by their index; row 0 holds nothing that may count."""
-
-  def evaluate(self, variables, batch, key):
-    index = batch['index'].astype(jnp.float32)
-    return {'x': jnp.where(index > 0, index % 3, jnp.nan), 'y': index * 0 + 2, 'weight': index}
-
-  def derive(self, figures):
-    return {'x': figures['x'], 'twice': 2 * figures['y']}
-
-
-class Silent(Seen):
-  def measure(self, variables, batch, key):
-    return {}
-
-
-@pytest.fixture(scope='module')
-def source():
-  return open_source('mnist5k', 'test[:50]', '')
-
-
-def evaluator(source, batch_size, objective=None):
-  section = dict(batch_size=batch_size, samples=4, metrics={}, timed_calls=0)
-  return Evaluator(
-    objective or Seen(), section, source, 100, OFF, make_mesh(data=1, fsdp=1, tensor=1)
+def test_when_each_is_due():
+  evaluators = evaluators_of(
+    a=examples(every=4), b=examples(every=6), c=speed(calls=1), d=measure('power', every=3)
   )
+  assert evaluators.names == ('a', 'b', 'c', 'd')
+  assert evaluators.intervals == (4, 6, 3)
+  assert evaluators.due(12, False) == ('a', 'b', 'd')
+  assert evaluators.due(8, False) == ('a',)
+  assert evaluators.due(5, False) == ()
+  assert evaluators.due(5, True) == ('a', 'b', 'd')
 
 
-@pytest.mark.parametrize('batch_size', [7, 50, 64])
-def test_every_example_counts_once(source, batch_size):
-  key = jax.random.key(0)
-  figures = evaluator(source, batch_size).evaluate({}, key, False).figures
-  assert figures['index'].mean == np.arange(50).mean()
-  np.testing.assert_allclose(figures['index'].standard_error, np.arange(50).std(ddof=1) / 50**0.5)
-  pixels = source.read(range(50))['image'].astype(np.float64) / 255
-  np.testing.assert_allclose(figures['pixel'].mean, pixels.mean(), rtol=1e-6)
-  measured = evaluator(source, batch_size).measure({}, key)
-  assert measured['squared_index'].mean == (np.arange(50) ** 2).mean()
+def test_no_evaluators():
+  none = evaluators_of()
+  assert none.names == none.intervals == none.due(0, True) == ()
 
 
-@pytest.mark.parametrize('batch_size', [7, 50])
-def test_weights_and_what_the_objective_derives(source, batch_size):
-  weighed = evaluator(source, batch_size, Weighed())
-  figures = weighed.evaluate({}, jax.random.key(0), False).figures
-  index = np.arange(1, 50)
-  mean = (index * (index % 3)).sum() / index.sum()
-  assert [*figures] == ['x', 'twice']
-  np.testing.assert_allclose(figures['x'].mean, mean, rtol=1e-6)
-  # Cochran 1977, equation 6.13: rows drawn with their weights.
-  error = np.sqrt(50 / 49 * (index**2 * (index % 3 - mean) ** 2).sum()) / index.sum()
-  np.testing.assert_allclose(figures['x'].standard_error, error, rtol=1e-6)
-  assert figures['twice'].mean == 4 and figures['twice'].standard_error is None
+def test_everything_is_named_after_its_evaluator():
+  report = dict(report=dict(name='classification.Report'))
+  evaluators = evaluators_of(a=examples(metrics=report), b=samples(PIXELS, FRECHET, samples=9))
+  results = evaluators.evaluate('a', NOTHING, KEY, details=True)
+  assert {'a/index', 'a/f1', 'a/f1/3'} <= results.figures.keys()
+  assert [*results.tables] == [*results.pictures] == ['a/confusion_matrix']
+  assert [*evaluators.evaluate('b', NOTHING, KEY).figures] == ['b/fd_pixels2_9-test']
 
 
-def test_progress_counts_up_to_the_split(source):
-  seen = []
-  evaluator(source, 20).evaluate({}, jax.random.key(0), False, lambda done, figures: seen.append(
-    (done, figures['index'])
-  ))  # fmt: skip
-  assert seen == [(20, 9.5), (40, 19.5), (50, 24.5)]
+def test_the_average_that_an_entry_names():
+  """The discriminator's logits of real images: its raw parameters are negated."""
+  config = small(gan.get_config())
+  config.data.test_split = 'test[:20]'
+  config.ema = {
+    'd': dict(module='discriminator', decay=0.9, half_life=0.0),
+    'g': dict(module='generator', decay=0.9, half_life=0.0),
+    'd2': dict(module='discriminator', decay=0.8, half_life=0.0),
+  }
+  config.evaluators = {
+    f'with_{name}': examples(average=name) for name in ('', 'd', 'd2', 'g', 'none')
+  }
+  session = open_session(config)
+  held = weights(session.init())
 
+  def scaled(tree, factor):
+    """The last layer multiplied."""
+    (last,) = [name for name in tree if name == 'output']
+    return {**tree, last: {k: factor * v for k, v in tree[last].items()}}
 
-def test_the_noise_is_the_key_s(source):
-  noise = [evaluator(source, 20).measure({}, jax.random.key(k))['noise'].mean for k in (0, 0, 1)]
-  assert noise[0] == noise[1] != noise[2]
-
-
-def test_nothing_costly_runs_where_there_is_nothing_to_measure(source):
-  seen = []
-  progress = lambda *args: seen.append(args)  # noqa: E731
-  assert evaluator(source, 20, Silent()).measure({}, jax.random.key(0), progress) == {}
-  assert not seen
-
-
-@pytest.fixture
-def comparing(source, monkeypatch):
-  """`comparing(objective, batch_size, samples, **metrics)`: an evaluator with these metrics."""
-
-  def make(objective, batch_size, samples, **metrics):
-    monkeypatch.setattr(evaluation, 'build', lambda spec, room, where: metrics[spec['name']])
-    named = {name: dict(name=name) for name in metrics}
-    section = dict(batch_size=batch_size, samples=samples, metrics=named, timed_calls=0)
-    mesh = make_mesh(data=1, fsdp=1, tensor=1)
-    return Evaluator(objective, section, source, 100, OFF, mesh)
-
-  return make
-
-
-@pytest.mark.parametrize('batch_size', [7, 10, 64])
-def test_samples_of_every_class_in_turn_beside_the_split_and_its_labels(
-  comparing, source, batch_size
-):
-  kept = Kept()
-  figures = comparing(Told(), batch_size, 23, kept=kept).compare_samples({}, jax.random.key(0))
-  assert figures == {'kept': 73.0}
-  images, labels = (np.concatenate(parts) for parts in zip(*kept.drawn))
-  np.testing.assert_array_equal(labels, np.arange(23) % 10)
-  np.testing.assert_allclose(
-    images, np.broadcast_to(labels[:, None, None, None] / 10, images.shape)
+  held = held.replace(
+    ema={**held.ema, 'd2': scaled(held.ema['d2'], 3.0)},
+    params={**held.params, 'discriminator': scaled(held.params['discriminator'], -1.0)},
   )
-  images, labels = (np.concatenate(parts) for parts in zip(*kept.reference))
-  real = source.read(range(50))
-  np.testing.assert_array_equal(labels, real['label'])
-  np.testing.assert_allclose(images, real['image'] / 255, rtol=1e-6)
+  evaluators = open_evaluators(session)
+  found = {
+    name: evaluators.evaluate(name, held, KEY).figures[f'{name}/real_logit'].mean
+    for name in evaluators.names
+  }
+  base = found['with_d']
+  assert found['with_'] == found['with_g'] == base != 0
+  assert found['with_d2'] == pytest.approx(3 * base)
+  assert found['with_none'] == pytest.approx(-base)
 
 
-def test_an_objective_that_is_told_no_label_draws_none(comparing):
-  kept = Kept()
-  comparing(Seen(), 10, 4, kept=kept).compare_samples({}, jax.random.key(0))
-  assert [labels for _, labels in kept.drawn] == [None]
-  assert [len(labels) for _, labels in kept.reference] == [10] * 5
+def test_another_split_is_for_evaluators_of_examples_alone():
+  session = session_of(
+    dict(a=examples(split='train'), b=measure('power'), c=speed(1), d=samples(PIXELS, FRECHET))
+  )
+  evaluators = open_evaluators(session, split='test')
+  # The split called "test" itself, not what `config.data.test_split` names.
+  assert [evaluators.spec(name).n for name in 'abcd'] == [1000, 1000, 1000, 50]
+  assert evaluators.evaluate('a', NOTHING, KEY).figures['a/index'].mean == 499.5
+  with pytest.raises(UserError, match='no examples in split "tset"'):
+    open_evaluators(session, split='tset')
 
 
-def test_costly_metrics_are_evaluate_py_s_alone(comparing):
-  kept, costly, key = Kept(), Costly(), jax.random.key(0)
-  both = comparing(Told(), 20, 3, kept=kept, costly=costly)
-  in_training = both({}, key)
-  assert 'eval/kept' in in_training and 'eval/costly' not in in_training
-  assert not hasattr(costly, 'drawn')
-  assert both.compare_samples({}, key, costly=True) == {'kept': 53.0, 'costly': 53.0}
-  # Read at the second call: the split has not been counted twice for the first metric.
-  assert sum(len(images) for images, _ in kept.reference) == 50
-  alone = comparing(Told(), 20, 3, costly=Costly())
-  assert not [name for name in alone({}, key) if name.endswith('costly')]
+def test_lanes_that_are_seeds_share_their_evaluators():
+  config = small(mlp.get_config())
+  config.seeds = 3
+  lanes = open_lane_evaluators(open_session(config))
+  assert len(lanes) == 3 and lanes[0] is lanes[1] is lanes[2]
+
+
+def test_lanes_that_are_folds_have_each_its_own_split():
+  session = session_of(dict(a=examples(), b=examples(split='train')), folds=3, fold=ALL_FOLDS)
+  lanes = open_lane_evaluators(session)
+  assert [lane.spec('a').split for lane in lanes] == [f'train, of fold {i} of 3' for i in range(3)]
+  assert [lane.number('a') for lane in lanes] == [1333, 1333, 1334]
+  means = [lane.evaluate('a', NOTHING, KEY).figures['a/pixel'].mean for lane in lanes]
+  assert len(set(means)) == 3
+  assert [lane.number('b') for lane in lanes] == [2666] * 3
+
+
+def test_nothing_is_read_before_an_evaluation(monkeypatch):
+  monkeypatch.setattr(Source, 'read', None)
+  evaluators = evaluators_of(
+    a=examples(), b=measure('power'), c=speed(1), d=samples(PIXELS, FRECHET)
+  )
+  assert [evaluators.number(name) for name in 'abcd'] == [50, 50, 4, 1050]
+
+
+def config_of(module, **evaluators) -> ConfigDict:
+  config = module.get_config()
+  config.evaluators = evaluators
+  return config
+
+
+def entry(section, **changes) -> dict:
+  return {**section.to_dict(), **changes}
+
+
+REFUSED = {
+  'unknown kind': (
+    mlp,
+    entry(examples(), name='exampels'),
+    r'e\.name=exampels: there is no engine/evaluators/exampels\.py \(did you mean "examples"',
+  ),
+  'unknown option': (
+    mlp,
+    entry(examples(), evry=3),
+    r'e has no option "evry" \(did you mean "every"',
+  ),
+  'missing option': (
+    mlp,
+    dict(name='examples', every=1),
+    r'config\.evaluators\.e: missing a requir',
+  ),
+  'negative interval': (mlp, examples(every=-1), r'e\.every=-1 must be at least 0'),
+  'no batch': (mlp, examples(batch_size=0), r'e\.batch_size=0 must be at least 1'),
+  'another type': (mlp, examples(batch_size='7'), r'e\.batch_size=7 must be a whole number'),
+  'no calls': (mlp, speed(calls=0), r'e\.calls=0 must be at least 1'),
+  'no samples': (gan, samples(PIXELS, FRECHET, samples=0), r'e\.samples=0 must be at least 1'),
+  'unknown average': (
+    gan,
+    examples(average='genrator'),
+    r'e\.average=genrator is unknown \(did you mean "generator"\?\); there are: none, generator',
+  ),
+  'unknown split': (mlp, examples(split='tset'), 'no examples in split "tset"'),
+  'unknown measurement': (
+    vae,
+    measure('liklihood'),
+    r'e\.measurement=liklihood is unknown \(did you mean "likelihood"',
+  ),
+  'unknown option of a measurement': (
+    vae,
+    measure('likelihood', sample=3),
+    r'config\.evaluators\.e\.sample is no option of the measurement "likelihood" \(did you mean ',
+  ),
+  'range of a measurement': (
+    vae,
+    measure('likelihood', samples=0),
+    r'e\.samples=0 must be at least',
+  ),
+  'shift as large as the image': (mlp, measure('views', shift=28), 'a view shifted by 28 pixels'),
+  'unknown metric': (
+    mlp,
+    examples(metrics=dict(m=dict(name='calibratoin'))),
+    r'e\.metrics\.m\.name=calibratoin',
+  ),
+  'option of a metric': (
+    mlp,
+    examples(metrics=dict(m=dict(name='calibration', bin=3))),
+    r'e\.metrics\.m has no option "b',
+  ),
+  'metric without its column': (
+    vae,
+    examples(metrics=dict(m=dict(name='classification.Report'))),
+    r'classification\.Report needs a column "prediction".*give only: label;',
+  ),
+  'column without integers': (
+    mlp,
+    examples(metrics=dict(m=dict(name='groups.Gaps', by=('probability',)))),
+    'no column of integers "probability"',
+  ),
+  'metric of samples on examples': (
+    mlp,
+    examples(metrics=FRECHET),
+    r'e\.metrics\.fd\.name=frechet is no',
+  ),
+  'metric of examples on samples': (
+    gan,
+    samples(PIXELS, dict(m=dict(name='classification.Report'))),
+    'is no metric of samples',
+  ),
+  'unknown extractor': (
+    gan,
+    samples(dict(name='pixels.BlockMaens', side=2), FRECHET),
+    'did you mean "pixels.BlockMeans"',
+  ),
+  'room of extractors': (
+    gan,
+    samples(dict(name='inception'), FRECHET),
+    'there is no metrics/features/inception.py',
+  ),
+  'extractor on small images': (
+    gan,
+    samples(dict(name='pixels.BlockMeans', side=29), FRECHET),
+    r"config\.evaluators\.e\.features: side=29 must be from 1 to the image's 28 pixels",
+  ),
+  'samples of a classifier': (mlp, samples(PIXELS, FRECHET), 'this objective has no sampler'),
+  'classes of a model without': (
+    gan,
+    entry(accuracy_score(), every=1),
+    r'e\.metrics\.cas needs samples that are conditioned',
+  ),
+}
+
+
+@pytest.mark.parametrize('case', REFUSED)
+def test_what_cannot_be_is_refused_before_the_first_step(case, monkeypatch):
+  module, section, message = REFUSED[case]
+  monkeypatch.setattr(Source, 'read', None)
+  session = open_session(config_of(module, e=section))
+  with pytest.raises(UserError, match=message) as refused:
+    open_evaluators(session, unscheduled=True)
+  assert '\n' not in str(refused.value)
+
+
+def test_samples_of_text_are_no_images():
+  from commands import cli
+
+  config = cli.load(SMALL_GPT[0].partition('=')[2])
+  config.data.name = 'names'
+  config.data.text.update(tokenizer='byte', vocabulary=0, length=24)
+  config.modules.model.update(layers=1, width=16, heads=2, hidden=16, context=24)
+  config.evaluators = dict(e=samples(PIXELS, FRECHET))
+  with pytest.raises(UserError, match='this objective samples tokens; remove it'):
+    open_evaluators(open_session(config))
+
+
+def test_an_evaluator_is_no_player():
+  with pytest.raises(UserError, match=r'config\.evaluators\.model has the name of a player'):
+    evaluators_of(model=examples())
+
+
+def test_what_training_does_not_run_is_evaluated_abstractly_by_evaluate_py_alone():
+  session = session_of(dict(e=examples(every=0, split='tset')))
+  open_evaluators(session)
+  with pytest.raises(UserError, match='tset'):
+    open_evaluators(session, unscheduled=True)
+  session = session_of(dict(e=examples(every=1, split='tset')))
+  with pytest.raises(UserError, match='tset'):
+    open_evaluators(session)
+
+
+def test_data_of_another_look_than_that_trained_on():
+  config = config_of(tabular, e=examples())
+  config.data.test_name = 'mnist5k'
+  with pytest.raises(UserError, match='was trained on'):
+    open_evaluators(open_session(config))
+
+
+def test_unlabelled_training_data_is_tested_on_labelled():
+  session = session_of(dict(e=examples()))
+  features = {'image': session.spec.features['image']}
+  unlabelled = session._replace(spec=session.spec._replace(features=features, num_classes=0))
+  assert open_evaluators(unlabelled).number('e') == 50
+
+
+@pytest.mark.parametrize(
+  'figure, message',
+  [
+    (
+      'tset/x',
+      r'best=tset/x: training runs no evaluator "tset" \(did you mean "test"',
+    ),
+    ('late/x', 'training runs no evaluator "late"'),
+    ('fd/fd_pixels2_9-test', 'did you mean "fd/fd_pixels2_20-test"'),
+  ],
+)
+def test_a_figure_that_cannot_rank_checkpoints(figure, message):
+  evaluators = evaluators_of(
+    Conditioned,
+    test=examples(),
+    late=examples(every=0),
+    fd=samples(PIXELS, FRECHET, samples=20),
+  )
+  for known in ('', 'test/anything', 'fd/fd_pixels2_20-test'):
+    evaluators.check_ranking(known)
+  with pytest.raises(UserError, match=message):
+    evaluators.check_ranking(figure)
+
+
+def test_every_config_names_a_figure_that_ranks():
+  for module in (cgan, gan, gpt, mlp, vae):
+    config = module.get_config()
+    config.data.update(name='names' if module is gpt else 'mnist5k')
+    evaluators = open_evaluators(open_session(config))
+    evaluators.check_ranking(config.checkpoint.best)

@@ -1,7 +1,12 @@
+import math
+
 import numpy as np
 import pytest
 
+from errors import UserError
 from metrics import frechet
+
+METRIC = frechet.Frechet()
 
 
 def gaussian(seed, number, mean, scale):
@@ -51,34 +56,48 @@ def test_singular_covariances_stay_real():
   )
 
 
-def test_pixels_are_block_means():
-  metric = frechet.FrechetPixels(side=2)
-  images = np.arange(2 * 4 * 4, dtype=np.float32).reshape(2, 4, 4, 1)
-  np.testing.assert_allclose(metric.features(images)[0], [2.5, 4.5, 10.5, 12.5])
+def added(*parts):
+  state = METRIC.empty()
+  for part in parts:
+    state = METRIC.update(state, part, None)
+  return state
 
 
-def test_update_in_pieces_and_compare():
-  metric = frechet.FrechetPixels(side=2)
-  images = np.random.default_rng(0).random((30, 4, 4, 3))
-  whole = metric.update(metric.empty(), images)
-  pieces = metric.update(metric.update(metric.empty(), images[:7]), images[7:])
-  assert metric.compare(whole, pieces) == pytest.approx(0, abs=1e-9)
-  brighter = metric.update(metric.empty(), images + 0.5)
+def test_update_in_pieces_merge_and_compare():
+  features = np.random.default_rng(0).random((30, 12)).astype(np.float32)
+  whole, pieces = added(features), added(features[:7], features[7:])
+  assert METRIC.compare(whole, pieces) == pytest.approx(0, abs=1e-9)
+  merged = METRIC.merge(added(features[:11]), added(features[11:]))
+  assert METRIC.compare(whole, merged) == pytest.approx(0, abs=1e-9)
+  for state in (METRIC.merge(METRIC.empty(), whole), METRIC.merge(whole, METRIC.empty())):
+    assert state is whole
   # Only the mean moves: 12 features by 0.5 each.
-  assert metric.compare(whole, brighter) == pytest.approx(12 * 0.25, rel=1e-6)
+  assert METRIC.compare(whole, added(features + 0.5)) == pytest.approx(12 * 0.25, rel=1e-6)
+
+
+def test_sums_are_float64_whatever_the_pieces():
+  # In float32 the squares of 10,000 + noise would swallow the noise.
+  features = (10_000 + np.random.default_rng(2).random((200, 1))).astype(np.float32)
+  state = added(*np.array_split(features, 23))
+  np.testing.assert_allclose(state.scatter / 199, np.cov(features.T.astype(np.float64)), rtol=1e-9)
 
 
 def test_labels_make_no_difference():
-  metric = frechet.FrechetPixels(side=2)
-  images = np.random.default_rng(1).random((9, 4, 4, 1))
-  told = metric.update(metric.empty(), images, np.arange(9) % 3)
-  untold = metric.update(metric.empty(), images, None)
-  for a, b in zip(told, untold):
+  features = np.random.default_rng(1).random((9, 4))
+  with_labels = METRIC.update(METRIC.empty(), features, np.arange(9) % 3)
+  for a, b in zip(with_labels, added(features)):
     np.testing.assert_array_equal(a, b)
+  assert not METRIC.needs_labels
 
 
-def test_too_few_images():
-  metric = frechet.FrechetPixels(side=2)
-  one = metric.update(metric.empty(), np.zeros((1, 4, 4, 1)))
-  with pytest.raises(ValueError, match='at least two'):
-    metric.compare(one, one)
+def test_too_few():
+  two = added(np.zeros((2, 4)))
+  for reference, samples in ((two, added(np.zeros((1, 4)))), (METRIC.empty(), two)):
+    with pytest.raises(UserError, match='needs two or more'):
+      METRIC.compare(reference, samples)
+
+
+def test_features_that_are_not_finite():
+  features = np.random.default_rng(0).random((9, 4))
+  broken = added(np.where(features == features[3, 1], np.nan, features))
+  assert math.isnan(METRIC.compare(added(features), broken))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from errors import UserError
-from models.recurrence import CELLS, recur, recurrent, zeros
+from models.kernels.recurrence import CELLS
 from models.rnn import RNN
 from tests.programs import once_per_options
 
@@ -120,68 +120,6 @@ def test_names_and_first_values_of_the_parameters():
   assert 'bias' not in lstm['layer_0']['recurrent']
 
 
-# --- gradients ------------------------------------------------------------------------------------
-
-
-def plain(cell, x, kernel, bias, keep):
-  """`recur` as a loop that differentiates itself."""
-
-  def step(states, inputs):
-    x, keep = inputs
-    states = tuple(state * keep for state in states)
-    states, _ = cell.forward(x, recurrent(states[0], kernel, bias), states)
-    return states, states[0]
-
-  keep = jnp.ones((x.shape[0], 1, 1)) if keep is None else keep
-  return jax.lax.scan(step, zeros(cell, x.shape[1], kernel.shape[0]), (x, keep))[1]
-
-
-def operands(cell, batch=2):
-  rng = np.random.default_rng(2)
-  draw = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)  # noqa: E731
-  columns = cell.gates * W
-  keep = jnp.asarray(rng.integers(0, 2, (T, batch, 1)), jnp.float32)
-  return draw(T, batch, columns), draw(W, columns), draw(columns), keep
-
-
-@cells
-@pytest.mark.parametrize('whole', [True, False], ids=['whole', 'restarted'])
-def test_gradients_are_those_of_the_plain_loop(cell, whole):
-  cell = CELLS[cell]
-  x, kernel, bias, keep = operands(cell)
-  keep = None if whole else keep
-
-  def everything(function):
-    energy = lambda *inputs: jnp.sum(jnp.sin(3 * function(cell, *inputs, keep)))  # noqa: E731
-    return jax.jit(jax.value_and_grad(energy, argnums=(0, 1, 2)))(x, kernel, bias)
-
-  close(everything(recur), everything(plain), 1e-5)
-
-
-def test_gradients_under_vmap_and_without_a_bias():
-  cell = CELLS['lstm']
-  x, kernel, _, _ = operands(cell)
-  x, kernel = jnp.stack([x, 2 * x]), jnp.stack([kernel, -kernel])
-
-  def everything(function):
-    energy = lambda x, k: jnp.sum(jnp.sin(function(cell, x, k, None, None)))  # noqa: E731
-    return jax.jit(jax.vmap(jax.grad(energy, argnums=(0, 1))))(x, kernel)
-
-  close(everything(recur), everything(plain), 1e-5)
-
-
-@cells
-def test_the_loops_hold_one_product_each(cell):
-  """Guards the reason for the written-out gradient: none for the kernel's gradient inside."""
-  cell = CELLS[cell]
-  x, kernel, bias, _ = operands(cell)
-  energy = lambda *inputs: recur(cell, *inputs, None).sum()  # noqa: E731
-  program = jax.make_jaxpr(jax.grad(energy, argnums=(0, 1, 2)))(x, kernel, bias)
-  loops = [e.params['jaxpr'] for e in program.eqns if e.primitive.name == 'scan']
-  products = [sum(e.primitive.name == 'dot_general' for e in loop.eqns) for loop in loops]
-  assert products == [1, 1]
-
-
 def test_the_gradient_of_a_whole_network():
   """Through embedding lookup, layers, pool and tied logits, against finite differences."""
   options = {**BASE, 'cell': 'gru', 'embedding': W, 'tied': True, 'pool': 'mean'}
@@ -279,8 +217,8 @@ def test_dropout_is_of_training_and_by_key():
 @pytest.mark.parametrize(
   ('changed', 'message'),
   [
-    ({'cell': 'ltsm'}, r'cell=ltsm is not known \(did you mean "lstm"\?\)'),
-    ({'pool': 'lst'}, r'pool=lst is not known \(did you mean "last"\?\)'),
+    ({'cell': 'ltsm'}, r'cell=ltsm is unknown \(did you mean "lstm"\?\)'),
+    ({'pool': 'lst'}, r'pool=lst is unknown \(did you mean "last"\?\)'),
     ({'tied': True}, r'embedding=0 must be config.modules.model.width=5'),
     ({'tied': True, 'embedding': W, 'outputs': 3}, r'each of the 7 tokens, .* reads 3 outputs'),
   ],

@@ -450,11 +450,11 @@ def test_dropout_is_where_it_is_said():
     ({'key_value_heads': 3}, r'heads=4 is not divisible by .*key_value_heads=3'),
     ({'heads': 16, 'positions': 'rotary'}, r'a head has 1; make .* even'),
     ({'context': 4}, r'6 tokens are more than the config.modules.model.context=4'),
-    ({'norm': 'layr'}, r'norm=layr is not known \(did you mean "layer"\?\)'),
-    ({'norm_place': 'prae'}, r'norm_place=prae is not known \(did you mean "pre"\?\)'),
-    ({'positions': 'rotatory'}, r'positions=rotatory is not known \(did you mean "rotary"\?\)'),
-    ({'head': 'linaer'}, r'head=linaer is not known \(did you mean "linear"\?\)'),
-    ({'pool': 'mena'}, r'pool=mena is not known \(did you mean "mean"\?\)'),
+    ({'norm': 'layr'}, r'norm=layr is unknown \(did you mean "layer"\?\)'),
+    ({'norm_place': 'prae'}, r'norm_place=prae is unknown \(did you mean "pre"\?\)'),
+    ({'positions': 'rotatory'}, r'positions=rotatory is unknown \(did you mean "rotary"\?\)'),
+    ({'head': 'linaer'}, r'head=linaer is unknown \(did you mean "linear"\?\)'),
+    ({'pool': 'mena'}, r'pool=mena is unknown \(did you mean "mean"\?\)'),
     ({'mlp': 'gelo'}, r'has no activation "gelo" \(did you mean "g?elu"\?\)'),
     ({'outputs': 3}, r'tied=True gives a logit for each of the 11 tokens, .* reads 3 outputs'),
   ],
@@ -466,7 +466,7 @@ def test_refuses(changed, message):
 
 
 def test_refuses_to_write_with_a_model_that_sees_what_is_behind():
-  with pytest.raises(UserError, match='causal=False sees what is behind a token'):
+  with pytest.raises(UserError, match='causal=False sees the tokens after each token'):
     Transformer(**BERT).apply({}, 1, 4, method='start')
 
 

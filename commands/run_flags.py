@@ -1,0 +1,109 @@
+"""Flags that follow from the run in --workdir: its evaluators, and where its parameters are put."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from absl import flags
+from ml_collections import ConfigDict
+from ml_collections.config_flags import config_flags
+
+from commands import cli
+from engine import run
+from engine.build import to_plain
+from errors import UserError, choose
+
+if TYPE_CHECKING:
+  from engine.restore import Placement
+
+# The sections of a run's config that say where its parameters are put.
+PLACEMENT = ('mesh', 'sharding')
+
+
+def define_run_flags(argv: Sequence[str], sections: Sequence[str] = PLACEMENT) -> ConfigDict | None:
+  """Defines --mesh, and --config.SECTION.OPTION=VALUE for some sections of the run in --workdir.
+
+  Args:
+    argv: the command line, which nothing has parsed yet.
+    sections: whose options can be overridden; `PLACEMENT` is among them.
+
+  Returns:
+    The config that the run was trained with. None without --workdir, and where only --help is asked
+    for and the run cannot be read.
+
+  Raises:
+    UserError: --workdir is no run, or the command line overrides what the run does not have.
+  """
+  flags.DEFINE_string(
+    'mesh', None, 'Sizes of mesh axes, e.g. data:1,fsdp:8; short for --config.mesh.AXIS=SIZE.'
+  )
+  cli.show_in_help('mesh', argv)
+  workdir = cli.value_of(argv, 'workdir')
+  if not workdir:
+    return None
+  try:
+    stored = ConfigDict(to_plain(run.read_config(workdir)))
+  except UserError:
+    if cli.asks_for_help(argv):
+      return None
+    raise
+  # A copy: the flags write into it.
+  shown = ConfigDict({section: stored[section] for section in sections})
+  shown = shown.copy_and_resolve_references()
+  cli.check_overrides(argv, shown, workdir)
+  lines = [f'Options of {workdir} that can be overridden, with their values:', *_options(shown)]
+  config_flags.DEFINE_config_dict('config', shown, '\n'.join(lines), sys_argv=list(argv))
+  flags.FLAGS['config'].default_as_str = ''  # The same again.
+  cli.show_in_help('config', argv)
+  return stored
+
+
+def _options(config: ConfigDict, prefix: str = '--config') -> list[str]:
+  """Every option below a section, as it is written on the command line."""
+  lines = []
+  for key, value in config.items():
+    path = f'{prefix}.{key}'
+    lines += _options(value, path) if isinstance(value, ConfigDict) else [f'{path}={value}']
+  return lines
+
+
+def placement(values: flags.FlagValues) -> Placement:
+  """Returns where the parameters of the run go, given the flags of `define_run_flags`.
+
+  Raises:
+    UserError: --mesh is none, or --config.mesh is given beside it.
+  """
+  from engine.restore import Placement  # It imports jax, before which flags are parsed.
+
+  given = config_flags.get_override_values(values['config'])
+  along_axes = [key for key in given if key.startswith('mesh.')]
+  if values.mesh and along_axes:
+    raise UserError(f'--mesh={values.mesh} is short for --config.{along_axes[0]}; give one of them')
+  mesh = None
+  if values.mesh:
+    mesh = parse_mesh(values.mesh)
+  elif along_axes:
+    mesh = to_plain(values.config.mesh)
+  sharding = to_plain(values.config.sharding) if 'sharding' in given else None
+  return Placement(mesh, sharding)
+
+
+def parse_mesh(text: str) -> dict[str, int]:
+  """Returns the size of every axis in e.g. 'data:1,fsdp:8'.
+
+  Raises:
+    UserError: an axis is unknown, or a size is no whole number of at least 1, nor -1 for the rest.
+  """
+  from engine.sharding import AXES
+
+  sizes = {}
+  for part in text.split(','):
+    axis, _, size = part.partition(':')
+    choose(dict.fromkeys(AXES), axis, '--mesh')
+    if size != '-1' and not (size.isdigit() and int(size)):
+      raise UserError(
+        f'--mesh={text}: write AXIS:SIZE, e.g. data:1,fsdp:8, and -1 for all devices left'
+      )
+    sizes[axis] = int(size)
+  return sizes

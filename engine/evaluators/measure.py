@@ -1,0 +1,64 @@
+"""One of the objective's costly per-example measurements, such as a likelihood by sampling."""
+
+import functools
+from typing import Any
+
+import jax
+
+from engine.evaluators.base import OpenSplit, Progress, Results
+from engine.evaluators.batches import Function
+from engine.evaluators.examples import OverSplit
+from engine.evaluators.means import mean_figures
+from engine.session import Session
+from errors import choose
+from objectives.base import Variables
+from options import complete
+
+
+class Measure(OverSplit):
+  """The means of a measurement over a split, under the noise that the evaluator `examples` draws.
+
+  Args:
+    name: of the entry of `config.evaluators`.
+    session: whose objective is measured.
+    open_split: opens splits.
+    measurement: a name in the objective's `measurements`.
+    split: as in `OverSplit`.
+    every: as in `Evaluator`.
+    batch_size: likewise.
+    average: likewise.
+    **options: of the measurement.
+
+  Raises:
+    UserError: the objective has no such measurement, or an option is unknown or out of range.
+  """
+
+  def __init__(
+    self,
+    name: str,
+    session: Session,
+    open_split: OpenSplit,
+    *,
+    measurement: str,
+    split: str,
+    every: int,
+    batch_size: int,
+    average: str,
+    **options: Any,
+  ):
+    super().__init__(name, session, open_split, every, batch_size, average, split)
+    chosen = choose(session.objective.measurements, measurement, f'{self.where}.measurement')
+    given = complete(
+      chosen.options, options, f'the measurement "{measurement}"', prefix=f'{self.where}.'
+    )
+    self._measure = functools.partial(chosen.measure, **given)
+
+  @property
+  def function(self) -> Function:
+    return self._measure
+
+  def evaluate(
+    self, variables: Variables, key: jax.Array, details: bool, progress: Progress | None
+  ) -> Results:
+    del details
+    return Results(mean_figures(self._columns(variables, key, progress)))

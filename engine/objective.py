@@ -1,0 +1,51 @@
+"""Building an objective and its modules from a config and the description of the data."""
+
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from data.spec import Spec
+from data.text import tokenization
+from engine.build import build, to_plain
+from engine.train_options import PRECISIONS
+from objectives.base import Objective
+
+
+def build_objective(config: ConfigDict, spec: Spec, precision: str) -> Objective:
+  """Builds the modules of a config and, with them, its objective.
+
+  Modules and objectives that have the fields `image_shape`, `num_classes`, `vocabulary`,
+  `specials`, `token_bytes`, `dtype` or `fused` (whether there are kernels that only a GPU has) get
+  them from the data, from `config.train.precision` and from the devices.
+
+  Raises:
+    UserError: an unknown name or option, or a value that a module or the objective refuses.
+  """
+  provided = {
+    'image_shape': tuple(spec.features['image'][0]) if 'image' in spec.features else None,
+    'num_classes': spec.num_classes,
+    'dtype': PRECISIONS[precision],
+    'fused': jax.default_backend() == 'gpu',
+    **_of_tokenizer(spec.tokenizer),
+  }
+  modules = {
+    name: build(module, 'models', f'config.modules.{name}', provided)
+    for name, module in to_plain(config.modules).items()
+  }
+  return build(
+    to_plain(config.objective), 'objectives', 'config.objective', {**provided, 'modules': modules}
+  )
+
+
+def _of_tokenizer(tokenizer: str) -> dict[str, Any]:
+  """The fields of modules and objectives that follow from a tokenizer; none without one."""
+  if not tokenizer:
+    return {}
+  known = tokenization.from_json(tokenizer)
+  sizes = known.token_bytes()
+  return {
+    'vocabulary': known.size,
+    'specials': dict(known.specials),
+    'token_bytes': None if sizes is None else tuple(map(int, sizes)),
+  }

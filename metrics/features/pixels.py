@@ -1,0 +1,49 @@
+"""Features of images that are pixels themselves, whole or averaged over blocks."""
+
+import dataclasses
+
+import jax
+
+from metrics.base import FeatureExtractor
+
+
+@dataclasses.dataclass(frozen=True)
+class Pixels(FeatureExtractor):
+  """The pixels of an image, H·W·C features."""
+
+  @property
+  def label(self) -> str:
+    return 'pixels'
+
+  def extract(self, images: jax.Array) -> jax.Array:
+    return images.reshape(images.shape[0], -1)
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockMeans(FeatureExtractor):
+  """Means over `side × side` blocks of pixels, side·side·C features.
+
+  Attributes:
+    side: blocks along either axis; an image's height and width are cropped to a multiple of it.
+  """
+
+  side: int
+
+  def __post_init__(self):
+    if self.side < 1:
+      raise ValueError(f'side={self.side} must be at least 1')
+
+  @property
+  def label(self) -> str:
+    return f'pixels{self.side}'
+
+  def extract(self, images: jax.Array) -> jax.Array:
+    number, height, width, channels = images.shape
+    if min(height, width) < self.side:
+      raise ValueError(
+        f"side={self.side} must be from 1 to the image's {min(height, width)} pixels"
+      )
+    rows, columns = height // self.side, width // self.side
+    cropped = images[:, : rows * self.side, : columns * self.side]
+    blocks = cropped.reshape(number, self.side, rows, self.side, columns, channels)
+    return blocks.mean(axis=(2, 4)).reshape(number, -1)

@@ -1,0 +1,174 @@
+"""Samples are drawn once for all metrics, and compared with statistics that are kept."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from configs.defaults import samples
+from data import arrays
+from data.source import Source, open_source
+from engine.evaluators import reference
+from engine.evaluators.samples import written_count
+from metrics import frechet
+from metrics.features.pixels import BlockMeans
+from objectives.base import stream_key
+from tests.engine.evaluators.fakes import (
+  KEY,
+  NOTHING,
+  Conditioned,
+  evaluators_of,
+  figures_of,
+)
+
+FRECHET = dict(name='frechet')
+CAS = dict(name='accuracy_score', width=4, max_iter=2, seed=0)
+
+
+@pytest.fixture(autouse=True)
+def kept_apart(tmp_path, monkeypatch):
+  """Statistics that no other test has kept."""
+  monkeypatch.setattr(reference, 'cache_dir', lambda: tmp_path)
+  return tmp_path / 'references'
+
+
+def section(metrics=None, side=1, **options):
+  return samples(dict(name='pixels.BlockMeans', side=side), metrics or dict(fd=FRECHET), **options)
+
+
+def block_means(images, side):
+  return np.asarray(BlockMeans(side).extract(images.astype(np.float32)), np.float64)
+
+
+@pytest.mark.parametrize('batch_size', [7, 23, 500])
+def test_samples_of_every_class_in_turn_beside_the_whole_split(batch_size):
+  figures = figures_of(section(samples=23, batch_size=batch_size), Conditioned)
+  real = open_source('mnist5k', 'test[:50]', '').read(range(50))['image'] / 255
+  drawn = (np.arange(23) % 10 / 10)[:, None]
+  expected = frechet.distance(
+    frechet.moments(block_means(real, 1)), frechet.moments(drawn.astype(np.float32))
+  )
+  assert {name: figure.mean for name, figure in figures.items()} == {
+    'fd_pixels1_23-test': pytest.approx(expected, rel=1e-5)
+  }
+
+
+def test_noise_is_of_the_key_and_of_the_sample_s_number():
+  """Twice as wide as high: the left block is the number, the right one noise."""
+  metrics, seen = dict(fd=FRECHET), []
+  keep = frechet.Frechet.update
+
+  def noted(self, state, features, labels):
+    seen.append(features)
+    return keep(self, state, features, labels)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(frechet.Frechet, 'update', noted)
+    found = {}
+    for seed, batch_size in ((0, 7), (0, 23), (1, 23)):
+      figures_of(
+        section(metrics, side=2, samples=23, batch_size=batch_size), key=jax.random.key(seed)
+      )
+      drawn = np.concatenate([rows for rows in seen if rows.max() < 10])[-23:]
+      found[seed, batch_size] = drawn
+      seen.clear()
+  np.testing.assert_allclose(found[0, 7], found[0, 23], rtol=1e-6)
+  np.testing.assert_allclose(found[0, 7][:, 0], np.arange(23) / 100, rtol=1e-5)
+  assert np.abs(found[0, 23][:, 1] - found[1, 23][:, 1]).min() > 0
+  stream = stream_key(KEY, 'evaluate/samples')
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(stream, np.arange(23))
+  noise = jax.vmap(lambda key: jax.random.uniform(key, (28, 14, 1)))(keys)
+  np.testing.assert_allclose(found[0, 7][:, 1], noise[:, :14].mean((1, 2, 3)), rtol=1e-5)
+
+
+def test_the_extractor_runs_once_a_batch_for_all_metrics(monkeypatch):
+  calls = []
+  extract = BlockMeans.extract
+
+  def counted(self, images):
+    jax.debug.callback(lambda: calls.append(len(images)))
+    return extract(self, images)
+
+  monkeypatch.setattr(BlockMeans, 'extract', counted)
+  metrics = dict(a=FRECHET, b=FRECHET, cas=CAS)
+  found = evaluators_of(Conditioned, e=section(metrics, side=2, samples=23, batch_size=20))
+  figures = found.evaluate('e', NOTHING, KEY).figures
+  jax.effects_barrier()
+  assert len(figures) == 3
+  # 50 examples and 23 samples in batches of 20.
+  assert calls == [20] * 3 + [20] * 2
+  found.evaluate('e', NOTHING, KEY)
+  jax.effects_barrier()
+  assert calls == [20] * 3 + [20] * 2 * 2
+
+
+def test_a_reference_is_read_once_for_all_runs(monkeypatch):
+  metrics = dict(fd=FRECHET, cas=CAS)
+  first = figures_of(section(metrics, side=3, samples=20), Conditioned)
+
+  def gone(*_):
+    raise AssertionError('the reference is read again')
+
+  monkeypatch.setattr(arrays, 'load_arrays', gone)
+  monkeypatch.setattr(Source, 'read', gone)
+  again = figures_of(section(metrics, side=3, samples=20), Conditioned)
+  assert again == first
+  for other in (
+    dict(side=4),  # another space
+    dict(side=3, reference='test[:40]'),  # other examples
+    dict(side=3, metrics=dict(fd=FRECHET, cas={**CAS, 'seed': 1})),  # another metric
+  ):
+    with pytest.raises(AssertionError, match='read again'):
+      figures_of(section(**{'metrics': metrics, 'samples': 20, **other}), Conditioned)
+
+
+def test_an_evaluation_in_memory_needs_no_cache(monkeypatch):
+  monkeypatch.setattr(arrays, 'keep', lambda *_: False)
+  found = evaluators_of(Conditioned, e=section(samples=20))
+  first = found.evaluate('e', NOTHING, KEY)
+  monkeypatch.setattr(Source, 'read', None)
+  monkeypatch.setattr(arrays, 'kept', None)
+  assert found.evaluate('e', NOTHING, KEY) == first
+
+
+@pytest.mark.parametrize('damage', ['bytes', 'shorter', 'sums', 'missing'])
+def test_a_damaged_reference_is_computed_anew(kept_apart, damage):
+  first = figures_of(section(side=5, samples=20))
+  (folder,) = kept_apart.iterdir()
+  scatter = folder / 'scatter.npy'
+  whole = scatter.read_bytes()
+  if damage == 'bytes':
+    scatter.write_bytes(whole[:-3] + b'abc')
+  elif damage == 'shorter':
+    scatter.write_bytes(whole[:-3])
+  elif damage == 'sums':
+    (folder / 'sums.json').write_text(json.dumps({'scatter': 1}))
+  else:
+    scatter.unlink()
+  assert figures_of(section(side=5, samples=20)) == first
+  assert scatter.read_bytes() == whole
+  assert [path.name for path in kept_apart.iterdir()] == [folder.name]
+
+
+def test_progress_counts_examples_and_samples():
+  found, seen = evaluators_of(e=section(samples=23, batch_size=20)), []
+  assert found.number('e') == 73
+  found.evaluate('e', NOTHING, KEY, False, lambda done, means: seen.append((done, means)))
+  assert [done for done, _ in seen] == [20, 40, 50, 70, 73]
+  seen.clear()
+  # The second time the reference is known.
+  found.evaluate('e', NOTHING, KEY, False, lambda done, means: seen.append((done, means)))
+  assert [done for done, _ in seen] == [70, 73]
+
+
+def test_counts_as_they_are_written():
+  assert [written_count(n) for n in (1, 999, 1000, 1500, 4000, 10_000, 50_000)] == [
+    '1', '999', '1k', '1500', '4k', '10k', '50k',
+  ]  # fmt: skip
+
+
+def test_the_names_of_figures():
+  metrics = dict(fd=FRECHET, other=FRECHET)
+  figures = figures_of(section(metrics, side=7, samples=1000, reference='train[:60]'))
+  assert [*figures] == ['fd_pixels7_1k-train[:60]', 'other_pixels7_1k-train[:60]']

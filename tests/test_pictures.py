@@ -1,0 +1,57 @@
+"""The pictures of sample.py on a finished run."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from commands import render_samples
+from configs import vae as config_of_vae
+from engine.restore import restore_run
+from errors import UserError
+from tests import runs
+
+
+@pytest.fixture(scope='module')
+def vae(tmp_path_factory):
+  config = runs.small(config_of_vae.get_config())
+  config.modules.encoder.latent_size = 2
+  workdir = tmp_path_factory.mktemp('vae') / 'run'
+  runs.saved_run(workdir, config)
+  return workdir
+
+
+def pictures_of(workdir, out, kind='prior', num=None, split='', seed=0, **conditions):
+  restored = restore_run(str(workdir), 'latest')
+  render_samples.draw(restored, str(workdir), kind, num, conditions, split, seed, str(out))
+
+
+def test_every_kind_of_picture(vae, tmp_path):
+  sizes = {}
+  for kind, num in [('prior', 4), ('reconstruct', 8), ('interpolate', 2), ('traverse', 2),
+                    ('manifold', 3)]:  # fmt: skip
+    pictures_of(vae, tmp_path / f'{kind}.npz', kind, num)
+    sizes[kind] = np.load(tmp_path / f'{kind}.npz')['image'].shape[:-3]
+  assert sizes == {'prior': (4,), 'reconstruct': (2, 8), 'interpolate': (2, 13),
+                   'traverse': (2, 11), 'manifold': (3, 3)}  # fmt: skip
+
+
+def test_a_picture_goes_where_its_kind_says(vae, script):
+  done = script('sample.py', f'--workdir={vae}', '--kind=interpolate')
+  assert done.returncode == 0 and 'interpolate.png' in done.stdout, done.stderr
+  picture = Image.open(vae / 'interpolate.png')
+  assert picture.width > picture.height
+
+
+@pytest.mark.parametrize(
+  'options, part',
+  [
+    ({'kind': 'traverze'}, 'did you mean "traverse"'),
+    ({'label': 3}, 'was trained without a label'),
+    ({'kind': 'reconstruct', 'label': 3}, 'goes with --kind=prior'),
+    ({'kind': 'reconstruct', 'split': 'tset'}, 'tset'),
+    ({'num': 0}, '--num=0 must be at least 1'),
+  ],
+)
+def test_pictures_that_cannot_be(vae, tmp_path, options, part):
+  with pytest.raises(UserError, match=part):
+    pictures_of(vae, tmp_path / 'x.png', **options)
