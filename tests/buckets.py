@@ -59,12 +59,22 @@ class Bucket(AbstractFileSystem):
   def rmdir(self, path: str) -> None:
     pass
 
-  def _rm(self, path: str) -> None:
-    if self.objects.pop(self._strip_protocol(path), None) is None:
+  def rm(self, path: str, recursive: bool = False, maxdepth: int | None = None) -> None:
+    path = self._strip_protocol(path)
+    names = [name for name in self.objects if name == path or name.startswith(f'{path}/')]
+    if not names:
       raise FileNotFoundError(path)
+    if names != [path] and not recursive:
+      raise IsADirectoryError(path)
+    for name in names:
+      del self.objects[name]
+
+  def rm_file(self, path: str) -> None:
+    self.rm(path)
 
   def cp_file(self, path1: str, path2: str, **options: Any) -> None:
-    self._put(self._strip_protocol(path2), self.objects[self._strip_protocol(path1)][0])
+    if not self.isdir(path1):
+      self._put(self._strip_protocol(path2), self.cat_file(path1))
 
   def _put(self, name: str, content: bytes) -> None:
     self.objects[name] = content, datetime.datetime.now(datetime.UTC)
