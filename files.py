@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from etils import epath
@@ -23,7 +23,7 @@ from etils.epath import backend
 
 from errors import UserError
 
-Path = epath.Path
+Path: TypeAlias = epath.Path
 
 _BUCKET = 'gs://'
 # Seconds between two uploads of the same object: a bucket refuses more than one a second, and each
@@ -81,9 +81,8 @@ def entries(folder: Path) -> list[Path]:
 
 def make_folder(folder: str | os.PathLike) -> None:
   """Makes a folder and those above it; buckets have none, only names with slashes."""
-  folder = path(folder)
   if is_local(folder):
-    os.makedirs(folder, exist_ok=True)
+    os.makedirs(path(folder), exist_ok=True)
 
 
 def write(place: str | os.PathLike, save: Callable[[BinaryIO], Any]) -> None:
@@ -93,18 +92,18 @@ def write(place: str | os.PathLike, save: Callable[[BinaryIO], Any]) -> None:
     place: where; its folder is made if it is missing.
     save: called once, with a file opened for writing bytes.
   """
-  place = path(place)
-  if not is_local(place):
+  target = path(place)
+  if not is_local(target):
     buffer = io.BytesIO()  # some savers seek, which an upload cannot
     save(buffer)
-    place.write_bytes(buffer.getvalue())
+    target.write_bytes(buffer.getvalue())
     return
-  make_folder(place.parent)
-  part = place.with_name(f'{place.name}.{os.getpid()}.part')
+  make_folder(target.parent)
+  part = target.with_name(f'{target.name}.{os.getpid()}.part')
   try:
     with open(part, 'wb') as file:
       save(file)
-    os.replace(part, place)
+    os.replace(part, target)
   finally:
     part.unlink(missing_ok=True)
 
@@ -193,8 +192,7 @@ class _ObjectLines(Lines):
 
 def append_lines(place: str | os.PathLike) -> Lines:
   """Opens a text file to append lines to what it holds."""
-  place = path(place)
-  return Lines(place) if is_local(place) else _ObjectLines(place)
+  return Lines(path(place)) if is_local(place) else _ObjectLines(path(place))
 
 
 @contextlib.contextmanager
