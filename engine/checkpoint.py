@@ -10,16 +10,14 @@ a flipped bit. What comes after training reads `variables` alone.
 import contextlib
 import errno
 import math
-import os
-import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+import files
 from engine.sharding import path_name
 from engine.state import State, Weights, weights
 from errors import UserError
@@ -59,7 +57,7 @@ class Checkpoints:
       Option(int, 1, '', low=1).check(value, f'config.checkpoint.{name}')
     MODES.check(best_mode, 'config.checkpoint.best_mode')
     self.every = every
-    self.folder = Path(os.path.abspath(workdir)) / 'checkpoints'
+    self.folder = files.absolute(workdir) / 'checkpoints'
     self._keep, self._best, self._mode, self._lanes = keep, best, best_mode, lanes
     self._read_only = read_only
     self._manager_or_none = None
@@ -229,9 +227,7 @@ class Checkpoints:
       print(f'warning: checkpoint {step} is damaged ({reason})', file=sys.stderr)
       return
     aside = self.folder.parent / 'damaged_checkpoints' / str(step)
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.parent.mkdir(exist_ok=True)
-    (self.folder / str(step)).rename(aside)
+    files.move_folder(self.folder / str(step), aside)
     print(
       f'warning: checkpoint {step} is damaged ({reason}); set aside as {aside}', file=sys.stderr
     )
@@ -307,7 +303,7 @@ def _disk_errors(checkpoints: Checkpoints) -> Iterator[None]:
     ) from error
 
 
-def _read_meta(folder: Path) -> dict[str, Any] | None:
+def _read_meta(folder: files.Path) -> dict[str, Any] | None:
   """The description of a checkpoint; None where it cannot be read."""
   import orbax.checkpoint as ocp
 
