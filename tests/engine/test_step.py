@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,9 @@ from engine.optimizers import build_optimizers
 from engine.step import examples_per_step
 from objectives.base import Aux, Context, Mean, Objective, Player
 from tests.steps import first_state, sgd, train_step
+
+
+NO_AVERAGES = MappingProxyType({})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Acting(Pair):
     return self.make()
 
 
-def take(objective, first, second, averages={}, accumulate=1, batch_size=4, steps=1):
+def take(objective, first, second, averages=NO_AVERAGES, accumulate=1, batch_size=4, steps=1):
   """The state after some steps, and the metrics of each."""
   optimizers = {'first': first, 'second': second}
   step = train_step(objective, batch_size, accumulate, averages, optimizers)
@@ -246,8 +250,7 @@ def test_the_learning_rate_is_that_of_the_run_s_step():
       assert metrics['second/learning_rate'].value == np.float32(rate(jnp.int32(step)))
   schedule = dict(name='cosine', warmup=0, end=0.0, boundaries=(), factors=())
   slowing = sgd(0.1, schedule=schedule)
-  before, _ = take(Pair(repeats=3), slowing, sgd(0.0), steps=50)
-  after, history = take(Pair(repeats=3), slowing, sgd(0.0), steps=51)
+  _, history = take(Pair(repeats=3), slowing, sgd(0.0), steps=51)
   np.testing.assert_allclose(history[50]['first/learning_rate'].value, 0.05, rtol=1e-5)
   # What was applied: of one update alone the step is the rate times the gradient.
   once, history = take(Pair(), slowing, sgd(0.0), steps=51)

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 
 from models.transformer import Transformer
+from tests.steps import context, keys_of
 
 V = 11
 
@@ -14,6 +15,7 @@ class Table(nn.Module):
   vocabulary: int = V
   outputs: int = 1
   pool: str = 'none'
+  causal: bool = True
 
   @nn.compact
   def __call__(self, tokens, train, lengths=None, segments=None):
@@ -40,16 +42,21 @@ def variables(objective, batch):
 
 
 def evaluation(objective):
-  """(variables, batch, key) -> what the objective says of a batch; jitted."""
-  return jax.jit(objective.evaluate)
+  """(variables, batch, seed) -> the objective's figures of a batch; jitted."""
+  evaluate = jax.jit(objective.evaluate)
+  return lambda variables, batch, seed=0: evaluate(
+    variables, batch, keys_of(len(batch['tokens']), seed)
+  )
 
 
 def training(objective):
-  """(variables, batch, key) -> the training loss and what it reports; jitted."""
+  """(variables, batch, seed) -> the training loss and what it reports; jitted."""
   (player,) = objective.players
 
   @jax.jit
-  def loss(variables, batch, key):
-    return player.loss({'model': variables['model']['params']}, {'model': {}}, batch, key)
+  def loss(variables, batch, context):
+    return player.loss({'model': variables['model']['params']}, {'model': {}}, batch, context)
 
-  return loss
+  return lambda variables, batch, seed=0: loss(
+    variables, batch, context(len(batch['tokens']), seed)
+  )

@@ -302,9 +302,7 @@ def transparent():
       'discriminator metrics': judge[1].metrics,
       'generator loss': paint[0],
       'evaluate': objective.evaluate(variables, batch(), keys_of(6, 3)),
-      'interpolate': objective.pictures['interpolate'].render(
-        variables, batch(), keys_of(6, 3), 6
-      ),
+      'interpolate': objective.pictures['interpolate'].render(variables, batch(), keys_of(6, 3), 6),
     }
 
   return everything(SLOPES)
