@@ -16,7 +16,6 @@ from engine.step import examples_per_step
 from objectives.base import Aux, Context, Mean, Objective, Player
 from tests.steps import first_state, sgd, train_step
 
-
 NO_AVERAGES = MappingProxyType({})
 
 

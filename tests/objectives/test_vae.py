@@ -172,7 +172,7 @@ def test_the_likelihood_is_of_the_same_draw_of_the_data_as_the_elbo():
 def test_pixels_are_drawn_anew_with_the_chance_of_their_grey_level():
   objective = build(binarise=True)
   data = {'image': jnp.full((4000, 2, 2, 1), 0.3)}
-  seen = objective._observe(data, KEYS)
+  seen = objective._observe(data, keys_of(4000))
   assert set(np.unique(seen)) == {0.0, 1.0}
   np.testing.assert_allclose(seen.mean(axis=0), 0.3, atol=0.03)
   assert (seen != objective._observe(data, keys_of(4000, 1))).any()
