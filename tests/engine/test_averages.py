@@ -58,7 +58,7 @@ def test_two_averages_of_one_module():
   assert chosen_averages(averages, 'slow') == {'generator': 'slow', 'discriminator': 'other'}
   assert chosen_averages(averages, 'none') == {}
   assert chosen_averages({}, '') == chosen_averages({}, 'none') == {}
-  with pytest.raises(UserError, match='--average=slwo.*did you mean "slow"'):
+  with pytest.raises(UserError, match=r'--average=slwo.*did you mean "slow"'):
     chosen_averages(averages, 'slwo')
 
 
