@@ -52,7 +52,7 @@ def test_two_averages_of_one_module():
     slow=average('generator', half_life=1000.0),
     other=average('discriminator', decay=0.5),
   )
-  assert list(averages) == ['fast', 'slow', 'other']
+  assert list(averages) == ['fast', 'other', 'slow']  # as a ConfigDict sorts them
   assert averages['slow'] == Average('generator', decay=0.0, half_life=1000.0)
   assert chosen_averages(averages, '') == {'generator': 'fast', 'discriminator': 'other'}
   assert chosen_averages(averages, 'slow') == {'generator': 'slow', 'discriminator': 'other'}

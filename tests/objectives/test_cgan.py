@@ -242,8 +242,8 @@ def test_bfloat16_keeps_float32_parameters_and_results(modules):
     (DENSE['generator'].clone(embedding_size=0), (1, LATENTS), 'Generator .* embedding_size=0'),
     (DENSE['discriminator'].clone(embedding_size=-2), (1, *SHAPE), 'embedding_size=-2 must be at'),
     (DENSE['discriminator'].clone(num_classes=0), (1, *SHAPE), 'Discriminator .* num_classes=0'),
-    (CONVOLUTIONAL['generator'].clone(num_classes=0), (1, LATENTS), 'num_classes=0 of a DCGAN'),
-    (CONVOLUTIONAL['discriminator'].clone(num_classes=0), (1, *SHAPE), 'num_classes=0 of a DCGAN'),
+    (CONVOLUTIONAL['generator'].clone(num_classes=0), (1, LATENTS), 'num_classes=0 of a module'),
+    (CONVOLUTIONAL['discriminator'].clone(num_classes=0), (1, *SHAPE), 'num_classes=0 of a module'),
   ],
 )
 def test_impossible_sizes_are_named(module, size, part):

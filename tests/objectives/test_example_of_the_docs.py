@@ -101,5 +101,5 @@ def test_a_sample_depends_on_its_own_key_alone(trained):
 
 
 def test_a_mistake_is_named(example):
-  with pytest.raises(UserError, match='config.objective.noise=0.0 must be above 0'):
+  with pytest.raises(UserError, match=r'config\.objective\.noise=0\.0 must be above 0'):
     make(example, noise=0.0)
