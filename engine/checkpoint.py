@@ -58,7 +58,8 @@ class Checkpoints:
     MODES.check(best_mode, 'config.checkpoint.best_mode')
     self.every = every
     self.folder = files.absolute(workdir) / 'checkpoints'
-    self._keep, self._best, self._mode, self._lanes = keep, best, best_mode, lanes
+    self.best = best
+    self._keep, self._mode, self._lanes = keep, best_mode, lanes
     self._read_only = read_only
     self._manager_or_none = None
     self._ranks_or_none: dict[int, dict[str, float]] | None = None
@@ -192,10 +193,10 @@ class Checkpoints:
 
   def _ranks(self, figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """The figure that ranks a checkpoint, of every lane; the worst where there is none."""
-    if not self._best:
+    if not self.best:
       return {}
     worst = math.inf if self._mode == 'min' else -math.inf
-    values = [lane.get(self._best, math.nan) for lane in figures] or [math.nan] * self._lanes
+    values = [lane.get(self.best, math.nan) for lane in figures] or [math.nan] * self._lanes
     # A NaN would count as the best of all.
     return {
       _rank_name(lane): float(value) if math.isfinite(value) else worst

@@ -1,66 +1,24 @@
-"""Steps of an objective without a config: contexts of losses, plain descent, `TrainStep`."""
-
-from collections.abc import Mapping
-from typing import Any
+"""Steps of an objective without a config, by plain descent at a rate of 0.1."""
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from configs.defaults import optimizer
 from engine import gradients
-from engine.averages import Average
 from engine.build import to_plain
 from engine.init_rules import nothing_frozen
-from engine.optimizers import Optimizer, make_optimizer
+from engine.optimizers import build_optimizers
 from engine.state import State, init_state
 from engine.step import TrainStep
-from objectives.base import Batch, Context, Mutable, Objective, Params, Variables, numbered_keys
+from objectives.base import Batch, Objective
 
 
-def keys_of(rows: int, seed: int = 0) -> jax.Array:
-  """Keys [rows] of examples."""
-  return numbered_keys(jax.random.key(seed), jnp.arange(rows))
-
-
-def context(rows: int, seed: int = 0, step: int = 0) -> Context:
-  """The context of a loss of `rows` examples."""
-  streams = {name: jax.random.key(seed + i) for i, name in enumerate(('params', 'dropout'), 100)}
-  return Context(jnp.int32(step), keys_of(rows, seed), streams)
-
-
-def split_variables(variables: Variables) -> tuple[Params, Mutable]:
-  """The parameters of every module and its other collections."""
-  params = {module: tree['params'] for module, tree in variables.items()}
-  mutable = {
-    module: {name: values for name, values in tree.items() if name != 'params'}
-    for module, tree in variables.items()
-  }
-  return params, mutable
-
-
-def sgd(rate: float, **options: Any) -> Optimizer:
-  section = {**to_plain(optimizer('sgd', rate)), **options}
-  return make_optimizer(100, 'config.optimizer.x', **section)
-
-
-def train_step(
-  objective: Objective,
-  batch_size: int,
-  accumulate: int = 1,
-  averages: Mapping[str, Average] = {},
-  optimizers: Mapping[str, Optimizer] = {},
-) -> TrainStep:
-  """The step, with plain descent at a rate of 0.1 where there is no other optimizer."""
-  plain = {player.optimizer_name: sgd(0.1) for player in objective.players}
-  return TrainStep(
-    objective,
-    {**plain, **optimizers},
-    averages,
-    gradients.mean(),
-    nothing_frozen,
-    batch_size,
-    accumulate,
-  )
+def train_step(objective: Objective, batch_size: int, accumulate: int = 1) -> TrainStep:
+  names = {player.optimizer_name for player in objective.players}
+  sections = {name: to_plain(optimizer('sgd', 0.1)) for name in names}
+  optimizers = build_optimizers(sections, objective, 100)
+  strategy = gradients.mean()
+  return TrainStep(objective, optimizers, {}, strategy, nothing_frozen, batch_size, accumulate)
 
 
 def first_state(step: TrainStep, batch: Batch, scale: float = 1.0) -> State:
@@ -71,3 +29,20 @@ def first_state(step: TrainStep, batch: Batch, scale: float = 1.0) -> State:
     return state.replace(params=jax.tree.map(lambda w: scale * w, state.params))
 
   return jax.jit(make)()
+
+
+def assert_accumulation_changes_nothing(objective: Objective, batch: Batch) -> None:
+  """One update of plain descent comes to the same whether the batch is whole or in halves."""
+  rows = len(next(iter(batch.values())))
+  whole, cut = (train_step(objective, rows, pieces) for pieces in (1, 2))
+  state = first_state(whole, batch, scale=2.0)
+  (after, metrics), (after_cut, metrics_cut) = (
+    jax.jit(step.__call__)(state, batch) for step in (whole, cut)
+  )
+  for module, params in state.params.items():
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), params, after.params[module])
+    assert max(jax.tree.leaves(moved)) > 1e-3, module
+  difference = jax.tree.map(lambda a, b: np.abs(a - b).max(), after.params, after_cut.params)
+  assert max(jax.tree.leaves(difference)) < 1e-5, difference
+  for name, mean in metrics.items():
+    np.testing.assert_allclose(metrics_cut[name].value, mean.value, 1e-4, 1e-5, err_msg=name)

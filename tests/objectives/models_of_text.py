@@ -1,10 +1,12 @@
 """Small modules that read tokens, for the tests of objectives."""
 
+import functools
+
 import flax.linen as nn
 import jax
 
 from models.transformer import Transformer
-from tests.steps import context, keys_of
+from tests.objectives import calls
 
 V = 11
 
@@ -16,6 +18,7 @@ class Table(nn.Module):
   outputs: int = 1
   pool: str = 'none'
   causal: bool = True
+  context: int = 0
 
   @nn.compact
   def __call__(self, tokens, train, lengths=None, segments=None):
@@ -42,21 +45,17 @@ def variables(objective, batch):
 
 
 def evaluation(objective):
-  """(variables, batch, seed) -> the objective's figures of a batch; jitted."""
-  evaluate = jax.jit(objective.evaluate)
-  return lambda variables, batch, seed=0: evaluate(
-    variables, batch, keys_of(len(batch['tokens']), seed)
-  )
+  """(variables, batch, key) -> the per-example figures of a batch; jitted."""
+  return jax.jit(functools.partial(calls.evaluate, objective))
 
 
 def training(objective):
-  """(variables, batch, seed) -> the training loss and what it reports; jitted."""
+  """(variables, batch, key) -> the training loss and what it reports; jitted."""
   (player,) = objective.players
 
   @jax.jit
-  def loss(variables, batch, context):
-    return player.loss({'model': variables['model']['params']}, {'model': {}}, batch, context)
+  def loss(variables, batch, key):
+    params = {'model': variables['model']['params']}
+    return player.loss(params, {'model': {}}, *calls.given(batch, key))
 
-  return lambda variables, batch, seed=0: loss(
-    variables, batch, context(len(batch['tokens']), seed)
-  )
+  return loss

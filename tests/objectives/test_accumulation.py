@@ -1,16 +1,12 @@
-"""Microbatches are one batch: the same noise for every example, and the whole batch's gradient."""
+"""Of every objective: microbatches come to the whole batch, with its noise and its targets."""
 
-import dataclasses
-
-import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from models import mlp
 from models.pseudo_inputs import PseudoInputs
-from objectives.base import Aux, Batch, Objective, Player
+from objectives.base import Objective
 from objectives.causal_lm import CausalLM
 from objectives.classify import Classify
 from objectives.gan import GAN
@@ -20,7 +16,7 @@ from objectives.tag import Tag
 from objectives.vae import VAE
 from objectives.vampprior import VampPrior
 from tests.objectives.models_of_text import Table, V
-from tests.steps import first_state, train_step
+from tests.steps import assert_accumulation_changes_nothing
 
 SHAPE = (4, 4, 1)
 ROWS = 4
@@ -92,83 +88,7 @@ CASES = {
 }  # fmt: skip
 
 
-def assert_accumulation_changes_nothing(objective: Objective, batch: Batch) -> None:
-  """One update of plain descent comes to the same whether the batch is whole or in halves."""
-  whole, cut = (train_step(objective, ROWS, pieces) for pieces in (1, 2))
-  state = first_state(whole, batch, scale=2.0)
-  (after, metrics), (after_cut, metrics_cut) = (
-    jax.jit(step.__call__)(state, batch) for step in (whole, cut)
-  )
-  for module, params in state.params.items():
-    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), params, after.params[module])
-    assert max(jax.tree.leaves(moved)) > 1e-3, module
-  difference = jax.tree.map(lambda a, b: np.abs(a - b).max(), after.params, after_cut.params)
-  assert max(jax.tree.leaves(difference)) < 1e-5, difference
-  for name, mean in metrics.items():
-    np.testing.assert_allclose(metrics_cut[name].value, mean.value, 1e-4, 1e-5, err_msg=name)
-
-
 @pytest.mark.parametrize('name', CASES)
 def test_accumulation_changes_nothing(name):
   make, batch = CASES[name]
   assert_accumulation_changes_nothing(make(), batch)
-
-
-# --- what is drawn, laid open: the gradient of row b of the parameters is what example b has drawn
-
-
-class Rows(nn.Module):
-  """The parameters [ROWS, 32] of each example's row, half of them dropped in training."""
-
-  @nn.compact
-  def __call__(self, rows, train):
-    w = self.param('w', nn.initializers.zeros, (ROWS, 32))
-    return nn.Dropout(0.5, deterministic=not train)(w[rows])
-
-
-@dataclasses.dataclass(frozen=True)
-class Open(Objective):
-  """The loss is linear in its parameters, by what is drawn: dropout, or noise of `context.keys`."""
-
-  drawn: str
-
-  @property
-  def players(self):
-    return (Player('model', ('model',), self._loss),)
-
-  def init(self, key, batch):
-    return {'model': self.modules['model'].init(key, batch['row'], train=False)}
-
-  def evaluate(self, variables, batch, keys):
-    raise AssertionError('a step evaluates nothing')
-
-  def _loss(self, params, mutable, batch, context):
-    if self.drawn == 'dropout':
-      kept, _ = self._apply_training('model', params, mutable, batch['row'], rngs=context.rngs)
-      return kept.sum(axis=-1).mean(), Aux({}, {})
-    noise = jax.vmap(lambda key: jax.random.normal(key, (32,)))(context.fold('noise'))
-    rows = params['model']['w'][batch['row']]
-    return (rows * noise).sum(axis=-1).mean(), Aux({}, {})
-
-
-def drawn(what: str, pieces: int) -> np.ndarray:
-  """What the examples [ROWS, 32] of one update have drawn."""
-  step = train_step(Open({'model': Rows()}, what), ROWS, pieces)
-  batch = {'row': jnp.arange(ROWS)}
-  state, _ = jax.jit(step.__call__)(first_state(step, batch), batch)
-  return -state.params['model']['w'] * ROWS / 0.1
-
-
-def test_the_noise_of_an_example_is_the_same_in_every_microbatch():
-  whole = drawn('noise', 1)
-  for pieces in (2, 4):
-    np.testing.assert_allclose(drawn('noise', pieces), whole, rtol=1e-4, atol=1e-5)
-  assert np.unique(whole.round(3), axis=0).shape[0] == ROWS
-  np.testing.assert_allclose([whole.mean(), whole.std()], [0, 1], atol=0.3)
-
-
-@pytest.mark.parametrize('pieces', [2, 4])
-def test_dropout_masks_of_microbatches_differ(pieces):
-  masks = drawn('dropout', pieces)
-  np.testing.assert_allclose(np.unique(masks.round(3)), [0, 2])
-  assert np.unique(masks.round(3), axis=0).shape[0] == ROWS

@@ -6,10 +6,10 @@ import pytest
 
 from errors import UserError
 from models import dcgan, mlp
+from objectives.base import numbered_keys
 from objectives.cgan import CGAN
 from objectives.gan import GAN
-from options import complete
-from tests.steps import context, keys_of, split_variables
+from tests.objectives.calls import evaluate, given, render, sample
 
 SHAPE = (8, 8, 1)
 PIXELS = 64
@@ -34,15 +34,19 @@ FAMILIES = pytest.mark.parametrize(
 
 def cgan(modules=DENSE, **options):
   settings = dict(
-    loss='non_saturating', penalties={}, penalty_every=1, n_critic=1, latent_size=LATENTS,
+    loss='non_saturating',
+    penalties={},
+    penalty_every=1,
+    n_critic=1,
+    latent_size=LATENTS,
     num_classes=CLASSES,
-  )  # fmt: skip
+  )
   return CGAN(modules=modules, **{**settings, **options})
 
 
 def batch():
   image = np.random.default_rng(7).random((len(LABELS), *SHAPE), np.float32)
-  return {'image': image, 'label': LABELS}
+  return {'image': image, 'label': LABELS, 'position': np.arange(len(LABELS))}
 
 
 def drawn(init, *inputs, **options):
@@ -62,10 +66,9 @@ def variables_of(objective):
   return drawn(objective.init, batch())
 
 
-def sample(objective, variables, rows, seed=1, **options):
-  sampler = objective.sampler
-  options = complete(sampler.options, options, 'sample.py')
-  return sampler.sample(variables, keys_of(rows, seed), jnp.arange(rows), **options)
+def split(variables):
+  params = {m: v['params'] for m, v in variables.items()}
+  return params, {m: {k: x for k, x in v.items() if k != 'params'} for m, v in variables.items()}
 
 
 def shapes(variables):
@@ -230,8 +233,8 @@ def test_bfloat16_keeps_float32_parameters_and_results(modules):
   def run():
     objective = cgan({name: m.clone(dtype=jnp.bfloat16) for name, m in modules.items()})
     variables = objective.init(jax.random.key(0), batch())
-    values = objective.evaluate(variables, batch(), keys_of(6, 1))
-    return variables, values, sample(objective, variables, 3)
+    values = evaluate(objective, variables, batch(), jax.random.key(1))
+    return variables, values, sample(objective, variables, jax.random.key(1), 3)
 
   assert {leaf.dtype for leaf in jax.tree.leaves(jax.eval_shape(run))} == {jnp.dtype('float32')}
 
@@ -295,20 +298,23 @@ def transparent():
 
   @jax.jit
   def everything(variables):
-    given = *split_variables(variables), batch(), context(6, 3)
-    judge, paint = (player.loss(*given) for player in objective.players)
+    params, mutable = split(variables)
+    key = jax.random.key(3)
+    judge, paint = (
+      player.loss(params, mutable, *given(batch(), key)) for player in objective.players
+    )
     return {
       'discriminator loss': judge[0],
       'discriminator metrics': judge[1].metrics,
       'generator loss': paint[0],
-      'evaluate': objective.evaluate(variables, batch(), keys_of(6, 3)),
-      'interpolate': objective.pictures['interpolate'].render(variables, batch(), keys_of(6, 3), 6),
+      'evaluate': evaluate(objective, variables, batch(), key),
+      'interpolate': render(objective, 'interpolate', variables, batch(), key, 6),
     }
 
   return everything(SLOPES)
 
 
-def test_both_losses_condition_both_networks_on_the_label_of_the_example(transparent):
+def test_both_losses_tell_both_networks_the_label_of_the_example(transparent):
   real, fake = by_hand()
   metrics = transparent['discriminator metrics']
   adversarial = transparent['discriminator loss'] - sum(metrics[name] for name in PENALTIES)
@@ -347,11 +353,13 @@ def test_a_row_of_an_interpolation_keeps_its_label(transparent):
 @FAMILIES
 def test_gradients_reach_what_belongs_to_the_labels_of_the_batch(modules):
   objective = cgan(modules)
-  params, mutable = split_variables(variables_of(objective))
+  params, mutable = split(variables_of(objective))
 
   def gradients(params):
     losses = {
-      player.name: lambda p, loss=player.loss: loss(p, mutable, batch(), context(6, 3))[0]
+      player.name: lambda p, loss=player.loss: loss(p, mutable, *given(batch(), jax.random.key(3)))[
+        0
+      ]
       for player in objective.players
     }
     return {name: jax.grad(loss)(params)[name] for name, loss in losses.items()}
@@ -372,8 +380,8 @@ def test_gradients_reach_what_belongs_to_the_labels_of_the_batch(modules):
 @FAMILIES
 def test_sample_draws_the_class_it_is_asked_for(modules):
   objective = cgan(modules)
-  variables = variables_of(objective)
-  latents = jax.vmap(lambda k: jax.random.normal(k, (LATENTS,)))(keys_of(6, 1))
+  variables, key = variables_of(objective), jax.random.key(1)
+  latents = jax.vmap(lambda k: jax.random.normal(k, (LATENTS,)))(numbered_keys(key, jnp.arange(6)))
 
   @jax.jit
   def generated(labels):
@@ -382,9 +390,9 @@ def test_sample_draws_the_class_it_is_asked_for(modules):
   @jax.jit
   def samples():
     return {
-      'threes': sample(objective, variables, 6, label=3),
-      'in turn': sample(objective, variables, 6),
-      'fewer': sample(objective, variables, 3),
+      'threes': sample(objective, variables, key, 6, label=3),
+      'in turn': sample(objective, variables, key, 6),
+      'fewer': sample(objective, variables, key, 3),
     }
 
   in_turn = generated(np.array([0, 1, 2, 3, 4, 0], np.int32))
@@ -398,23 +406,10 @@ def test_sample_draws_the_class_it_is_asked_for(modules):
   assert np.abs(wanted['threes'] - in_turn).reshape(6, -1).max(axis=1)[[0, 1, 2, 4, 5]].min() > 1e-3
 
 
-def test_the_sampler_names_the_class_of_every_sample():
-  sampler, numbers = cgan(TRANSPARENT).sampler, jnp.arange(7)
-  np.testing.assert_array_equal(sampler.labels(numbers, label=None), [0, 1, 2, 3, 4, 0, 1])
-  np.testing.assert_array_equal(sampler.labels(numbers, label=3), [3] * 7)
-  images = sample(cgan(TRANSPARENT), SLOPES, 7)
-  grey = np.broadcast_to(0.2 * (np.arange(7) % 5)[:, None, None, None], images.shape)
-  np.testing.assert_allclose(images, grey, rtol=1e-6)
-  plain = GAN(
-    TRANSPARENT, loss='hinge', penalties={}, penalty_every=1, n_critic=1, latent_size=LATENTS
-  )
-  assert plain.sampler.labels(numbers) is None and not plain.sampler.options
-
-
-@pytest.mark.parametrize('label', [5, -1])
-def test_a_label_that_is_no_class_is_named(label):
-  with pytest.raises(UserError, match=f'label={label} must be'):
-    sample(cgan(TRANSPARENT), SLOPES, 4, label=label)
+@pytest.mark.parametrize('label, named', [(5, 5), (-1, -1)])
+def test_a_label_that_is_no_class_is_named(label, named):
+  with pytest.raises(UserError, match=f'--label={named} must be at least 0 and at most 4'):
+    sample(cgan(TRANSPARENT), SLOPES, jax.random.key(0), 4, label=label)
 
 
 def test_data_without_classes_are_refused():
@@ -423,11 +418,16 @@ def test_data_without_classes_are_refused():
 
 
 @FAMILIES
-def test_a_gan_conditions_these_modules_on_nothing(modules):
+def test_a_gan_tells_these_modules_nothing(modules):
   plain = GAN(
-    modules, loss='hinge', penalties={'r1': 1.0}, penalty_every=1, n_critic=1, latent_size=LATENTS
+    modules=modules,
+    loss='hinge',
+    penalties={'r1': 1.0},
+    penalty_every=1,
+    n_critic=1,
+    latent_size=LATENTS,
   )
   found = jax.eval_shape(lambda: plain.init(jax.random.key(0), batch()))
   assert CLASSES not in {leaf.shape[0] for leaf in jax.tree.leaves(found)}
-  conditioned = jax.eval_shape(lambda: cgan(modules).init(jax.random.key(0), batch()))
-  assert CLASSES in {leaf.shape[0] for leaf in jax.tree.leaves(conditioned)}
+  told = jax.eval_shape(lambda: cgan(modules).init(jax.random.key(0), batch()))
+  assert CLASSES in {leaf.shape[0] for leaf in jax.tree.leaves(told)}

@@ -9,11 +9,9 @@ import pytest
 from errors import UserError
 from models.mlp import MLP
 from objectives.classify import Classify
-from options import complete
-from sampling import heat_maps
-from tests.steps import context, keys_of, split_variables
+from tests.objectives.calls import evaluate, given, measure, render
 
-KEYS = keys_of(6)
+KEY = jax.random.key(0)
 
 
 def build(loss='softmax', classes=3, module=None, **options):
@@ -33,24 +31,21 @@ def batch(rows=6, classes=3):
     'inputs': jnp.asarray(rng.random((rows, 5), np.float32)),
     'label': jnp.arange(rows, dtype=jnp.int32) % classes,
     'target': jnp.asarray(rng.random(rows, np.float32)),
+    'position': jnp.arange(rows),
   }
 
 
 def training_loss(objective, data):
-  variables = objective.init(jax.random.key(0), data)
+  variables = objective.init(KEY, data)
+  params = {'model': variables['model']['params']}
   (player,) = objective.players
-  value, aux = player.loss(*split_variables(variables), data, context(6))
+  value, aux = player.loss(params, {'model': {}}, *given(data, KEY))
   return (
     value,
     aux,
     variables,
     objective.modules['model'].apply(variables['model'], data[objective.input], train=False),
   )
-
-
-def measured(objective, variables, data, **options):
-  views = objective.measurements['views']
-  return views.measure(variables, data, KEYS, **complete(views.options, options, 'views'))
 
 
 def cross_entropy(logits, shares):
@@ -60,7 +55,7 @@ def cross_entropy(logits, shares):
 def test_evaluate_says_loss_prediction_and_probability():
   objective, data = build(), batch()
   _, _, variables, logits = training_loss(objective, data)
-  said = objective.evaluate(variables, data, KEYS)
+  said = evaluate(objective, variables, data, KEY)
   probability = jax.nn.softmax(logits)
   np.testing.assert_allclose(said['probability'], probability, rtol=1e-5)
   np.testing.assert_array_equal(said['prediction'], np.argmax(logits, -1))
@@ -79,8 +74,8 @@ def test_smoothing_and_class_weights_are_for_training_only():
   wanted = (cross_entropy(logits, shares) * jnp.asarray(weights)[data['label']]).mean()
   np.testing.assert_allclose(value, wanted, rtol=1e-5)
   np.testing.assert_allclose(
-    objective.evaluate(variables, data, KEYS)['loss'],
-    plain.evaluate(variables, data, KEYS)['loss'],
+    evaluate(objective, variables, data, KEY)['loss'],
+    plain.evaluate(variables, data, KEY)['loss'],
     rtol=1e-6,
   )
   np.testing.assert_allclose(
@@ -109,7 +104,7 @@ def test_one_logit_for_two_classes():
   probability = jax.nn.sigmoid(outputs[:, 0])
   wanted = -np.log(np.where(data['label'] == 1, probability, 1 - probability))
   np.testing.assert_allclose(value, wanted.mean(), rtol=1e-5)
-  assert objective.evaluate(variables, data, KEYS)['probability'].shape == (6, 2)
+  assert evaluate(objective, variables, data, KEY)['probability'].shape == (6, 2)
 
 
 def test_regression_of_a_table():
@@ -117,10 +112,9 @@ def test_regression_of_a_table():
   objective, data = build('squared', classes=0, module=module, input='inputs'), batch()
   value, aux, variables, outputs = training_loss(objective, data)
   np.testing.assert_allclose(value, np.square(outputs[:, 0] - data['target']).mean(), rtol=1e-5)
-  said = objective.evaluate(variables, data, KEYS)
+  said = evaluate(objective, variables, data, KEY)
   assert said.keys() == {'loss', 'prediction'} and said['prediction'].shape == (6, 1)
   assert not aux.metrics and not objective.pictures
-  assert not objective.measurements
 
 
 def test_dropout_is_for_training_only():
@@ -129,8 +123,10 @@ def test_dropout_is_for_training_only():
   value, _, variables, logits = training_loss(objective, data)
   plain = cross_entropy(logits, jax.nn.one_hot(data['label'], 3)).mean()
   assert abs(float(value - plain)) > 1e-3
-  first = objective.evaluate(variables, data, KEYS)['loss']
-  np.testing.assert_array_equal(first, objective.evaluate(variables, data, keys_of(6, 9))['loss'])
+  first = evaluate(objective, variables, data, KEY)['loss']
+  np.testing.assert_array_equal(
+    first, evaluate(objective, variables, data, jax.random.key(9))['loss']
+  )
 
 
 def test_the_explained_score_is_the_predicted_class_s():
@@ -144,8 +140,8 @@ def test_the_explained_score_is_the_predicted_class_s():
       )
 
   objective, data = build(module=Linear()), batch()
-  variables = objective.init(jax.random.key(0), data)
-  pictures = objective.pictures['explain'].render(variables, data, KEYS, 4)
+  variables = objective.init(KEY, data)
+  pictures = render(objective, 'explain', variables, data, KEY, 4)
   assert pictures.shape == (4, 4, 4, 4, 3)
   grey = jnp.broadcast_to(data['image'][:4], (4, 4, 4, 3))
   np.testing.assert_allclose(pictures[:, 0], grey, atol=1e-6)
@@ -153,16 +149,19 @@ def test_the_explained_score_is_the_predicted_class_s():
   # A linear model's saliency is its kernel's column of the predicted class, whatever the image.
   kernel = variables['model']['params']['kernel']
   logits = data['image'].reshape(6, -1) @ kernel
+  from sampling import attributions, heat_maps
+
   wanted = jnp.abs(kernel[:, jnp.argmax(logits[:4], -1)]).T.reshape(4, 4, 4)
   np.testing.assert_allclose(
     pictures[:, 1], heat_maps.overlay(data['image'][:4], wanted), atol=1e-4
   )
+  del attributions
 
 
 @pytest.mark.parametrize('loss', ['softmax', 'squared'])
 def test_views_average_the_outputs(loss):
   objective, data = build(loss=loss), batch()
-  variables = objective.init(jax.random.key(0), data)
+  variables = objective.init(KEY, data)
   wide = np.pad(data['image'], ((0, 0), (1, 1), (1, 1), (0, 0)))
   moved = [wide[:, d : d + 4, r : r + 4] for d, r in ((1, 1), (0, 1), (2, 1), (1, 0), (1, 2))]
   outputs = [
@@ -170,7 +169,7 @@ def test_views_average_the_outputs(loss):
     for view in (*moved, *(one[:, :, ::-1] for one in moved))
   ]
   outputs = jnp.mean(jnp.stack(outputs), axis=0)
-  said = measured(objective, variables, data, mirror=True, shift=1)
+  said = measure(objective, 'views', variables, data, KEY, mirror=True, shift=1)
   if loss == 'squared':
     assert set(said) == {'loss'}
     wanted = (outputs[:, 0] - data['target']) ** 2
@@ -178,18 +177,14 @@ def test_views_average_the_outputs(loss):
     np.testing.assert_array_equal(said['accuracy'], np.argmax(outputs, -1) == data['label'])
     wanted = cross_entropy(outputs, jax.nn.one_hot(data['label'], 3))
   np.testing.assert_allclose(said['loss'], wanted, rtol=1e-5)
-  plain = measured(objective, variables, data)
-  figures = objective.evaluate(variables, data, KEYS)
-  np.testing.assert_allclose(plain['loss'], figures['loss'], rtol=1e-5)
+  assert not build(loss='squared', classes=0, input='inputs').measurements
 
 
 def test_a_shift_as_large_as_the_image_is_refused():
   objective, data = build(), batch()
-  variables = objective.init(jax.random.key(0), data)
+  variables = objective.init(KEY, data)
   with pytest.raises(UserError, match='shifted by 4 pixels shows nothing of images of 4 × 4'):
-    measured(objective, variables, data, shift=4)
-  with pytest.raises(UserError, match='shift=-1 must be at least 0'):
-    measured(objective, variables, data, shift=-1)
+    measure(objective, 'views', variables, data, KEY, shift=4)
 
 
 @pytest.mark.parametrize(
@@ -220,4 +215,4 @@ def test_what_cannot_be(options, message):
 def test_what_the_data_lacks(options, missing, message):
   data = {name: value for name, value in batch().items() if name != missing}
   with pytest.raises(UserError, match=message):
-    build(**options).init(jax.random.key(0), data)
+    build(**options).init(KEY, data)

@@ -11,15 +11,12 @@ import numpy as np
 import pytest
 
 from errors import UserError
+from objectives.base import numbered_keys
 from options import complete
-from tests.objectives.test_accumulation import (
-  IMAGES,
-  ROWS,
-  SHAPE,
-  assert_accumulation_changes_nothing,
-)
-from tests.steps import first_state, keys_of, train_step
+from tests.objectives.test_accumulation import IMAGES, ROWS, SHAPE
+from tests.steps import assert_accumulation_changes_nothing, first_state, train_step
 
+KEY = jax.random.key(0)
 PAGE = Path(__file__).parents[2] / 'docs' / 'add_an_objective.md'
 
 
@@ -76,7 +73,7 @@ def test_accumulation_changes_nothing(example):
 
 def test_it_evaluates_measures_and_pictures(trained):
   objective, variables, _ = trained
-  keys = keys_of(ROWS)
+  keys = numbered_keys(KEY, jnp.arange(ROWS))
   figures = objective.evaluate(variables, IMAGES, keys)
   assert figures['mse'].shape == (ROWS,)
   ((name, measurement),) = objective.measurements.items()
@@ -94,7 +91,8 @@ def test_a_sample_depends_on_its_own_key_alone(trained):
   sampler = objective.sampler
   options = complete(sampler.options, {}, 'sample.py')
   many, few = (
-    sampler.sample(variables, keys_of(rows), jnp.arange(rows), **options) for rows in (5, 2)
+    sampler.sample(variables, numbered_keys(KEY, numbers), numbers, **options)
+    for numbers in (jnp.arange(5), jnp.arange(2))
   )
   assert many.shape == (5, *SHAPE)
   np.testing.assert_allclose(few, many[:2], atol=1e-6)

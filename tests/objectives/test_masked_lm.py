@@ -7,6 +7,7 @@ import pytest
 
 from errors import UserError
 from objectives.masked_lm import MaskedLM
+from tests.objectives.calls import keys_of
 from tests.objectives.models_of_text import (
   Table,
   V,
@@ -15,19 +16,21 @@ from tests.objectives.models_of_text import (
   transformer,
   variables,
 )
-from tests.steps import keys_of
 
+KEY = jax.random.key(0)
 # In the middle, as in BERT's own vocabulary.
 SPECIALS = {'pad': 0, 'mask': 4, 'class': 5}
 ORDINARY = [1, 2, 3, 6, 7, 8, 9, 10]
 
 
-def rates(mask_rate, masks, random):
-  return dict(mask_rate=mask_rate, mask_token_fraction=masks, random_token_fraction=random)
-
-
 def build(module=None, **options):
-  given = dict(vocabulary=V, specials=SPECIALS, **rates(0.15, 0.8, 0.1))
+  given = dict(
+    vocabulary=V,
+    specials=SPECIALS,
+    mask_rate=0.15,
+    mask_token_fraction=0.8,
+    random_token_fraction=0.1,
+  )
   module = module or transformer(causal=False)
   return MaskedLM(modules={'model': module}, **{**given, **options})
 
@@ -35,16 +38,19 @@ def build(module=None, **options):
 def batch(tokens, lengths=None):
   tokens = jnp.asarray(tokens, jnp.int32)
   lengths = [tokens.shape[1]] * len(tokens) if lengths is None else lengths
-  return {'tokens': tokens, 'length': jnp.asarray(lengths, jnp.int32)}
+  return {
+    'tokens': tokens,
+    'length': jnp.asarray(lengths, jnp.int32),
+    'position': jnp.arange(len(tokens)),
+  }
 
 
 def many(rows=64, size=512):
   return batch(np.random.default_rng(0).choice(ORDINARY, (rows, size)))
 
 
-def rows_of(objective, data, keys=None):
-  keys = keys_of(len(data['tokens'])) if keys is None else keys
-  return jax.jit(objective.rows)(data, keys)
+def rows_of(objective, data, key=KEY):
+  return jax.jit(objective.rows)(data, keys_of(data, key))
 
 
 @pytest.fixture(scope='module')
@@ -84,7 +90,7 @@ def test_eighty_ten_ten(drawn):
 
 
 def test_padding_and_roles_are_never_chosen():
-  objective = build(**rates(1.0, 1.0, 0.0))
+  objective = build(mask_rate=1.0, mask_token_fraction=1.0, random_token_fraction=0.0)
   rows = rows_of(objective, batch([[5, 1, 2, 3, 4, 0], [5, 7, 8, 9, 9, 9]], [5, 3]))
   np.testing.assert_array_equal(rows.targets, [[-1, 1, 2, 3, -1, -1], [-1, 7, 8, -1, -1, -1]])
   np.testing.assert_array_equal(rows.inputs, [[5, 4, 4, 4, 4, 0], [5, 4, 4, 9, 9, 9]])
@@ -93,10 +99,10 @@ def test_padding_and_roles_are_never_chosen():
 
 def test_all_random_or_all_kept():
   data = many(4, 64)
-  random = rows_of(build(**rates(1.0, 0.0, 1.0)), data)
+  random = rows_of(build(mask_rate=1.0, mask_token_fraction=0.0, random_token_fraction=1.0), data)
   assert set(np.unique(random.inputs)) == set(ORDINARY)
   assert (np.asarray(random.inputs) != np.asarray(data['tokens'])).mean() > 0.7
-  kept = rows_of(build(**rates(1.0, 0.0, 0.0)), data)
+  kept = rows_of(build(mask_rate=1.0, mask_token_fraction=0.0, random_token_fraction=0.0), data)
   np.testing.assert_array_equal(kept.inputs, data['tokens'])
   np.testing.assert_array_equal(kept.targets, data['tokens'])
 
@@ -105,10 +111,10 @@ def test_the_draw_does_not_depend_on_how_the_batch_is_cut(drawn):
   _, inputs, targets = drawn
   data = many()
   cut = {name: column[1::2] for name, column in data.items()}
-  rows = rows_of(build(), cut, keys_of(64)[1::2])
+  rows = rows_of(build(), cut)
   np.testing.assert_array_equal(rows.inputs, inputs[1::2])
   np.testing.assert_array_equal(rows.targets, targets[1::2])
-  other = rows_of(build(), cut, keys_of(64, 1)[1::2])
+  other = rows_of(build(), cut, jax.random.key(1))
   assert (np.asarray(other.targets) != targets[1::2]).any()
 
 
@@ -116,24 +122,28 @@ def test_figures_by_hand():
   objective = build(Table(causal=False), mask_rate=0.5)
   data = batch(np.random.default_rng(1).choice(ORDINARY, (3, 9)), [9, 9, 4])
   given = variables(objective, data)
-  said = evaluation(objective)(given, data)
+  said = evaluation(objective)(given, data, KEY)
   rows = rows_of(objective, data)
   table = np.asarray(given['model']['params']['table'], np.float64)
   nats = np.log(np.exp(table).sum(-1, keepdims=True)) - table
   for i, (seen, was) in enumerate(zip(np.asarray(rows.inputs), np.asarray(rows.targets))):
     pairs = [(a, b) for a, b in zip(seen, was) if b >= 0]
-    assert 0 < len(pairs) < 9
+    assert len(pairs) < 9
+    assert said['weight'][i] == len(pairs)
+    if not pairs:
+      continue
     losses = [nats[pair] for pair in pairs]
     np.testing.assert_allclose(said['loss'][i], np.mean(losses), rtol=1e-5)
     hits = np.mean([table[a].argmax() == b for a, b in pairs])
     np.testing.assert_allclose(said['accuracy'][i], hits)
-    assert said['weight'][i] == len(pairs)
-  # With all of the tokens chosen and kept.
-  sure = build(Table(causal=False), **rates(1.0, 0.0, 0.0))
-  loss, aux = training(sure)(given, data)
+  assert sum(map(float, said['weight'])) > 5
+  # Training draws from a key of its own; with all of the tokens chosen and kept that is no matter.
+  sure = build(
+    Table(causal=False), mask_rate=1.0, mask_token_fraction=0.0, random_token_fraction=0.0
+  )
+  loss, _ = training(sure)(given, data, KEY)
   kept = [nats[t, t] for t, real in zip(*map(np.ravel, (data['tokens'], mask_of(data)))) if real]
   np.testing.assert_allclose(loss, np.mean(kept), rtol=1e-5)
-  assert aux.weight == len(kept)
   assert sure.derive({'loss': np.log(5), 'accuracy': 0.1}) == pytest.approx(
     {'loss': np.log(5), 'accuracy': 0.1, 'perplexity': 5}
   )
@@ -143,11 +153,11 @@ def mask_of(data):
   return np.arange(data['tokens'].shape[1]) < np.asarray(data['length'])[:, None]
 
 
-def test_training_masks_anew_at_every_key():
+def test_training_draws_anew_at_every_key():
   objective, data = build(Table(causal=False)), many(8, 32)
   given = variables(objective, data)
   loss = training(objective)
-  losses = [float(loss(given, data, i)[0]) for i in (0, 1, 0)]
+  losses = [float(loss(given, data, jax.random.key(i))[0]) for i in (0, 1, 0)]
   assert losses[0] == losses[2] != losses[1]
 
 
@@ -155,10 +165,10 @@ def test_nothing_chosen_is_no_nan():
   objective = build(Table(causal=False))
   data = batch([[5, 5, 5], [1, 2, 3]], [3, 0])
   given = variables(objective, data)
-  for column in evaluation(objective)(given, data).values():
+  for column in evaluation(objective)(given, data, KEY).values():
     np.testing.assert_array_equal(column, [0, 0])
   loss = training(objective)
-  value, slopes = jax.value_and_grad(lambda v: loss(v, data)[0])(given)
+  value, slopes = jax.value_and_grad(lambda v: loss(v, data, KEY)[0])(given)
   assert value == 0 and all((leaf == 0).all() for leaf in jax.tree.leaves(slopes))
 
 
@@ -169,8 +179,8 @@ def test_padding_changes_nothing():
   padded[1, 5:] = [9, 0, 5]
   given = variables(objective, batch(tokens))
   evaluate = evaluation(objective)
-  said = evaluate(given, batch(tokens, [8, 5]))
-  again = evaluate(given, batch(padded, [8, 5]))
+  said = evaluate(given, batch(tokens, [8, 5]), KEY)
+  again = evaluate(given, batch(padded, [8, 5]), KEY)
   for name, column in said.items():
     np.testing.assert_allclose(again[name], column, rtol=1e-5)
 

@@ -1,4 +1,4 @@
-"""Classification of texts: that of images, of a module that gets the length of each text."""
+"""Classification of texts: that of images, of a module that is told how long each text is."""
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +9,12 @@ from engine.build import build as from_config
 from errors import UserError
 from tests.objectives.models_of_text import Table, evaluation, training, transformer, variables
 
+KEY = jax.random.key(0)
 DATA = {
   'tokens': jnp.array([[1, 2, 3, 4], [5, 6, 0, 0], [7, 0, 0, 0]], jnp.int32),
   'length': jnp.array([4, 2, 1], jnp.int32),
   'label': jnp.array([0, 2, 1], jnp.int32),
+  'position': jnp.arange(3),
 }
 OTHER = {**DATA, 'tokens': DATA['tokens'].at[1, 2:].set(9)}
 
@@ -34,11 +36,11 @@ def test_figures_are_those_of_the_pooled_outputs(pool):
   logits = apply(given['model'])
   assert logits.shape == (3, 3)
   wanted = -np.asarray(jax.nn.log_softmax(logits))[np.arange(3), DATA['label']]
-  said = evaluation(objective)(given, DATA)
+  said = evaluation(objective)(given, DATA, KEY)
   np.testing.assert_allclose(said['loss'], wanted, rtol=1e-5)
   np.testing.assert_allclose(said['probability'], jax.nn.softmax(logits), rtol=1e-5)
   np.testing.assert_array_equal(said['prediction'], np.argmax(logits, -1))
-  loss, aux = training(objective)(given, DATA)
+  loss, aux = training(objective)(given, DATA, KEY)
   np.testing.assert_allclose(loss, wanted.mean(), rtol=1e-5)
   np.testing.assert_allclose(aux.metrics['accuracy'], said['accuracy'].mean(), rtol=1e-6)
 
@@ -47,24 +49,23 @@ def test_padding_changes_nothing_in_training_and_after():
   objective = build()
   given = variables(objective, DATA)
   evaluate, loss = evaluation(objective), training(objective)
-  said = [evaluate(given, data)['loss'] for data in (DATA, OTHER)]
+  said = [evaluate(given, data, KEY)['loss'] for data in (DATA, OTHER)]
   np.testing.assert_allclose(*said, rtol=1e-5)
-  losses = [loss(given, data)[0] for data in (DATA, OTHER)]
+  losses = [loss(given, data, KEY)[0] for data in (DATA, OTHER)]
   np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
 def test_smoothing_is_that_of_images():
   plain, smooth = build(), build(label_smoothing=0.3)
   given = variables(plain, DATA)
-  loss, _ = training(smooth)(given, DATA)
-  probability = np.asarray(evaluation(plain)(given, DATA)['probability'], np.float64)
+  loss, _ = training(smooth)(given, DATA, KEY)
+  probability = np.asarray(evaluation(plain)(given, DATA, KEY)['probability'], np.float64)
   shares = 0.7 * np.eye(3)[DATA['label']] + 0.1
   np.testing.assert_allclose(loss, -(shares * np.log(probability)).sum(-1).mean(), rtol=1e-5)
 
 
-def test_nothing_to_sample_or_picture():
+def test_nothing_to_draw():
   assert build().sampler is None and not build().pictures
-  assert not build().measurements
 
 
 @pytest.mark.parametrize(
@@ -83,4 +84,4 @@ def test_what_cannot_be(options, message):
 def test_data_without_text():
   data = {'image': jnp.zeros((1, 4, 4, 1)), 'label': jnp.zeros(1, jnp.int32)}
   with pytest.raises(UserError, match='the data has no "tokens"'):
-    build(Table()).init(jax.random.key(0), data)
+    build(Table()).init(KEY, data)

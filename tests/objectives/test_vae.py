@@ -4,6 +4,11 @@ import numpy as np
 import pytest
 from jax.scipy.special import logsumexp
 
+from engine.gradients import mean_gradient
+from engine.init_rules import nothing_frozen
+from engine.optimizers import make_optimizer
+from engine.state import init_state
+from engine.step import TrainStep
 from errors import UserError
 from losses.gaussian import Gaussian
 from models import conv_vae, mlp
@@ -12,8 +17,7 @@ from objectives.cvae import CVAE
 from objectives.iwae import IWAE
 from objectives.vae import VAE
 from objectives.vampprior import VampPrior
-from options import complete
-from tests.steps import context, keys_of, split_variables
+from tests.objectives.calls import evaluate, given, measure, render, sample
 
 SHAPE = (8, 8, 1)
 OPTIONS = dict(
@@ -35,25 +39,13 @@ def build(kind=VAE, latent_size=3, modules=None, **options):
   return kind(modules=modules or own, **{**OPTIONS, **options})
 
 
-def batch():
+def batch(rows=6, first=0):
+  image = jax.random.uniform(jax.random.key(7), (6, *SHAPE))[first : first + rows]
   return {
-    'image': jax.random.uniform(jax.random.key(7), (6, *SHAPE)),
-    'label': jnp.arange(6) % 4,
+    'image': image,
+    'label': jnp.arange(first, first + rows) % 4,
+    'position': jnp.arange(first, first + rows),
   }
-
-
-KEYS = keys_of(6)
-
-
-def sample(objective, variables, rows, **options):
-  sampler = objective.sampler
-  options = complete(sampler.options, options, 'sample.py')
-  return sampler.sample(variables, keys_of(rows, 1), jnp.arange(rows), **options)
-
-
-def measured(objective, variables, data, samples):
-  likelihood = objective.measurements['likelihood']
-  return likelihood.measure(variables, data, KEYS, samples=samples)
 
 
 def variables_of(objective, scale=3.0):
@@ -63,22 +55,25 @@ def variables_of(objective, scale=3.0):
           for m, v in fresh.items()}  # fmt: skip
 
 
+def split(variables):
+  params = {m: v['params'] for m, v in variables.items()}
+  return params, {m: {k: x for k, x in v.items() if k != 'params'} for m, v in variables.items()}
+
+
 def loss_of(objective, variables=None, step=0, key=3):
-  params, mutable = split_variables(variables or variables_of(objective))
+  params, mutable = split(variables or variables_of(objective))
   loss = jax.jit(objective.players[0].loss)
-  return loss(params, mutable, batch(), context(6, key, step))
+  return loss(params, mutable, *given(batch(), jax.random.key(key), step))
 
 
 def mean_loss(objective, variables, number=20):
   """The mean over that many keys."""
-  params, mutable = split_variables(variables)
+  params, mutable = split(variables)
 
-  def loss(keys):
-    given = context(6)._replace(keys=keys)
-    return objective.players[0].loss(params, mutable, batch(), given)[0]
+  def loss(key):
+    return objective.players[0].loss(params, mutable, *given(batch(), key))[0]
 
-  keys = jax.random.split(jax.random.key(3), (number, 6))
-  return float(jax.jit(jax.vmap(loss))(keys).mean())
+  return float(jax.jit(jax.vmap(loss))(jax.random.split(jax.random.key(3), number)).mean())
 
 
 def test_the_loss_is_reconstruction_plus_weighted_kl():
@@ -101,7 +96,7 @@ def test_warm_up_reads_the_step():
 
 def test_evaluate_s_parts_add_up_per_example():
   objective = build()
-  values = objective.evaluate(variables_of(objective), batch(), KEYS)
+  values = evaluate(objective, variables_of(objective), batch(), jax.random.key(0))
   assert {v.shape for v in values.values()} == {(6,)}
   np.testing.assert_allclose(values['elbo'], -(values['reconstruction'] + values['kl']), rtol=1e-5)
   np.testing.assert_allclose(values['bits_per_dim'], -values['elbo'] / (64 * np.log(2)), rtol=1e-5)
@@ -114,7 +109,7 @@ def test_mse_is_of_the_decoded_posterior_mean():
   mean, _ = objective.modules['encoder'].apply(variables['encoder'], images, nothing, train=False)
   logits = objective.modules['decoder'].apply(variables['decoder'], mean, nothing, train=False)
   expected = np.mean((images - jax.nn.sigmoid(logits[..., 0])) ** 2, axis=(1, 2, 3))
-  values = objective.evaluate(variables, batch(), KEYS)
+  values = evaluate(objective, variables, batch(), jax.random.key(0))
   np.testing.assert_allclose(values['mse'], expected, rtol=1e-5)
 
 
@@ -142,7 +137,8 @@ def test_the_measured_likelihood_is_the_integral(kind):
   more = dict(importance_samples=2) if kind is IWAE else {}
   objective = build(kind, latent_size=1, **more)
   variables, data = variables_of(objective, scale=1.5), batch()
-  figures = jax.jit(lambda v: measured(objective, v, data, 3000))(variables)
+  estimate = jax.jit(lambda *given: measure(objective, 'likelihood', *given, samples=3000))
+  measured = estimate(variables, data, jax.random.key(0))
   log_prior = objective._log_prior(variables)
   np.testing.assert_allclose(
     jnp.trapezoid(jnp.exp(log_prior(jnp.linspace(-9, 9, 6001)[:, None])), dx=18 / 6000),
@@ -150,8 +146,8 @@ def test_the_measured_likelihood_is_the_integral(kind):
     rtol=1e-3,
   )
   exact = by_quadrature(objective, variables, data, log_prior)
-  np.testing.assert_allclose(-figures['nll'], exact, atol=0.1)
-  bound = objective.evaluate(variables, data, KEYS)['elbo']
+  np.testing.assert_allclose(-measured['nll'], exact, atol=0.1)
+  bound = evaluate(objective, variables, data, jax.random.key(0))['elbo']
   assert float(bound.mean()) < float(exact.mean())
 
 
@@ -162,22 +158,24 @@ def test_the_likelihood_is_of_the_same_draw_of_the_data_as_the_elbo():
   variables['decoder'] = jax.tree.map(jnp.zeros_like, variables['decoder'])
   variables['decoder']['params']['output']['bias'] = jnp.linspace(-3, 3, 64)
   variables['encoder'] = jax.tree.map(jnp.zeros_like, variables['encoder'])  # q = p: all weights 1
-  values = objective.evaluate(variables, batch(), KEYS)
-  figures = measured(objective, variables, batch(), 50)
-  np.testing.assert_allclose(figures['nll'], values['reconstruction'], rtol=1e-5)
-  np.testing.assert_allclose(figures['effective_samples'], 50, rtol=1e-4)
-  assert objective.measurements['likelihood'].options['samples'].low == 1
+  key = jax.random.key(5)
+  values = evaluate(objective, variables, batch(), key)
+  measured = measure(objective, 'likelihood', variables, batch(), key, samples=50)
+  np.testing.assert_allclose(measured['nll'], values['reconstruction'], rtol=1e-5)
+  np.testing.assert_allclose(measured['effective_samples'], 50, rtol=1e-4)
 
 
 def test_pixels_are_drawn_anew_with_the_chance_of_their_grey_level():
   objective = build(binarise=True)
-  data = {'image': jnp.full((4000, 2, 2, 1), 0.3)}
-  seen = objective._observe(data, keys_of(4000))
+  data = {'image': jnp.full((4000, 2, 2, 1), 0.3), 'position': jnp.arange(4000)}
+  seen = objective._observe(data, jax.random.split(jax.random.key(0), 4000))
   assert set(np.unique(seen)) == {0.0, 1.0}
   np.testing.assert_allclose(seen.mean(axis=0), 0.3, atol=0.03)
-  assert (seen != objective._observe(data, keys_of(4000, 1))).any()
-  exact = {'image': jnp.array([0.0, 1.0]).reshape(2, 1, 1, 1)}
-  np.testing.assert_array_equal(objective._observe(exact, keys_of(2)), exact['image'])
+  assert (seen != objective._observe(data, jax.random.split(jax.random.key(1), 4000))).any()
+  exact = {'image': jnp.array([0.0, 1.0]).reshape(2, 1, 1, 1), 'position': jnp.arange(2)}
+  np.testing.assert_array_equal(
+    objective._observe(exact, jax.random.split(jax.random.key(0), 2)), exact['image']
+  )
 
 
 def test_iwae_bounds_grow_with_k_and_one_sample_is_the_elbo():
@@ -190,7 +188,7 @@ def test_iwae_bounds_grow_with_k_and_one_sample_is_the_elbo():
   elbo = -mean_loss(build(), variables)
   # The same expectation by one draw each and with the KL in closed form.
   np.testing.assert_allclose(bounds[1], elbo, rtol=0.01)
-  values = build(IWAE, importance_samples=20).evaluate(variables, batch(), KEYS)
+  values = evaluate(build(IWAE, importance_samples=20), variables, batch(), jax.random.key(0))
   assert values['iwae_bound'].shape == (6,) and values['iwae_bound'].mean() > values['elbo'].mean()
 
 
@@ -198,12 +196,12 @@ def test_a_vampprior_moves_its_pseudo_inputs_and_samples_from_their_posteriors()
   objective = build(VampPrior)
   assert objective.players[0].moves == ('encoder', 'decoder', 'pseudo_inputs')
   variables = variables_of(objective)
-  params, mutable = split_variables(variables)
+  params, mutable = split(variables)
   gradient = jax.jit(
-    jax.grad(lambda p: objective.players[0].loss(p, mutable, batch(), context(6, 3))[0])
+    jax.grad(lambda p: objective.players[0].loss(p, mutable, *given(batch(), jax.random.key(3)))[0])
   )(params)
   assert float(jnp.abs(gradient['pseudo_inputs']['logits']).max()) > 0
-  latents = objective._prior_latents(variables, keys_of(6000))
+  latents = objective._prior_latents(variables, jax.random.split(jax.random.key(0), 6000))
   components = objective._components(variables)
   assert components.mean.shape == (5, 3)
   np.testing.assert_allclose(latents.mean(axis=0), components.mean.mean(axis=0), atol=0.1)
@@ -214,12 +212,15 @@ def test_a_vampprior_moves_its_pseudo_inputs_and_samples_from_their_posteriors()
 def test_a_conditional_model_draws_the_class_it_is_asked_for():
   objective = build(CVAE, num_classes=4)
   variables = variables_of(objective)
-  threes, in_turn = sample(objective, variables, 8, label=3), sample(objective, variables, 8)
-  np.testing.assert_array_equal(objective.sampler.labels(jnp.arange(6)), [0, 1, 2, 3, 0, 1])
+  key = jax.random.key(1)
+  threes, in_turn = (
+    sample(objective, variables, key, 8, label=3),
+    sample(objective, variables, key, 8),
+  )
   np.testing.assert_array_equal(in_turn[3::4], threes[3::4])
   assert np.abs(in_turn[:3] - threes[:3]).max() > 1e-3
-  with pytest.raises(UserError, match='label=4 must be at least 0 and at most 3'):
-    sample(objective, variables, 2, label=4)
+  with pytest.raises(UserError, match='--label=4 must be at least 0 and at most 3'):
+    sample(objective, variables, key, 2, label=4)
   with pytest.raises(UserError, match='the data set has none'):
     build(CVAE, num_classes=0)
 
@@ -228,20 +229,40 @@ def test_a_conditional_model_draws_the_class_it_is_asked_for():
 def test_sample_is_deterministic_and_a_longer_one_begins_alike(kind):
   objective = build(kind)
   variables = variables_of(objective)
-  images = sample(objective, variables, 4)
+  images = sample(objective, variables, jax.random.key(1), 4)
   assert images.shape == (4, *SHAPE) and images.min() >= 0 and images.max() <= 1
-  longer = sample(objective, variables, 6)
+  longer = sample(objective, variables, jax.random.key(1), 6)
   np.testing.assert_allclose(longer[:4], images, atol=1e-6)
   assert np.abs(images[0] - images[1]).max() > 1e-4
 
 
-def test_pictures_have_their_shapes():
+@pytest.mark.parametrize('binarise', [False, True])
+def test_accumulation_is_the_big_batch(binarise):
+  objective = build(binarise=binarise)
+  section = dict(
+    name='sgd', learning_rate=0.1, clip=0.0, weight_decay=0.0, l1=0.0, clip_weights=0.0,
+    decay_only='',
+    schedule=dict(name='constant', warmup=0, end=0.0, boundaries=(), factors=()),
+  )  # fmt: skip
+  chains = {'vae': make_optimizer(10, 'x', **section)}
+  state = jax.jit(lambda: init_state(objective, chains, {}, 0, batch(1), nothing_frozen))()
+  data = {name: batch()[name] for name in ('image', 'label')}
+  after = [
+    jax.jit(TrainStep(objective, chains, {}, mean_gradient, nothing_frozen, 6, pieces))(
+      state, data
+    )[0]
+    for pieces in (1, 3)
+  ]
+  for a, b in zip(*(jax.tree.leaves(s.params) for s in after)):
+    np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_drawings_have_their_shapes():
   objective = build(latent_size=2)
-  variables = variables_of(objective)
+  variables, key = variables_of(objective), jax.random.key(0)
 
   def drawn(kind, num):
-    picture = objective.pictures[kind]
-    return jax.jit(lambda v: picture.render(v, batch(), KEYS, num))(variables)
+    return jax.jit(lambda v: render(objective, kind, v, batch(), key, num))(variables)
 
   rows = drawn('reconstruct', 5)
   assert rows.shape == (2, 5, *SHAPE)
@@ -256,13 +277,13 @@ def test_pictures_have_their_shapes():
   assert drawn('traverse', 10).shape == (2, 11, *SHAPE)
   assert drawn('manifold', 3).shape == (3, 3, *SHAPE)
   with pytest.raises(UserError, match=r'needs 2 latent dimensions and this model has 3'):
-    build().pictures['manifold'].render(variables_of(build()), batch(), KEYS, 3)
+    render(build(), 'manifold', variables_of(build()), batch(), key, 3)
 
 
 def test_reconstructions_over_several_rows_stand_below_their_originals():
   objective = build()
   many = {name: jnp.concatenate([value] * 2) for name, value in batch().items()}
-  rows = objective.pictures['reconstruct'].render(variables_of(objective), many, keys_of(12), 12)
+  rows = render(objective, 'reconstruct', variables_of(objective), many, jax.random.key(0), 12)
   assert rows.shape == (4, 8, *SHAPE)
   np.testing.assert_array_equal(rows[2, :4], many['image'][8:])
   np.testing.assert_allclose(rows[1, 0], rows[1, 6], atol=1e-6)
@@ -275,7 +296,7 @@ def test_a_traversal_moves_the_dimension_that_carries_most():
   output = jax.tree.map(jnp.zeros_like, variables['encoder']['params']['output'])
   output['bias'] = jnp.array([0.0, 0, 2, 0, -3, 0])  # means 0, 0, 2 and log-variances 0, −3, 0
   variables['encoder']['params']['output'] = output
-  rows = objective.pictures['traverse'].render(variables, batch(), jax.random.key(0), 2)
+  rows = render(objective, 'traverse', variables, batch(), jax.random.key(0), 2)
 
   def decoded(latent):
     decoder = objective.modules['decoder']
@@ -296,11 +317,11 @@ def test_convolutional_modules_give_what_the_dense_ones_do(shape):
     'decoder': conv_vae.Decoder(widths=(4, 2), hidden=8, image_shape=shape),
   }
   objective = build(modules=modules)
-  data = {'image': jnp.zeros((2, *shape))}
+  data = {'image': jnp.zeros((2, *shape)), 'position': jnp.arange(2), 'step': jnp.zeros(2, int)}
   variables = jax.eval_shape(objective.init, jax.random.key(0), data)
   posterior = jax.eval_shape(objective._encode, variables, data['image'], jnp.zeros((2, 0)))
   assert isinstance(posterior, Gaussian) and posterior.log_variance.shape == (2, 3)
-  images = jax.eval_shape(lambda v: sample(objective, v, 2), variables)
+  images = jax.eval_shape(lambda v, k: sample(objective, v, k, 2), variables, jax.random.key(0))
   assert images.shape == (2, *shape)
 
 

@@ -7,14 +7,15 @@ import numpy as np
 import optax
 import pytest
 
-from engine import gradients
+from engine.gradients import mean_gradient
 from errors import UserError
 from losses import quantization
 from models import vqvae
 from objectives.base import Aux
 from objectives.vqvae import VQVAE
 from sampling.picture_pairs import stack_pairs
-from tests.steps import context, keys_of, split_variables
+from tests.objectives import calls
+from tests.objectives.calls import given
 
 SHAPE, CODES = (8, 8, 1), 16
 # Everything runs a few times only: compiling it well would cost more than it saves.
@@ -41,33 +42,35 @@ def batch():
   """Smooth blobs, a different one in each image."""
   coarse = jax.random.uniform(jax.random.key(7), (8, 2, 2, 1))
   image = jax.image.resize(coarse, (8, *SHAPE), 'linear')
-  return {'image': image}
+  return {'image': image, 'position': jnp.arange(8), 'step': jnp.zeros(8, jnp.int32)}
+
+
+def split(variables):
+  params = {m: v['params'] for m, v in variables.items()}
+  mutable = {m: {k: x for k, x in v.items() if k != 'params'} for m, v in variables.items()}
+  return params, mutable
 
 
 @functools.cache
 def fresh():
-  return split_variables(jax.jit(objective().init)(jax.random.key(0), batch()))
+  return split(jax.jit(objective().init)(jax.random.key(0), batch()))
 
 
 @jax.jit
-def updated(params, mutable, rows, context):
+def gradients(params, mutable, rows, key):
   """(gradient by module, Aux) of the player's loss, compiled once for all tests."""
   player = objective().players[0]
 
   def loss(moved):
-    return player.loss({**params, **moved}, mutable, rows, context)
+    return player.loss({**params, **moved}, mutable, *given(rows, key))
 
   return jax.grad(loss, has_aux=True)({m: params[m] for m in player.moves})
 
 
-evaluate = jax.jit(objective().evaluate)
+evaluate = jax.jit(lambda *given: calls.evaluate(objective(), *given))
+sample = jax.jit(lambda *given: calls.sample(objective(), *given), static_argnums=2)
 nearest = jax.jit(quantization.nearest)
 followed = jax.jit(quantization.followed)
-
-
-@jax.jit
-def sampled(variables, keys):
-  return objective().sampler.sample(variables, keys, jnp.arange(keys.shape[0]))
 
 
 def encoded(params):
@@ -96,7 +99,8 @@ class Trained:
       return optax.apply_updates(moved, updates), state
 
     for i in range(steps):
-      found, aux = updated(self.params, self.mutable, batch(), context(8, i))
+      key = jax.random.fold_in(jax.random.key(1), i)
+      found, aux = gradients(self.params, self.mutable, batch(), key)
       moved, state = update({m: self.params[m] for m in moves}, found, state)
       self.params, self.mutable = {**self.params, **moved}, {**self.mutable, **aux.mutable}
       self.history.append({name: float(value) for name, value in aux.metrics.items()})
@@ -135,7 +139,7 @@ def test_codes_learn(trained):
 
 def test_the_encoder_s_gradient_is_the_decoder_s_at_the_codes_and_commitment(trained):
   params, images = trained.params, batch()['image']
-  found, _ = updated(params, trained.mutable, batch(), context(8))
+  found, _ = gradients(params, trained.mutable, batch(), jax.random.key(0))
   z = encode(params['encoder'])
   codes = trained.book.embedding[nearest(z, trained.book.embedding)]
 
@@ -152,7 +156,7 @@ def test_the_encoder_s_gradient_is_the_decoder_s_at_the_codes_and_commitment(tra
 
 def test_the_loss_moves_the_codebook_by_its_averages(trained):
   book, mutable = even(trained)
-  _, aux = updated(trained.params, mutable, batch(), context(8, 3))
+  _, aux = gradients(trained.params, mutable, batch(), jax.random.key(3))
   z = encode(trained.params['encoder'])
   expected = followed(book, z, nearest(z, book.embedding), 0.9)
   assert aux.metrics['codebook_restarted'] == 0
@@ -173,23 +177,30 @@ def test_evaluation_and_sampling_never_ask_for_a_mutable_collection(trained, mon
   monkeypatch.setattr(quantization, 'followed', None)
   monkeypatch.setattr(quantization, 'restarted', None)
   before = jax.tree.map(np.array, trained.variables)
-  jax.eval_shape(objective().evaluate, trained.variables, batch(), keys_of(8))
   jax.eval_shape(
-    lambda v: objective().sampler.sample(v, keys_of(4), jnp.arange(4)), trained.variables
+    lambda *given: calls.evaluate(objective(), *given),
+    trained.variables,
+    batch(),
+    jax.random.key(0),
+  )
+  jax.eval_shape(
+    lambda v, k: calls.sample(objective(), v, k, 4), trained.variables, jax.random.key(0)
   )
   assert asked and not any(asked)
   for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(trained.variables)):
     np.testing.assert_array_equal(a, b)
 
 
-def test_restarts_are_drawn_from_the_context():
+def test_restarts_are_drawn_anew_by_every_update_and_microbatch():
   def codes(rows, seed):
-    _, aux = updated(*fresh(), rows, context(8, seed))
+    _, aux = gradients(*fresh(), rows, jax.random.key(seed))
     assert aux.metrics['codebook_restarted'] > 0.5
     return np.asarray(aux.mutable['codebook']['codebook']['embedding'])
 
+  shifted = {**batch(), 'position': batch()['position'] + 1}
   np.testing.assert_array_equal(codes(batch(), 0), codes(batch(), 0))
   assert (codes(batch(), 0) != codes(batch(), 1)).any()
+  assert (codes(batch(), 0) != codes(shifted, 0)).any()
 
 
 def test_microbatches_pass_the_codebook_along(trained):
@@ -199,19 +210,20 @@ def test_microbatches_pass_the_codebook_along(trained):
 
   def loss(moved, mutable, rows, context):
     value, aux = player.loss({**trained.params, **moved}, mutable, rows, context)
-    return value, Aux(aux.metrics, {**mutable, **aux.mutable})
+    return value, Aux(aux.metrics, {**mutable, **aux.mutable}, aux.weight)
 
-  update = jax.jit(lambda m: gradients.mean_gradient(loss, moved, m, batch(), context(8), 2))
-  _, _, changed = update(mutable)
+  data, context = given(batch(), jax.random.key(0))
+  accumulated = jax.jit(lambda mutable: mean_gradient(loss, moved, mutable, data, context, 2)[2])
+  after = accumulated(mutable)
   features = encode(trained.params['encoder'])
   for piece in (features[::2], features[1::2]):
     book = followed(book, piece, nearest(piece, book.embedding), 0.9)
-  for name, value in changed['codebook']['codebook'].items():
+  for name, value in after['codebook']['codebook'].items():
     np.testing.assert_allclose(value, getattr(book, name), atol=1e-5, err_msg=name)
 
 
 def test_evaluate_is_per_example_and_its_parts_add_up(trained):
-  values = evaluate(trained.variables, batch(), keys_of(8))
+  values = evaluate(trained.variables, batch(), jax.random.key(0))
   assert {v.shape for v in values.values()} == {(8,)}
   np.testing.assert_allclose(values['elbo'], -(values['reconstruction'] + values['rate']))
   np.testing.assert_allclose(values['bits_per_dim'], -values['elbo'] / 64 / np.log(2), rtol=1e-5)
@@ -225,28 +237,29 @@ def test_evaluate_is_per_example_and_its_parts_add_up(trained):
 
 
 def test_samples_follow_the_marginals_and_a_longer_draw_begins_alike(trained):
-  images = sampled(trained.variables, keys_of(4, 1))
+  images = sample(trained.variables, jax.random.key(1), 4)
   assert images.shape == (4, *SHAPE)
-  longer = sampled(trained.variables, keys_of(7, 1))
+  longer = sample(trained.variables, jax.random.key(1), 7)
   np.testing.assert_allclose(longer[:4], images, atol=1e-6)
-  assert np.abs(sampled(trained.variables, keys_of(4, 2)) - images).max() > 1e-3
+  assert np.abs(sample(trained.variables, jax.random.key(2), 4) - images).max() > 1e-3
   # All mass on one code at each place: most samples are that map, decoded.
   chosen = jnp.array([[3, 1], [0, 2]])
   book = trained.book._replace(positions=1e6 * jax.nn.one_hot(chosen, CODES))._asdict()
   fixed = {**trained.variables, 'codebook': {'params': {}, 'codebook': book}}
   outputs = decode(trained.params['decoder'], book['embedding'][chosen][None])
   expected = jnp.broadcast_to(jax.nn.sigmoid(outputs[..., 0]), (4, *SHAPE))
-  np.testing.assert_allclose(sampled(fixed, keys_of(4, 1)), expected, atol=1e-5)
+  np.testing.assert_allclose(sample(fixed, jax.random.key(1), 4), expected, atol=1e-5)
 
 
 def test_reconstructions_stand_under_their_originals(trained):
-  render = jax.jit(objective().pictures['reconstruct'].render, static_argnums=3)
-  picture = render(trained.variables, batch(), keys_of(8), 5)
+  drawing = objective().pictures['reconstruct']
+  keys = jax.random.split(jax.random.key(0), 8)
+  picture = jax.jit(drawing.render, static_argnums=3)(trained.variables, batch(), keys, 5)
   assert picture.shape == (2, 5, *SHAPE)
   np.testing.assert_array_equal(picture[0], batch()['image'][:5])
   np.testing.assert_allclose(
     jnp.square(picture[0] - picture[1]).mean(axis=(1, 2, 3)),
-    evaluate(trained.variables, batch(), keys_of(8))['mse'][:5],
+    evaluate(trained.variables, batch(), jax.random.key(0))['mse'][:5],
     rtol=1e-4,
   )
   ones, twos = jnp.zeros((3, 1, 1, 1)), jnp.full((3, 1, 1, 1), 0.5)
