@@ -93,7 +93,7 @@ def finished(tmp_path_factory):
 
 def test_a_run_says_what_it_is_and_writes_what_it_promises(finished):
   workdir, printed = finished
-  assert '1 × cpu' in printed and 'mesh data 1' in printed
+  assert '1 × cpu' in printed and 'mesh lane 1 × data 1' in printed
   assert 'mnist5k train: 4,000 examples 28 × 28 × 1, 10 classes' in printed
   assert 'discriminator' in printed and 'parameters' in printed
   assert f'python sample.py --workdir={workdir}' in printed
@@ -111,7 +111,7 @@ def test_a_run_says_what_it_is_and_writes_what_it_promises(finished):
     assert {'step', 'wall_time', 'steps_per_second', 'generator/loss', 'discriminator/loss'} <= set(
       line
     )
-  assert 'samples/fd_pixels14_32-test' in lines[1] and 'samples/fd_pixels14_32-test' not in lines[0]
+  assert 'test/real_logit' in lines[1] and 'test/real_logit' not in lines[0]
 
 
 def test_samples_need_nothing_but_the_run(finished, script, tmp_path):

@@ -107,8 +107,8 @@ def test_the_script_says_where_it_is_and_how_to_train_on_it(cgan, script, tmp_pa
 def test_the_command_finds_what_was_written_where_it_is_looked_for(cgan, capsys):
   write(cgan, 'synthetic', num=3)
   said = capsys.readouterr().out.splitlines()
-  assert said[0].endswith(str(cache_dir() / 'tfds' / 'synthetic' / '1.0.0'))
-  assert said[1] == (
+  assert said[-2].endswith(str(cache_dir() / 'tfds' / 'synthetic' / '1.0.0'))
+  assert said[-1] == (
     'train on it: python train.py --config=configs/cnn.py:synthetic --config.data.test_name=mnist5k'
   )
 
