@@ -112,11 +112,14 @@ def one_key() -> Iterator[None]:
   def split(key: jax.Array, num: int | tuple[int, ...] = 2) -> jax.Array:
     return jnp.broadcast_to(fold_in(key, num), num)
 
+  # Steps of equal objectives share a trace, and a trace keeps the keys that it was made with.
+  jax.clear_caches()
   jax.random.fold_in, jax.random.split = fold_in, split
   try:
     yield
   finally:
     jax.random.fold_in, jax.random.split = before
+    jax.clear_caches()
 
 
 def _is_figure(column: Any) -> bool:
