@@ -147,11 +147,15 @@ def test_token_by_token_equals_all_at_once(cell):
   params = random_params(options)
   model = RNN(**options)
   step = jax.jit(lambda *given: model.apply({'params': params}, *given, method='step'))
-  carry, logits = model.apply({'params': params}, 3, T, method='start'), []
-  for t in range(T):
-    carry, behind = step(carry, TOKENS[:, t], t)
-    logits.append(behind)
-  close(jnp.stack(logits, axis=1), run(options, params))
+  # Prompts of three lengths, padded with tokens that must not be read.
+  lengths = jnp.array([1, 3, 2])
+  carry, first = model.apply({'params': params}, TOKENS[:, :3], lengths, T, method='read')
+  logits = [first]
+  for t in range(3):
+    carry, after = step(carry, TOKENS[jnp.arange(3), lengths + t], lengths + t)
+    logits.append(after)
+  whole = run(options, params)
+  close(jnp.stack(logits, 1), jnp.stack([whole[b, n - 1 : n + 3] for b, n in enumerate(lengths)]))
 
 
 @cells
