@@ -10,7 +10,9 @@ import pytest
 
 from errors import UserError
 from models.rnn import RNN
+from objectives.base import numbered_keys
 from objectives.causal_lm import CausalLM
+from options import complete
 from tests.objectives.models_of_text import (
   Table,
   V,
@@ -161,72 +163,164 @@ def test_full_microbatches_average_to_the_whole():
 
 # --- texts
 
+GREEDY = dict(temperature=0.0, top_k=0, top_p=1.0)
+SAMPLED = dict(temperature=0.8, top_k=5, top_p=0.9)
+ways = pytest.mark.parametrize('options', [GREEDY, SAMPLED], ids=['greedy', 'sampled'])
 
-@pytest.fixture(scope='module')
-def recurrent():
-  """A recurrent network, the quicker one to compile, and parameters of it."""
-  small = dict(cell='tanh', width=8, embedding=0, layers=1, tied=False, dropout=0.0)
-  objective = build(RNN(**small, vocabulary=V))
+
+def described(module):
+  """An objective of the module and variables that make a difference."""
+  objective = build(module)
   return objective, variables(objective, batch(some(2, 8)))
 
 
-def sampled(model, num, **conditions):
+SMALL_RNN = dict(width=8, embedding=0, layers=2, tied=False, dropout=0.0, vocabulary=V)
+MODULES = {
+  **{
+    f'{positions}{", scanned" if scan else ""}': functools.partial(
+      transformer, positions=positions, scan=scan, layers=2, key_value_heads=1
+    )
+    for positions in ('learned', 'rotary', 'sinusoidal')
+    for scan in (False, True)
+  },
+  **{cell: functools.partial(RNN, cell=cell, **SMALL_RNN) for cell in ('tanh', 'lstm', 'gru')},
+}
+
+
+@pytest.fixture(scope='module')
+def models():
+  """name -> the objective of a model and variables."""
+  return functools.cache(lambda name: described(MODULES[name]()))
+
+
+@pytest.fixture(scope='module')
+def recurrent(models):
+  """A recurrent network, the quicker one to compile, and parameters of it."""
+  return models('tanh')
+
+
+def generated(model, prompts, length, options, numbers=None, stride=None):
+  """Tokens int32 [B, length] of prompts of any lengths, by `start` and `advance`."""
   objective, given = model
-  return np.asarray(jax.jit(lambda given: objective.sample(given, KEY, num, **conditions))(given))
+  sampler = objective.sampler
+  lengths = np.array([len(prompt) for prompt in prompts])
+  # Padding is another token than those of the prompts' ends.
+  padded = np.full((len(prompts), lengths.max()), 7, np.int32)
+  for row, prompt in zip(padded, prompts):
+    row[: len(prompt)] = prompt
+  keys = numbered_keys(KEY, jnp.arange(len(prompts)) if numbers is None else jnp.asarray(numbers))
+  start = jax.jit(sampler.start, static_argnums=4)
+  state = start(given, jnp.asarray(padded), jnp.asarray(lengths), keys, length)
+  advance = jax.jit(sampler.advance)
+  while (np.asarray(state.positions) < length).any():
+    state = advance(given, state, jnp.int32(stride or length), **options)
+  return np.asarray(state.tokens)
 
 
-@pytest.mark.parametrize('model', ['trained', 'recurrent'])
-def test_greedy_text_is_what_the_whole_forward_pass_says(model, request):
-  objective, given = model = request.getfixturevalue(model)
-  texts = sampled(model, 2, prompt=np.array([3, 1, 4]), length=12, temperature=0.0)
+def sampled(model, num, prompt=(), length=None, **options):
+  objective, given = model
+  numbers = jnp.arange(num)
+  options = {'temperature': 1.0, 'top_k': 0, 'top_p': 1.0, **options}
+
+  def sample(given):
+    keys = numbered_keys(KEY, numbers)
+    return objective.sampler.sample(given, keys, numbers, prompt=prompt, length=length, **options)
+
+  return np.asarray(jax.jit(sample)(given))
+
+
+def greedy_by_hand(model, prompt, length):
+  """The likeliest text, every token from a pass over the last `context` tokens alone."""
+  objective, given = model
+  module, tokens = objective.modules['model'], list(prompt)
+  size = module.context or length
+  forward = jax.jit(lambda row: module.apply(given['model'], row[None], train=False)[0])
+  while len(tokens) < length:
+    seen = tokens[-size:]
+    # Padded on the right, which a causal model does not see: one program for all lengths.
+    logits = forward(jnp.asarray(seen + [0] * (size - len(seen)), jnp.int32))
+    tokens.append(int(logits[len(seen) - 1].argmax()))
+  return tokens
+
+
+@pytest.mark.parametrize('name', ['learned', 'gru'])
+def test_greedy_text_is_that_of_whole_forward_passes(name, models):
+  texts = sampled(models(name), 2, prompt=(3, 1, 4), length=12, temperature=0.0)
   assert texts.shape == (2, 12) and texts.dtype == np.int32
-  np.testing.assert_array_equal(texts[:, :3], [[3, 1, 4]] * 2)
-  forward = jax.jit(lambda given: objective.modules['model'].apply(given, texts, train=False))
-  likeliest = np.argmax(forward(given['model']), axis=-1)
-  np.testing.assert_array_equal(texts[:, 3:], likeliest[:, 2:-1])
-  assert len(np.unique(texts[0, 3:])) > 1
+  wanted = greedy_by_hand(models(name), (3, 1, 4), 12)
+  assert texts.tolist() == [wanted] * 2 and len(set(wanted[3:])) > 1
 
 
-def test_texts_differ_and_do_not_depend_on_their_number(recurrent):
-  texts = sampled(recurrent, 4, prompt=np.array([3]), length=9)
-  np.testing.assert_array_equal(sampled(recurrent, 2, prompt=np.array([3]), length=9), texts[:2])
-  assert len({tuple(row) for row in texts.tolist()}) == 4
+PROMPTS = ([3, 1, 4], [2], [5, 9, 2, 6, 5, 3], [8, 8])
+
+
+@pytest.mark.parametrize('name', MODULES)
+@ways
+def test_prompts_of_different_lengths_are_each_as_alone(name, options, models):
+  together = generated(models(name), PROMPTS, 12, options)
+  for number, prompt in enumerate(PROMPTS):
+    alone = generated(models(name), [prompt], 12, options, numbers=[number])[0]
+    np.testing.assert_array_equal(together[number], alone)
+    assert together[number, : len(prompt)].tolist() == prompt
+  if options is GREEDY:
+    assert together.tolist() == [greedy_by_hand(models(name), p, 12) for p in PROMPTS]
+
+
+LONG = some(1, 17, seed=3)[0].tolist()
+
+
+@pytest.mark.parametrize('name', ['learned', 'rotary', 'sinusoidal, scanned'])
+@pytest.mark.parametrize('size', [1, 11, 12, 13, 17])
+def test_past_the_context_a_text_goes_on_from_the_last_tokens(name, size, models):
+  assert models(name)[0].sampler.context == 12
+  text = generated(models(name), [LONG[:size]], 30, GREEDY)[0].tolist()
+  wanted = greedy_by_hand(models(name), LONG[:size], 30)
+  assert text == wanted and len(set(wanted[size:])) > 1
+
+
+@pytest.mark.parametrize('sizes', [(3, 12, 7), (3, 14, 12)], ids=['cached first', 'never cached'])
+@ways
+def test_rows_past_the_context_and_before_it_stand_in_one_batch(sizes, options, models):
+  prompts = [LONG[:size] for size in sizes]
+  together = generated(models('rotary'), prompts, 20, options)
+  for number, prompt in enumerate(prompts):
+    alone = generated(models('rotary'), [prompt], 20, options, numbers=[number])[0]
+    np.testing.assert_array_equal(together[number], alone)
+
+
+@pytest.mark.parametrize('name', ['learned', 'rotary', 'gru'])
+@pytest.mark.parametrize('length', [12, 20], ids=['within the context', 'past it'])
+def test_a_text_depends_neither_on_their_number_nor_on_the_calls(name, length, models):
+  prompts = [[3, 1]] * 4
+  whole = generated(models(name), prompts, length, SAMPLED)
+  assert len({tuple(row) for row in whole.tolist()}) == 4
+  np.testing.assert_array_equal(generated(models(name), prompts[:2], length, SAMPLED), whole[:2])
+  alone = generated(models(name), prompts[:1], length, SAMPLED, numbers=[3])
+  np.testing.assert_array_equal(alone[0], whole[3])
+  for stride in (1, 5):
+    cut = generated(models(name), prompts, length, SAMPLED, stride=stride)
+    np.testing.assert_array_equal(cut, whole)
+  np.testing.assert_array_equal(
+    sampled(models(name), 4, prompt=(3, 1), length=length, **SAMPLED), whole
+  )
 
 
 def test_a_text_without_a_prompt_begins_as_a_document_does(recurrent):
-  texts = sampled(recurrent, 3, length=5)
-  assert (texts[:, 0] == END).all()
-  nothing = np.zeros(0, np.int32)
-  np.testing.assert_array_equal(sampled(recurrent, 3, prompt=nothing, length=5), texts)
+  assert (sampled(recurrent, 3, length=5)[:, 0] == END).all()
   plain = build(recurrent[0].modules['model'], specials={})
   assert (sampled((plain, recurrent[1]), 1, length=4)[:, 0] == 0).all()
 
 
 def test_a_text_is_as_long_as_the_model_can_see(trained, recurrent):
   for (objective, given), context, length in ((trained, 12, 12), (recurrent, 0, 256)):
-    assert objective.writing.context == context
-    texts = jax.eval_shape(lambda given, o=objective: o.sample(given, KEY, 3), given)
+    assert objective.sampler.context == context
+    keys, numbers = numbered_keys(KEY, jnp.arange(3)), jnp.arange(3)
+    options = complete(objective.sampler.options, {}, 'the sampler')
+    texts = jax.eval_shape(
+      lambda given, o=objective: o.sampler.sample(given, keys, numbers, **options), given
+    )
     assert texts.shape == (3, length)
-
-
-def test_streaming_says_the_same(recurrent):
-  objective, given = recurrent
-  options = dict(temperature=0.8, top_k=5, top_p=0.9)
-  wanted = sampled(recurrent, 2, prompt=np.array([1, 2]), length=10, **options)
-  prompts = jnp.array([[1, 2], [1, 2]])
-  loop = jax.jit(objective.writing.begin, static_argnums=3)(given, prompts, KEY, 10)
-  advance = jax.jit(objective.writing.advance, donate_argnums=1)
-  for position in (4, 7, 10):
-    loop = advance(given, loop, jnp.int32(3), 0.8, 5, 0.9)
-    assert int(loop.position) == position
-    np.testing.assert_array_equal(loop.tokens[:, :position], wanted[:, :position])
-
-
-def test_what_writing_refuses():
-  objective = build()
-  objective.writing.check(np.array([1]), 12, 1.0, 0, 1.0)
-  with pytest.raises(UserError, match='top_p=2'):
-    objective.writing.check(np.array([1]), 12, 1.0, 0, 2.0)
+    assert f'{length} if not given' in objective.sampler.options['length'].doc
 
 
 # --- what cannot be
@@ -251,18 +345,11 @@ def test_data_without_text():
 
 
 @pytest.mark.parametrize(
-  ('conditions', 'message'),
-  [
-    (dict(length=13), '--length=13 is past the context of this model, 12 tokens'),
-    (dict(length=0), '--length=0 counts them too'),
-    (dict(prompt=np.array([1, 2, 3]), length=3), 'the prompt has 3 tokens'),
-    (dict(prompt=np.array([V])), f'token {V} of the prompt'),
-    (dict(temperature=-1.0), '--temperature=-1.0'),
-    (dict(top_k=-1), '--top_k=-1'),
-    (dict(top_p=0.0), '--top_p=0.0'),
-  ],
+  'values',
+  [dict(length=1), dict(temperature=-1.0), dict(top_k=-1), dict(top_p=0.0)],
+  ids=str,
 )
-def test_conditions_that_cannot_be(trained, conditions, message):
-  objective, given = trained
-  with pytest.raises(UserError, match=message):
-    objective.sample(given, KEY, 1, **conditions)
+def test_options_of_the_sampler_that_cannot_be(trained, values):
+  ((name, value),) = values.items()
+  with pytest.raises(UserError, match=f'--{name}={value} must be'):
+    complete(trained[0].sampler.options, values, 'the sampler', '--')
