@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from commands.render_samples import write_npz
+import files
 from data.text import tokenization
-from engine import run, runtime
+from engine import runtime
 from engine.report import BETWEEN_TEXTS
 from engine.restore import make_folder
 from errors import UserError
@@ -54,10 +54,10 @@ def generate_text(opened: Opened) -> None:
   if out is not None:
     if Path(out).suffix not in ('.txt', '.npz'):
       raise UserError(f'--out={out} must end in .txt (the text) or .npz (its tokens)')
-    make_folder(Path(out))
+    make_folder(out)
   made = [*texts(opened, sys.stdout)]
   if out is not None:
-    _save(Path(out), made, opened.restored.step, opened.request.seed)
+    _save(files.path(out), made, opened.restored.step, opened.request.seed)
     print(f'{len(made)} texts, step {opened.restored.step} of {opened.request.workdir}: {out}')
 
 
@@ -88,13 +88,10 @@ def texts(opened: Opened, screen: Any) -> Iterator[Text]:
         break
     for number, decoder in zip(numbers, decoders):
       text = decoder.finish()
-      if num > 1:
-        screen.write(text.text + ('\n' if number == num - 1 else BETWEEN_TEXTS))
-        screen.flush()
+      shown = decoder.rest() if num == 1 else text.text
+      screen.write(shown + ('\n' if number == num - 1 else BETWEEN_TEXTS))
+      screen.flush()
       yield text
-  if num == 1:
-    screen.write('\n')
-    screen.flush()
 
 
 def _prompt(opened: Opened, tokenizer: tokenization.Tokenizer) -> tuple[np.ndarray, int]:
@@ -173,33 +170,41 @@ class Decoder:
       if not is_end and not self.ended:
         self._tokens.append(token)
     self._read = len(row)
-    return self._grown()
+    return self._grown(is_whole=False)
+
+  def rest(self) -> str:
+    """Returns what `feed` held back: a text may end with bytes that are no whole character."""
+    return self._grown(is_whole=True)
 
   def finish(self) -> Text:
     """Returns the whole text."""
     tokens = np.asarray(self._tokens, np.int32)
     return Text(tokens, self._tokenizer.decode(tokens))
 
-  def _grown(self) -> str:
-    """The text of the tokens that are not shown yet; '' while a character's bytes are missing."""
+  def _grown(self, is_whole: bool) -> str:
+    """The text of the tokens that are not shown yet.
+
+    It is '' while a character's bytes are missing, unless the text is whole.
+    """
     first = max(self._shown - _OVERLAP, 0)
     before = self._tokenizer.decode(np.asarray(self._tokens[first : self._shown], np.int32))
     now = self._tokenizer.decode(np.asarray(self._tokens[first:], np.int32))
-    if not now.startswith(before) or now.endswith(_INCOMPLETE):
+    if now.endswith(_INCOMPLETE) and not is_whole:
       return ''
     self._shown = len(self._tokens)
     return now[len(before) :]
 
 
-def _save(path: Path, made: list[Text], step: int, seed: int) -> None:
+def _save(path: files.Path, made: list[Text], step: int, seed: int) -> None:
   try:
     if path.suffix == '.txt':
-      run.write_text(path, BETWEEN_TEXTS.join(text.text for text in made) + '\n')
+      files.write_text(path, BETWEEN_TEXTS.join(text.text for text in made) + '\n')
     else:
       longest = max(len(text.tokens) for text in made)
       tokens = np.full((len(made), longest), -1, np.int32)
       for row, text in zip(tokens, made):
         row[: len(text.tokens)] = text.tokens
-      write_npz(path, tokens=tokens, step=np.int64(step), seed=np.int64(seed))
+      files.write_npz(path, tokens=tokens, step=np.int64(step), seed=np.int64(seed))
   except OSError as error:
-    raise UserError(f'cannot write {path} ({error.strerror}); choose another --out') from error
+    reason = error.strerror or error
+    raise UserError(f'cannot write {path} ({reason}); choose another --out') from error

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from commands.config_flags import complete_init_from
 from data.transforms import prepare
 from engine import run, session
 from engine.build import call, to_plain
@@ -68,6 +69,7 @@ def test_a_variant_says_what_it_is(name):
 )  # fmt: skip
 def test_an_unknown_key_fails_wherever_it_is(path, tmp_path):
   config = config_of('gan')
+  complete_init_from(config)
   node = config
   *parents, key = path.split('.')
   for part in parents:

@@ -13,6 +13,7 @@ from models.rnn import RNN
 from objectives.base import numbered_keys
 from objectives.causal_lm import CausalLM
 from options import complete
+from tests.objectives import calls
 from tests.objectives.models_of_text import (
   Table,
   V,
@@ -220,11 +221,12 @@ def generated(model, prompts, length, options, numbers=None, stride=None):
 def sampled(model, num, prompt=(), length=None, **options):
   objective, given = model
   numbers = jnp.arange(num)
-  options = {'temperature': 1.0, 'top_k': 0, 'top_p': 1.0, **options}
+  # The prompt of `sample.py` is a text, so it is not among the options that are checked.
+  options = complete(objective.sampler.options, {'length': length, **options}, 'the sampler')
 
   def sample(given):
     keys = numbered_keys(KEY, numbers)
-    return objective.sampler.sample(given, keys, numbers, prompt=prompt, length=length, **options)
+    return objective.sampler.sample(given, keys, numbers, **{**options, 'prompt': prompt})
 
   return np.asarray(jax.jit(sample)(given))
 
@@ -314,11 +316,7 @@ def test_a_text_without_a_prompt_begins_as_a_document_does(recurrent):
 def test_a_text_is_as_long_as_the_model_can_see(trained, recurrent):
   for (objective, given), context, length in ((trained, 12, 12), (recurrent, 0, 256)):
     assert objective.sampler.context == context
-    keys, numbers = numbered_keys(KEY, jnp.arange(3)), jnp.arange(3)
-    options = complete(objective.sampler.options, {}, 'the sampler')
-    texts = jax.eval_shape(
-      lambda given, o=objective: o.sampler.sample(given, keys, numbers, **options), given
-    )
+    texts = jax.eval_shape(lambda given, o=objective: calls.sample(o, given, KEY, 3), given)
     assert texts.shape == (3, length)
     assert f'{length} if not given' in objective.sampler.options['length'].doc
 

@@ -12,9 +12,9 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from engine.restore import Restored, restore_run
-from engine.run import write_json
 from engine.sharding import path_name
 from errors import UserError
+from files import write_json
 from models.transformer import Transformer
 from tools.hugging_face import tokenizer
 from tools.hugging_face.folder import CONFIG, WEIGHTS
