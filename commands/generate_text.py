@@ -186,8 +186,10 @@ class Decoder:
 
     It is '' while a character's bytes are missing, unless the text is whole.
     """
-    first = max(self._shown - _OVERLAP, 0)
-    before = self._tokenizer.decode(np.asarray(self._tokens[first : self._shown], np.int32))
+    first, before = self._shown, ''
+    while first and not before:  # entries such as padding have no text
+      first = max(first - _OVERLAP, 0)
+      before = self._tokenizer.decode(np.asarray(self._tokens[first : self._shown], np.int32))
     now = self._tokenizer.decode(np.asarray(self._tokens[first:], np.int32))
     if now.endswith(_INCOMPLETE) and not is_whole:
       return ''
