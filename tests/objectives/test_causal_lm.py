@@ -2,6 +2,8 @@
 
 import functools
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,7 @@ import pytest
 
 from errors import UserError
 from models.rnn import RNN
-from objectives.base import numbered_keys
+from objectives.base import Variables, numbered_keys
 from objectives.causal_lm import CausalLM
 from options import complete
 from tests.objectives import calls
@@ -169,10 +171,26 @@ SAMPLED = dict(temperature=0.8, top_k=5, top_p=0.9)
 ways = pytest.mark.parametrize('options', [GREEDY, SAMPLED], ids=['greedy', 'sampled'])
 
 
+class Model(NamedTuple):
+  """An objective with variables that make a difference, and what it does with them, jitted."""
+
+  objective: CausalLM
+  given: Variables
+  start: Callable
+  advance: Callable
+  forward: Callable
+
+
 def described(module):
-  """An objective of the module and variables that make a difference."""
   objective = build(module)
-  return objective, variables(objective, batch(some(2, 8)))
+  sampler = objective.sampler
+  return Model(
+    objective,
+    variables(objective, batch(some(2, 8))),
+    jax.jit(sampler.start, static_argnums=4),
+    jax.jit(sampler.advance),
+    jax.jit(lambda given, rows: objective.modules['model'].apply(given, rows, train=False)),
+  )
 
 
 SMALL_RNN = dict(width=8, embedding=0, layers=2, tied=False, dropout=0.0, vocabulary=V)
@@ -202,24 +220,20 @@ def recurrent(models):
 
 def generated(model, prompts, length, options, numbers=None, stride=None):
   """Tokens int32 [B, length] of prompts of any lengths, by `start` and `advance`."""
-  objective, given = model
-  sampler = objective.sampler
   lengths = np.array([len(prompt) for prompt in prompts])
   # Padding is another token than those of the prompts' ends.
   padded = np.full((len(prompts), lengths.max()), 7, np.int32)
   for row, prompt in zip(padded, prompts):
     row[: len(prompt)] = prompt
   keys = numbered_keys(KEY, jnp.arange(len(prompts)) if numbers is None else jnp.asarray(numbers))
-  start = jax.jit(sampler.start, static_argnums=4)
-  state = start(given, jnp.asarray(padded), jnp.asarray(lengths), keys, length)
-  advance = jax.jit(sampler.advance)
+  state = model.start(model.given, jnp.asarray(padded), jnp.asarray(lengths), keys, length)
   while (np.asarray(state.positions) < length).any():
-    state = advance(given, state, jnp.int32(stride or length), **options)
+    state = model.advance(model.given, state, jnp.int32(stride or length), **options)
   return np.asarray(state.tokens)
 
 
 def sampled(model, num, prompt=(), length=None, **options):
-  objective, given = model
+  objective, given = model[:2]
   numbers = jnp.arange(num)
   # The prompt of `sample.py` is a text, so it is not among the options that are checked.
   options = complete(objective.sampler.options, {'length': length, **options}, 'the sampler')
@@ -233,15 +247,13 @@ def sampled(model, num, prompt=(), length=None, **options):
 
 def greedy_by_hand(model, prompt, length):
   """The likeliest text, every token from a pass over the last `context` tokens alone."""
-  objective, given = model
-  module, tokens = objective.modules['model'], list(prompt)
-  size = module.context or length
-  forward = jax.jit(lambda row: module.apply(given['model'], row[None], train=False)[0])
+  tokens, size = list(prompt), model.objective.sampler.context or length
   while len(tokens) < length:
     seen = tokens[-size:]
     # Padded on the right, which a causal model does not see: one program for all lengths.
-    logits = forward(jnp.asarray(seen + [0] * (size - len(seen)), jnp.int32))
-    tokens.append(int(logits[len(seen) - 1].argmax()))
+    row = jnp.asarray([seen + [0] * (size - len(seen))], jnp.int32)
+    logits = model.forward(model.given['model'], row)
+    tokens.append(int(logits[0, len(seen) - 1].argmax()))
   return tokens
 
 
@@ -274,7 +286,7 @@ LONG = some(1, 17, seed=3)[0].tolist()
 @pytest.mark.parametrize('name', ['learned', 'rotary', 'sinusoidal, scanned'])
 @pytest.mark.parametrize('size', [1, 11, 12, 13, 17])
 def test_past_the_context_a_text_goes_on_from_the_last_tokens(name, size, models):
-  assert models(name)[0].sampler.context == 12
+  assert models(name).objective.sampler.context == 12
   text = generated(models(name), [LONG[:size]], 30, GREEDY)[0].tolist()
   wanted = greedy_by_hand(models(name), LONG[:size], 30)
   assert text == wanted and len(set(wanted[size:])) > 1
@@ -314,7 +326,7 @@ def test_a_text_without_a_prompt_begins_as_a_document_does(recurrent):
 
 
 def test_a_text_is_as_long_as_the_model_can_see(trained, recurrent):
-  for (objective, given), context, length in ((trained, 12, 12), (recurrent, 0, 256)):
+  for (objective, given), context, length in ((trained, 12, 12), (recurrent[:2], 0, 256)):
     assert objective.sampler.context == context
     texts = jax.eval_shape(lambda given, o=objective: calls.sample(o, given, KEY, 3), given)
     assert texts.shape == (3, length)

@@ -52,12 +52,12 @@ def text(prompts, length, temperature=1.0, top_k=0, top_p=1.0, key=KEY, context=
   return ADVANCE(begun(prompts, length, key), length, context, **options)
 
 
-def draws(logits, number=20_000, temperature=1.0, top_k=0, top_p=1.0):
+def frequencies(logits, number=20_000, temperature=1.0, top_k=0, top_p=1.0):
   """How often each token comes, [V]."""
   keys = jax.random.split(jax.random.key(5), number)
   rows = jnp.broadcast_to(jnp.asarray(logits, jnp.float32), (number, len(logits)))
-  drawn = SAMPLE(rows, keys, temperature, top_k, top_p)
-  return np.bincount(drawn, minlength=len(logits)) / number
+  sampled = SAMPLE(rows, keys, temperature, top_k, top_p)
+  return np.bincount(sampled, minlength=len(logits)) / number
 
 
 # --- one token
@@ -92,31 +92,31 @@ SHARES = np.array([0.2, 0.5, 0.1, 0.2])
   ],
 )
 def test_how_often_each_token_comes(options, wanted):
-  # Four standard errors of 20,000 draws.
-  np.testing.assert_allclose(draws(np.log(SHARES), **options), wanted, atol=0.0142)
+  # Four standard errors of 20,000 samples.
+  np.testing.assert_allclose(frequencies(np.log(SHARES), **options), wanted, atol=0.0142)
 
 
 def test_a_token_never_comes_that_cannot():
-  assert draws([0.0, -jnp.inf, 1.0])[1] == 0
-  assert draws([0.0, -jnp.inf, 1.0], top_p=0.999)[1] == 0
+  assert frequencies([0.0, -jnp.inf, 1.0])[1] == 0
+  assert frequencies([0.0, -jnp.inf, 1.0], top_p=0.999)[1] == 0
 
 
-def test_keeping_all_by_rank_draws_what_keeping_all_draws():
+def test_keeping_all_by_rank_samples_what_keeping_all_samples():
   logits = jax.random.normal(KEY, (50, 9))
   keys = jax.random.split(KEY, 50)
-  drawn = SAMPLE(logits, keys, 0.7, 0, 1.0)
-  np.testing.assert_array_equal(SAMPLE(logits, keys, 0.7, 9, 1.0), drawn)
-  assert drawn.dtype == jnp.int32 and len(np.unique(drawn)) > 3
+  sampled = SAMPLE(logits, keys, 0.7, 0, 1.0)
+  np.testing.assert_array_equal(SAMPLE(logits, keys, 0.7, 9, 1.0), sampled)
+  assert sampled.dtype == jnp.int32 and len(np.unique(sampled)) > 3
 
 
 def test_shares_that_come_to_top_p_exactly_are_enough():
-  np.testing.assert_array_equal(draws([-jnp.inf, 0.0, 0.0], number=50, top_p=0.5), [0, 1, 0])
+  np.testing.assert_array_equal(frequencies([-jnp.inf, 0.0, 0.0], number=50, top_p=0.5), [0, 1, 0])
 
 
 @pytest.mark.parametrize('top_p', [1.0, 0.9])
 def test_a_temperature_that_makes_logits_overflow(top_p):
-  drawn = draws([40.0, 50.0, 0.0], number=50, temperature=1e-37, top_p=top_p)
-  np.testing.assert_array_equal(drawn, [0, 1, 0])
+  sampled = frequencies([40.0, 50.0, 0.0], number=50, temperature=1e-37, top_p=top_p)
+  np.testing.assert_array_equal(sampled, [0, 1, 0])
 
 
 # --- the loop
@@ -231,8 +231,8 @@ def test_one_compiled_program_serves_every_option_in_place():
   for options in ((0.0, 0, 1.0), (0.9, 0, 1.0), (1.3, 3, 0.5)):
     names = ('temperature', 'top_k', 'top_p')
     typed = {n: jnp.asarray(v, kind) for n, v, kind in zip(names, options, ('f4', 'i4', 'f4'))}
-    # Copies: what is donated must not be the table that `begun` reads.
-    started = jax.tree.map(jnp.copy, begun([[1, 2]], 10))
+    # Jitted, so that nothing that is donated is an array that `begun` reads.
+    started = jax.jit(lambda: begun([[1, 2]], 10))()
     made = advance(started, jnp.int32(20), **typed)
     np.testing.assert_array_equal(made.tokens, text([[1, 2]], 10, *options).tokens)
     assert started.carry.is_deleted() and started.tokens.is_deleted()
