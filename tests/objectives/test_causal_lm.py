@@ -181,12 +181,18 @@ class Model(NamedTuple):
   forward: Callable
 
 
+def lively(given):
+  """Random numbers for all variables, large enough that a text does not repeat one token."""
+  rng = np.random.default_rng(4)
+  return jax.tree.map(lambda x: jnp.asarray(0.7 * rng.standard_normal(x.shape), x.dtype), given)
+
+
 def described(module):
   objective = build(module)
   sampler = objective.sampler
   return Model(
     objective,
-    variables(objective, batch(some(2, 8))),
+    lively(variables(objective, batch(some(2, 8)))),
     jax.jit(sampler.start, static_argnums=4),
     jax.jit(sampler.advance),
     jax.jit(lambda given, rows: objective.modules['model'].apply(given, rows, train=False)),
@@ -265,7 +271,7 @@ def test_greedy_text_is_that_of_whole_forward_passes(name, models):
   assert texts.tolist() == [wanted] * 2 and len(set(wanted[3:])) > 1
 
 
-PROMPTS = ([3, 1, 4], [2], [5, 9, 2, 6, 5, 3], [8, 8])
+PROMPTS = ([3, 1, 4], [2], [5, 9, 2, 6, 5, 3])
 
 
 @pytest.mark.parametrize('name', MODULES)
