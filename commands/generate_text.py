@@ -88,13 +88,10 @@ def texts(opened: Opened, screen: Any) -> Iterator[Text]:
         break
     for number, decoder in zip(numbers, decoders):
       text = decoder.finish()
-      if num > 1:
-        screen.write(text.text + ('\n' if number == num - 1 else BETWEEN_TEXTS))
-        screen.flush()
+      shown = decoder.rest() if num == 1 else text.text
+      screen.write(shown + ('\n' if number == num - 1 else BETWEEN_TEXTS))
+      screen.flush()
       yield text
-  if num == 1:
-    screen.write('\n')
-    screen.flush()
 
 
 def _prompt(opened: Opened, tokenizer: tokenization.Tokenizer) -> tuple[np.ndarray, int]:
@@ -173,19 +170,28 @@ class Decoder:
       if not is_end and not self.ended:
         self._tokens.append(token)
     self._read = len(row)
-    return self._grown()
+    return self._grown(is_whole=False)
+
+  def rest(self) -> str:
+    """Returns what `feed` held back: a text may end with bytes that are no whole character."""
+    return self._grown(is_whole=True)
 
   def finish(self) -> Text:
     """Returns the whole text."""
     tokens = np.asarray(self._tokens, np.int32)
     return Text(tokens, self._tokenizer.decode(tokens))
 
-  def _grown(self) -> str:
-    """The text of the tokens that are not shown yet; '' while a character's bytes are missing."""
-    first = max(self._shown - _OVERLAP, 0)
-    before = self._tokenizer.decode(np.asarray(self._tokens[first : self._shown], np.int32))
+  def _grown(self, is_whole: bool) -> str:
+    """The text of the tokens that are not shown yet.
+
+    It is '' while a character's bytes are missing, unless the text is whole.
+    """
+    first, before = self._shown, ''
+    while first and not before:  # entries such as padding have no text
+      first = max(first - _OVERLAP, 0)
+      before = self._tokenizer.decode(np.asarray(self._tokens[first : self._shown], np.int32))
     now = self._tokenizer.decode(np.asarray(self._tokens[first:], np.int32))
-    if not now.startswith(before) or now.endswith(_INCOMPLETE):
+    if now.endswith(_INCOMPLETE) and not is_whole:
       return ''
     self._shown = len(self._tokens)
     return now[len(before) :]

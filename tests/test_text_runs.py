@@ -3,6 +3,7 @@
 import json
 import signal
 
+import jax
 import numpy as np
 import pytest
 
@@ -131,11 +132,30 @@ def test_the_likeliest_text_needs_no_luck(gpt, capsys):
 
 
 def test_past_the_context_text_goes_on(gpt, tmp_path, capsys):
-  """The model sees 24 tokens; ends of documents are no ends here, so that a text can be longer."""
-  sample_run(request_for(gpt, out=f'{tmp_path}/t.npz', num=4, length=60, temperature=3.0))
+  """The model sees 24 tokens; at this temperature few texts end early."""
+  sample_run(request_for(gpt, out=f'{tmp_path}/t.npz', num=4, length=60, temperature=30.0))
   rows = np.load(tmp_path / 't.npz')['tokens']
-  assert len(rows) == 4 and (rows >= -1).all()
+  assert rows.shape == (4, 60) and (rows[:, 24:] >= 0).any()
   assert capsys.readouterr().out.count('---------------') == 3
+
+
+@pytest.mark.parametrize('size', [3, 24, 30])
+def test_past_the_context_a_text_is_that_of_the_last_tokens(gpt, restored, size, tmp_path):
+  """Greedy, against the model on the last 24 tokens alone at every step."""
+  prompt = 'Maria Anna Elisabeth Charlotte'[:size]
+  sample_run(request_for(gpt, out=f'{tmp_path}/t.npz', prompt=prompt, length=40, temperature=0.0))
+  model, given = restored.session.objective.modules['model'], restored.variables()['model']
+  forward = jax.jit(lambda row: model.apply(given, row[None], train=False)[0])
+  tokenizer = tokenization.from_json(restored.session.spec.tokenizer)
+  tokens = tokenizer.encode(prompt).tolist()
+  while len(tokens) < 40:
+    seen = tokens[-24:]
+    logits = forward(np.array(seen + [0] * (24 - len(seen)), np.int32))
+    tokens.append(int(logits[len(seen) - 1].argmax()))
+    if tokens[-1] == tokenizer.specials['end']:
+      tokens.pop()
+      break
+  assert np.load(tmp_path / 't.npz')['tokens'][0].tolist() == tokens
 
 
 MISTAKES = {

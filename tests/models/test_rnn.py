@@ -147,13 +147,15 @@ def test_token_by_token_equals_all_at_once(cell):
   params = random_params(options)
   model = RNN(**options)
   step = jax.jit(lambda *given: model.apply({'params': params}, *given, method='step'))
-  read = jax.jit(lambda *given: model.apply({'params': params}, *given, T, method='read'))
-  whole, rows, lengths = run(options, params), jnp.arange(3), jnp.array([1, 2, 3])
-  carry, logits = read(TOKENS[:, :3], lengths)
-  close(logits, whole[rows, lengths - 1])
-  for i in range(T - 3):
-    carry, logits = step(carry, TOKENS[rows, lengths + i], lengths + i)
-    close(logits, whole[rows, lengths + i])
+  # Prompts of three lengths, padded with tokens that must not be read.
+  lengths = jnp.array([1, 3, 2])
+  carry, first = model.apply({'params': params}, TOKENS[:, :3], lengths, T, method='read')
+  logits = [first]
+  for t in range(3):
+    carry, after = step(carry, TOKENS[jnp.arange(3), lengths + t], lengths + t)
+    logits.append(after)
+  whole = run(options, params)
+  close(jnp.stack(logits, 1), jnp.stack([whole[b, n - 1 : n + 3] for b, n in enumerate(lengths)]))
 
 
 @cells

@@ -368,21 +368,39 @@ def test_token_by_token_equals_all_at_once(options, scan):
   params = random_params(options)
   model = Transformer(**{**options, 'scan': scan})
   variables = {'params': stacked(params) if scan else params}
-  read = jax.jit(lambda *given: model.apply(variables, *given, T, method='read'))
   step = jax.jit(lambda *given: model.apply(variables, *given, method='step'))
-  whole, rows = run(options, params), jnp.arange(2)
-  # Prompts of different lengths in one batch, padded with what must not be seen.
+  # Prompts of two lengths. The cache holds exactly the rows, so the shorter one, whose tokens come
+  # after an empty entry, ends in the entry that the longer prompt left empty for it.
   lengths = jnp.array([1, 3])
-  prompts = jnp.where(jnp.arange(3) < lengths[:, None], TOKENS[:, :3], 1)
-  carry, logits = read(prompts, lengths)
-  close(logits, whole[rows, lengths - 1])
-  shapes = jax.tree.map(jnp.shape, carry)
-  for i in range(T - 1):
-    at = jnp.minimum(lengths + i, T - 1)  # a row that is complete goes on without a meaning
-    carry, logits = step(carry, TOKENS[rows, at], at)
-    assert logits.dtype == jnp.float32 and jax.tree.map(jnp.shape, carry) == shapes
-    going = np.asarray(lengths + i < T)
-    close(logits[going], whole[rows, at][going])
+  carry, first = model.apply(variables, TOKENS[:, :3], lengths, T, method='read')
+  assert first.dtype == jnp.float32
+  # What lies where no token is must not be seen.
+  empty = ~carry.filled[:, None, :, None]
+  carry = carry._replace(blocks=jax.tree.map(lambda c: c + 100.0 * empty, carry.blocks))
+  whole, logits = run(options, params), first
+  for t in range(T):
+    close(logits[0], whole[0, t])
+    if t + 2 < T:
+      close(logits[1], whole[1, t + 2])
+    # The longer row is complete sooner; what it is given then must not change the shorter.
+    places = jnp.minimum(lengths + t, T - 1)
+    before = carry
+    carry, logits = step(carry, TOKENS[jnp.arange(2), places], places)
+    assert jax.tree.map(jnp.shape, carry) == jax.tree.map(jnp.shape, before)
+    assert logits.dtype == jnp.float32
+
+
+@pytest.mark.parametrize('options', [GPT, LLAMA, VASWANI], ids=['gpt', 'llama', 'vaswani'])
+def test_padding_of_prompts_is_not_read(options):
+  params, lengths = random_params(options), jnp.array([1, 3])
+  padding = jnp.arange(4) >= lengths[:, None]
+  model = Transformer(**options)
+  read = jax.jit(lambda t: model.apply({'params': params}, t, lengths, 8, method='read'))
+  prompts = TOKENS[:, :4]
+  one, other = read(prompts), read(jnp.where(padding, (prompts + 1) % V, prompts))
+  np.testing.assert_array_equal(one[1], other[1])
+  np.testing.assert_array_equal(one[0].filled[:, :4], ~padding[:, ::-1])
+  assert not one[0].filled[:, 4:].any() and int(one[0].slot) == 4
 
 
 # --- precision and dropout ------------------------------------------------------------------------
@@ -402,14 +420,14 @@ def test_bfloat16_is_of_the_products_alone(options):
   products = [line for line in text.splitlines() if 'dot_general' in line]
   assert len(products) >= 6 * L
   model = Transformer(**half)
-  lengths = jnp.ones(2, jnp.int32)
-  carry, logits = model.apply({'params': params}, TOKENS[:, :1], lengths, T, method='read')
-  assert {leaf.dtype.name for leaf in jax.tree.leaves(carry.blocks)} == {'bfloat16'}
-  close(logits, got[:, 0], 0.02)
-  step = jax.jit(lambda *given: model.apply({'params': params}, *given, method='step'))
-  carry, logits = step(carry, TOKENS[:, 1], lengths)
+  lengths = jnp.array([2, 2])
+  carry, logits = model.apply({'params': params}, TOKENS[:, :2], lengths, T, method='read')
   assert {leaf.dtype.name for leaf in jax.tree.leaves(carry.blocks)} == {'bfloat16'}
   close(logits, got[:, 1], 0.02)
+  step = jax.jit(lambda *given: model.apply({'params': params}, *given, method='step'))
+  carry, logits = step(carry, TOKENS[:, 2], lengths)
+  assert {leaf.dtype.name for leaf in jax.tree.leaves(carry.blocks)} == {'bfloat16'}
+  close(logits, got[:, 2], 0.02)
 
 
 @pytest.mark.parametrize('scan', [False, True], ids=['unrolled', 'scanned'])
@@ -470,13 +488,21 @@ def test_refuses(changed, message):
     jax.eval_shape(lambda: model.init(KEY, TOKENS, train=False))
 
 
-def test_refuses_to_write_with_a_model_that_sees_what_is_behind():
+def reading(options, length):
+  """Reads prompts into a cache of `length` entries, without computing anything."""
+  prompts, lengths = TOKENS[:, :2], jnp.array([1, 2])
+  model, params = Transformer(**options), shapes_of(options)
+  return jax.eval_shape(
+    lambda p: model.apply({'params': p}, prompts, lengths, length, method='read'), params
+  )
+
+
+def test_refuses_to_generate_with_a_model_that_sees_later_tokens():
   with pytest.raises(UserError, match='causal=False sees the tokens after each token'):
-    Transformer(**BERT).apply({}, TOKENS, jnp.array([1, 1]), 4, method='read')
+    reading(BERT, 4)
 
 
 def test_refuses_a_cache_longer_than_the_learned_positions():
   with pytest.raises(UserError, match='9 tokens are more than'):
-    Transformer(**GPT).apply({}, TOKENS, jnp.array([1, 1]), 9, method='read')
-  params = {'params': random_params(LLAMA)}
-  Transformer(**LLAMA).apply(params, TOKENS, jnp.array([1, 1]), 9, method='read')
+    reading(GPT, 9)
+  assert reading(LLAMA, 9)[0].filled.shape == (2, 9)

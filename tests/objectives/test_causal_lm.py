@@ -2,6 +2,8 @@
 
 import functools
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +12,9 @@ import pytest
 
 from errors import UserError
 from models.rnn import RNN
-from objectives.base import numbered_keys
+from objectives.base import Variables, numbered_keys
 from objectives.causal_lm import CausalLM
+from options import complete
 from tests.objectives import calls
 from tests.objectives.models_of_text import (
   Table,
@@ -163,105 +166,177 @@ def test_full_microbatches_average_to_the_whole():
 
 # --- texts
 
-
-@pytest.fixture(scope='module')
-def recurrent():
-  """A recurrent network, the quicker one to compile, and parameters of it."""
-  small = dict(cell='tanh', width=8, embedding=0, layers=1, tied=False, dropout=0.0)
-  objective = build(RNN(**small, vocabulary=V))
-  return objective, variables(objective, batch(some(2, 8)))
+GREEDY = dict(temperature=0.0, top_k=0, top_p=1.0)
+SAMPLED = dict(temperature=0.8, top_k=5, top_p=0.9)
+ways = pytest.mark.parametrize('options', [GREEDY, SAMPLED], ids=['greedy', 'sampled'])
 
 
-def sampled(model, num, **conditions):
-  objective, given = model
-  return np.asarray(
-    jax.jit(lambda given: calls.sample(objective, given, KEY, num, **conditions))(given)
+class Model(NamedTuple):
+  """An objective with variables that make a difference, and what it does with them, jitted."""
+
+  objective: CausalLM
+  given: Variables
+  start: Callable
+  advance: Callable
+  forward: Callable
+
+
+def lively(given):
+  """Random numbers for all variables, large enough that a text does not repeat one token."""
+  rng = np.random.default_rng(4)
+  return jax.tree.map(lambda x: jnp.asarray(0.7 * rng.standard_normal(x.shape), x.dtype), given)
+
+
+def described(module):
+  objective = build(module)
+  sampler = objective.sampler
+  return Model(
+    objective,
+    lively(variables(objective, batch(some(2, 8)))),
+    jax.jit(sampler.start, static_argnums=4),
+    jax.jit(sampler.advance),
+    jax.jit(lambda given, rows: objective.modules['model'].apply(given, rows, train=False)),
   )
 
 
-def grown(model, prompts, length, stride, **options):
-  """Texts int32 [B, length] of prompts of different lengths, some tokens at a time."""
-  objective, given = model
-  lengths = jnp.array([len(prompt) for prompt in prompts])
-  padded = np.full((len(prompts), max(map(len, prompts))), 9, np.int32)
+SMALL_RNN = dict(width=8, embedding=0, layers=2, tied=False, dropout=0.0, vocabulary=V)
+MODULES = {
+  **{
+    f'{positions}{", scanned" if scan else ""}': functools.partial(
+      transformer, positions=positions, scan=scan, layers=2, key_value_heads=1
+    )
+    for positions in ('learned', 'rotary', 'sinusoidal')
+    for scan in (False, True)
+  },
+  **{cell: functools.partial(RNN, cell=cell, **SMALL_RNN) for cell in ('tanh', 'lstm', 'gru')},
+}
+
+
+@pytest.fixture(scope='module')
+def models():
+  """name -> the objective of a model and variables."""
+  return functools.cache(lambda name: described(MODULES[name]()))
+
+
+@pytest.fixture(scope='module')
+def recurrent(models):
+  """A recurrent network, the quicker one to compile, and parameters of it."""
+  return models('tanh')
+
+
+def generated(model, prompts, length, options, numbers=None, stride=None):
+  """Tokens int32 [B, length] of prompts of any lengths, by `start` and `advance`."""
+  lengths = np.array([len(prompt) for prompt in prompts])
+  # Padding is another token than those of the prompts' ends.
+  padded = np.full((len(prompts), lengths.max()), 7, np.int32)
   for row, prompt in zip(padded, prompts):
     row[: len(prompt)] = prompt
-  sampler, keys = objective.sampler, numbered_keys(KEY, jnp.arange(len(prompts)))
-  options = {'temperature': 0.8, 'top_k': 5, 'top_p': 0.9, **options}
-  state = jax.jit(sampler.start, static_argnums=4)(given, padded, lengths, keys, length)
-  advance = jax.jit(sampler.advance, donate_argnums=1)
+  keys = numbered_keys(KEY, jnp.arange(len(prompts)) if numbers is None else jnp.asarray(numbers))
+  state = model.start(model.given, jnp.asarray(padded), jnp.asarray(lengths), keys, length)
   while (np.asarray(state.positions) < length).any():
-    before = np.asarray(state.positions)
-    state = advance(given, state, jnp.int32(stride), **options)
-    np.testing.assert_array_equal(state.positions, np.minimum(before + stride, length))
+    state = model.advance(model.given, state, jnp.int32(stride or length), **options)
   return np.asarray(state.tokens)
 
 
-def followed(model, texts, first):
-  """The likeliest token after each of the first tokens of texts, by whole passes.
+def sampled(model, num, prompt=(), length=None, **options):
+  objective, given = model[:2]
+  numbers = jnp.arange(num)
+  # The prompt of `sample.py` is a text, so it is not among the options that are checked.
+  options = complete(objective.sampler.options, {'length': length, **options}, 'the sampler')
 
-  Past the context, the model sees the last tokens alone.
-  """
-  objective, given = model
-  module = objective.modules['model']
-  context = module.context or texts.shape[1]
-  columns = [
-    jax.jit(lambda seen: module.apply(given['model'], seen, train=False))(
-      texts[:, max(0, at - context) : at]
-    )[:, -1].argmax(-1)
-    for at in range(first, texts.shape[1])
-  ]
-  return np.stack(columns, axis=1)
+  def sample(given):
+    keys = numbered_keys(KEY, numbers)
+    return objective.sampler.sample(given, keys, numbers, **{**options, 'prompt': prompt})
+
+  return np.asarray(jax.jit(sample)(given))
 
 
-@pytest.mark.parametrize('model', ['trained', 'recurrent'])
-def test_greedy_text_is_what_the_whole_forward_pass_says(model, request):
-  model = request.getfixturevalue(model)
-  texts = grown(model, [[3, 1, 4]] * 2, 12, 5, temperature=0.0)
-  np.testing.assert_array_equal(texts[:, :3], [[3, 1, 4]] * 2)
-  np.testing.assert_array_equal(texts[:, 3:], followed(model, texts, 3))
-  assert len(np.unique(texts[0, 3:])) > 1
+def greedy_by_hand(model, prompt, length):
+  """The likeliest text, every token from a pass over the last `context` tokens alone."""
+  tokens, size = list(prompt), model.objective.sampler.context or length
+  while len(tokens) < length:
+    seen = tokens[-size:]
+    # Padded on the right, which a causal model does not see: one program for all lengths.
+    row = jnp.asarray([seen + [0] * (size - len(seen))], jnp.int32)
+    logits = model.forward(model.given['model'], row)
+    tokens.append(int(logits[0, len(seen) - 1].argmax()))
+  return tokens
 
 
-@pytest.mark.parametrize('prompt', [3, 14], ids=['short', 'longer than the context'])
-def test_past_the_context_the_window_slides(trained, prompt):
-  """The model sees 12 tokens: from there on each is what those last ones alone lead to."""
-  prompts = np.asarray(some(2, prompt))
-  texts = grown(trained, [*prompts], 20, 4, temperature=0.0)
-  np.testing.assert_array_equal(texts[:, :prompt], prompts)
-  np.testing.assert_array_equal(texts[:, prompt:], followed(trained, texts, prompt))
+@pytest.mark.parametrize('name', ['learned', 'gru'])
+def test_greedy_text_is_that_of_whole_forward_passes(name, models):
+  texts = sampled(models(name), 2, prompt=(3, 1, 4), length=12, temperature=0.0)
+  assert texts.shape == (2, 12) and texts.dtype == np.int32
+  wanted = greedy_by_hand(models(name), (3, 1, 4), 12)
+  assert texts.tolist() == [wanted] * 2 and len(set(wanted[3:])) > 1
 
 
-@pytest.mark.parametrize('model', ['trained', 'recurrent'])
-@pytest.mark.parametrize('length', [11, 17])
-def test_rows_of_different_prompts_are_what_each_is_alone(model, length, request):
-  model = request.getfixturevalue(model)
-  prompts = [[3], [1, 2, 5, 6], [7, 8]]
-  together = grown(model, prompts, length, 3)
-  for row, prompt in enumerate(prompts[:1]):
-    alone = grown(model, [prompt], length, 100)
-    np.testing.assert_array_equal(alone[0], together[row])
-  np.testing.assert_array_equal(grown(model, prompts[:2], length, 1), together[:2])
+PROMPTS = ([3, 1, 4], [2], [5, 9, 2, 6, 5, 3])
 
 
-def test_texts_differ_and_do_not_depend_on_their_number(recurrent):
-  texts = sampled(recurrent, 4, length=9)
-  np.testing.assert_array_equal(sampled(recurrent, 2, length=9), texts[:2])
-  assert len({tuple(row) for row in texts.tolist()}) > 2
+@pytest.mark.parametrize('name', MODULES)
+@ways
+def test_prompts_of_different_lengths_are_each_as_alone(name, options, models):
+  together = generated(models(name), PROMPTS, 12, options)
+  for number, prompt in enumerate(PROMPTS):
+    alone = generated(models(name), [prompt], 12, options, numbers=[number])[0]
+    np.testing.assert_array_equal(together[number], alone)
+    assert together[number, : len(prompt)].tolist() == prompt
+  if options is GREEDY:
+    assert together.tolist() == [greedy_by_hand(models(name), p, 12) for p in PROMPTS]
+
+
+LONG = some(1, 17, seed=3)[0].tolist()
+
+
+@pytest.mark.parametrize('name', ['learned', 'rotary', 'sinusoidal, scanned'])
+@pytest.mark.parametrize('size', [1, 11, 12, 13, 17])
+def test_past_the_context_a_text_goes_on_from_the_last_tokens(name, size, models):
+  assert models(name).objective.sampler.context == 12
+  text = generated(models(name), [LONG[:size]], 30, GREEDY)[0].tolist()
+  wanted = greedy_by_hand(models(name), LONG[:size], 30)
+  assert text == wanted and len(set(wanted[size:])) > 1
+
+
+@pytest.mark.parametrize('sizes', [(3, 12, 7), (3, 14, 12)], ids=['cached first', 'never cached'])
+@ways
+def test_rows_past_the_context_and_before_it_stand_in_one_batch(sizes, options, models):
+  prompts = [LONG[:size] for size in sizes]
+  together = generated(models('rotary'), prompts, 20, options)
+  for number, prompt in enumerate(prompts):
+    alone = generated(models('rotary'), [prompt], 20, options, numbers=[number])[0]
+    np.testing.assert_array_equal(together[number], alone)
+
+
+@pytest.mark.parametrize('name', ['learned', 'rotary', 'gru'])
+@pytest.mark.parametrize('length', [12, 20], ids=['within the context', 'past it'])
+def test_a_text_depends_neither_on_their_number_nor_on_the_calls(name, length, models):
+  prompts = [[3, 1]] * 4
+  whole = generated(models(name), prompts, length, SAMPLED)
+  assert len({tuple(row) for row in whole.tolist()}) == 4
+  np.testing.assert_array_equal(generated(models(name), prompts[:2], length, SAMPLED), whole[:2])
+  alone = generated(models(name), prompts[:1], length, SAMPLED, numbers=[3])
+  np.testing.assert_array_equal(alone[0], whole[3])
+  for stride in (1, 5):
+    cut = generated(models(name), prompts, length, SAMPLED, stride=stride)
+    np.testing.assert_array_equal(cut, whole)
+  np.testing.assert_array_equal(
+    sampled(models(name), 4, prompt=(3, 1), length=length, **SAMPLED), whole
+  )
 
 
 def test_a_text_without_a_prompt_begins_as_a_document_does(recurrent):
-  texts = sampled(recurrent, 3, length=5)
-  assert (texts[:, 0] == END).all()
+  assert (sampled(recurrent, 3, length=5)[:, 0] == END).all()
   plain = build(recurrent[0].modules['model'], specials={})
   assert (sampled((plain, recurrent[1]), 1, length=4)[:, 0] == 0).all()
 
 
 def test_a_text_is_as_long_as_the_model_can_see(trained, recurrent):
-  for (objective, given), context, length in ((trained, 12, 12), (recurrent, 0, 256)):
+  for (objective, given), context, length in ((trained, 12, 12), (recurrent[:2], 0, 256)):
     assert objective.sampler.context == context
     texts = jax.eval_shape(lambda given, o=objective: calls.sample(o, given, KEY, 3), given)
     assert texts.shape == (3, length)
+    assert f'{length} if not given' in objective.sampler.options['length'].doc
 
 
 # --- what cannot be
@@ -286,16 +361,11 @@ def test_data_without_text():
 
 
 @pytest.mark.parametrize(
-  ('conditions', 'message'),
-  [
-    (dict(length=1), '--length=1 must be at least 2'),
-    (dict(temperature=-1.0), '--temperature=-1.0'),
-    (dict(top_k=-1), '--top_k=-1'),
-    (dict(top_p=0.0), '--top_p=0.0'),
-    (dict(guidance=2.0), '--guidance is no option of the sampler'),
-  ],
+  'values',
+  [dict(length=1), dict(temperature=-1.0), dict(top_k=-1), dict(top_p=0.0)],
+  ids=str,
 )
-def test_conditions_that_cannot_be(trained, conditions, message):
-  objective, given = trained
-  with pytest.raises(UserError, match=message):
-    calls.sample(objective, given, KEY, 1, **conditions)
+def test_options_of_the_sampler_that_cannot_be(trained, values):
+  ((name, value),) = values.items()
+  with pytest.raises(UserError, match=f'--{name}={value} must be'):
+    complete(trained[0].sampler.options, values, 'the sampler', '--')

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from errors import UserError
+from options import complete
 from sampling import autoregressive
 
 KEY = jax.random.key(3)
@@ -13,42 +15,52 @@ TABLE = jax.random.normal(jax.random.key(0), (V, V)) * 2
 
 
 def step(carry, tokens, positions):
-  """The carry remembers what came where."""
+  """The carry remembers which token came at which position of each row."""
   return carry.at[jnp.arange(len(tokens)), positions].set(tokens, mode='drop'), TABLE[tokens]
 
 
-@jax.jit
-def ADVANCE(state, count, temperature, top_k, top_p):
-  return autoregressive.advance(
-    step, state, count, 0, None, temperature=temperature, top_k=top_k, top_p=top_p
-  )
+def window(tokens, positions):
+  """Logits by the last token, shifted so that they tell where they come from."""
+  last = jnp.take_along_axis(tokens, positions[:, None] - 1, axis=1)[:, 0]
+  return jnp.roll(TABLE, 1, axis=1)[last]
 
 
-DRAW = jax.jit(autoregressive.sample_tokens)
+ADVANCE = jax.jit(
+  lambda state, count, context, **options: autoregressive.advance(
+    step, state, count, context, window, **options
+  ),
+  static_argnums=2,
+)
+SAMPLE = jax.jit(autoregressive.sample_tokens)
 
 
 def begun(prompts, length, key=KEY):
-  prompts = jnp.asarray(prompts, jnp.int32)
-  rows, given = prompts.shape
-  carry = jnp.full((rows, length), -1, jnp.int32).at[:, :given].set(prompts)
-  keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rows))
-  lengths = jnp.full(rows, given)
-  return autoregressive.start(carry, TABLE[prompts[:, -1]], prompts, lengths, keys, length)
+  """The state after prompts, lists of any lengths, which are padded with a token of their own."""
+  lengths = np.array([len(prompt) for prompt in prompts])
+  padded = np.full((len(prompts), lengths.max()), V - 1)
+  carry = np.full((len(prompts), length), -1)
+  for row, kept, prompt in zip(padded, carry, prompts):
+    row[: len(prompt)], kept[: len(prompt)] = prompt, prompt
+  logits = TABLE[np.array([prompt[-1] for prompt in prompts])]
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(prompts)))
+  padded, carry = jnp.asarray(padded, jnp.int32), jnp.asarray(carry, jnp.int32)
+  return autoregressive.start(carry, logits, padded, lengths, keys, length)
 
 
-def text(prompts, length, temperature=1.0, top_k=0, top_p=1.0, key=KEY):
-  return ADVANCE(begun(prompts, length, key), length, temperature, top_k, top_p)
+def text(prompts, length, temperature=1.0, top_k=0, top_p=1.0, key=KEY, context=0):
+  options = dict(temperature=temperature, top_k=top_k, top_p=top_p)
+  return ADVANCE(begun(prompts, length, key), length, context, **options)
 
 
-def draws(logits, number=20_000, temperature=1.0, top_k=0, top_p=1.0):
+def frequencies(logits, number=20_000, temperature=1.0, top_k=0, top_p=1.0):
   """How often each token comes, [V]."""
   keys = jax.random.split(jax.random.key(5), number)
   rows = jnp.broadcast_to(jnp.asarray(logits, jnp.float32), (number, len(logits)))
-  drawn = DRAW(rows, keys, temperature, top_k, top_p)
-  return np.bincount(drawn, minlength=len(logits)) / number
+  sampled = SAMPLE(rows, keys, temperature, top_k, top_p)
+  return np.bincount(sampled, minlength=len(logits)) / number
 
 
-# --- one draw
+# --- one token
 
 # Shares 0.5, 0.2, 0.2, 0.1 in an order that is not theirs.
 SHARES = np.array([0.2, 0.5, 0.1, 0.2])
@@ -80,89 +92,176 @@ SHARES = np.array([0.2, 0.5, 0.1, 0.2])
   ],
 )
 def test_how_often_each_token_comes(options, wanted):
-  # Four standard errors of 20,000 draws.
-  np.testing.assert_allclose(draws(np.log(SHARES), **options), wanted, atol=0.0142)
+  # Four standard errors of 20,000 samples.
+  np.testing.assert_allclose(frequencies(np.log(SHARES), **options), wanted, atol=0.0142)
 
 
 def test_a_token_never_comes_that_cannot():
-  assert draws([0.0, -jnp.inf, 1.0])[1] == 0
-  assert draws([0.0, -jnp.inf, 1.0], top_p=0.999)[1] == 0
+  assert frequencies([0.0, -jnp.inf, 1.0])[1] == 0
+  assert frequencies([0.0, -jnp.inf, 1.0], top_p=0.999)[1] == 0
 
 
-def test_keeping_all_by_rank_draws_what_keeping_all_draws():
+def test_keeping_all_by_rank_samples_what_keeping_all_samples():
   logits = jax.random.normal(KEY, (50, 9))
   keys = jax.random.split(KEY, 50)
-  drawn = DRAW(logits, keys, 0.7, 0, 1.0)
-  np.testing.assert_array_equal(DRAW(logits, keys, 0.7, 9, 1.0), drawn)
-  assert drawn.dtype == jnp.int32 and len(np.unique(drawn)) > 3
+  sampled = SAMPLE(logits, keys, 0.7, 0, 1.0)
+  np.testing.assert_array_equal(SAMPLE(logits, keys, 0.7, 9, 1.0), sampled)
+  assert sampled.dtype == jnp.int32 and len(np.unique(sampled)) > 3
 
 
 def test_shares_that_come_to_top_p_exactly_are_enough():
-  np.testing.assert_array_equal(draws([-jnp.inf, 0.0, 0.0], number=50, top_p=0.5), [0, 1, 0])
+  np.testing.assert_array_equal(frequencies([-jnp.inf, 0.0, 0.0], number=50, top_p=0.5), [0, 1, 0])
 
 
 @pytest.mark.parametrize('top_p', [1.0, 0.9])
 def test_a_temperature_that_makes_logits_overflow(top_p):
-  drawn = draws([40.0, 50.0, 0.0], number=50, temperature=1e-37, top_p=top_p)
-  np.testing.assert_array_equal(drawn, [0, 1, 0])
+  sampled = frequencies([40.0, 50.0, 0.0], number=50, temperature=1e-37, top_p=top_p)
+  np.testing.assert_array_equal(sampled, [0, 1, 0])
 
 
 # --- the loop
 
+PROMPTS = ([2, 5, 1], [0], [6, 6, 6, 3], [4, 2])
+
 
 def test_greedy_text_by_hand():
-  loop = text([[2, 5], [0, 0]], 9, temperature=0)
-  for row, first in zip(np.asarray(loop.tokens), ([2, 5], [0, 0])):
+  state = text(PROMPTS, 9, temperature=0)
+  for row, first in zip(np.asarray(state.tokens), PROMPTS):
     wanted = list(first)
     while len(wanted) < 9:
       wanted.append(int(np.argmax(TABLE[wanted[-1]])))
     assert row.tolist() == wanted
-  assert loop.positions.tolist() == [9, 9] and loop.tokens.dtype == jnp.int32
+  assert state.positions.tolist() == [9] * 4 and state.tokens.dtype == jnp.int32
 
 
-def test_the_model_reads_every_token_once_at_its_place():
-  loop = text([[1, 2, 3], [4, 5, 6]], 8)
-  np.testing.assert_array_equal(loop.carry, loop.tokens)
-  np.testing.assert_array_equal(loop.tokens[:, :3], [[1, 2, 3], [4, 5, 6]])
+def test_the_model_sees_every_token_once_at_its_position():
+  state = text(PROMPTS, 8)
+  np.testing.assert_array_equal(state.carry, state.tokens)
+  for row, prompt in zip(np.asarray(state.tokens), PROMPTS):
+    assert row[: len(prompt)].tolist() == prompt
 
 
-def test_a_row_depends_neither_on_the_others_nor_on_how_the_loop_was_cut():
-  whole = text([[1]] * 4, 12).tokens
-  np.testing.assert_array_equal(text([[1]] * 2, 12).tokens, whole[:2])
+@pytest.mark.parametrize('temperature', [0.0, 1.0], ids=['greedy', 'sampled'])
+def test_rows_with_prompts_of_different_lengths_are_each_as_alone(temperature):
+  together = text(PROMPTS, 12, temperature)
+  state = begun(PROMPTS, 12)
+  for row, prompt in enumerate(PROMPTS):
+    alone = begun([prompt], 12)._replace(keys=state.keys[row : row + 1])
+    alone = ADVANCE(alone, 12, 0, temperature=temperature, top_k=0, top_p=1.0)
+    np.testing.assert_array_equal(together.tokens[row], alone.tokens[0])
+    np.testing.assert_array_equal(together.carry[row], alone.carry[0])
+
+
+@pytest.mark.parametrize('context', [0, 5], ids=['cached', 'past the context'])
+def test_a_row_depends_neither_on_the_others_nor_on_how_the_loop_was_cut(context):
+  whole = text([[1]] * 4, 12, context=context).tokens
+  np.testing.assert_array_equal(text([[1]] * 2, 12, context=context).tokens, whole[:2])
   assert len({tuple(row) for row in np.asarray(whole).tolist()}) == 4
-  loop = begun([[1]] * 4, 12)
+  state = begun([[1]] * 4, 12)
   positions = []
-  while int(loop.positions[0]) < 12:
-    loop = ADVANCE(loop, 5, 1.0, 0, 1.0)
-    positions.append(int(loop.positions[0]))
-    np.testing.assert_array_equal(loop.tokens[:, : positions[-1]], whole[:, : positions[-1]])
+  while int(state.positions[0]) < 12:
+    state = ADVANCE(state, 5, context, temperature=1.0, top_k=0, top_p=1.0)
+    positions.append(int(state.positions[0]))
+    np.testing.assert_array_equal(state.tokens[:, : positions[-1]], whole[:, : positions[-1]])
   assert positions == [6, 11, 12]
-  np.testing.assert_array_equal(loop.tokens, whole)
-  assert (np.asarray(text([[1]] * 4, 12, key=jax.random.key(4)).tokens) != whole).any()
+  np.testing.assert_array_equal(state.tokens, whole)
+  other = text([[1]] * 4, 12, key=jax.random.key(4), context=context).tokens
+  assert (np.asarray(other) != whole).any()
 
 
-def test_a_place_draws_anew_where_the_same_token_stands_again():
+def test_every_row_gets_the_count_until_it_is_complete():
+  state = begun(PROMPTS, 6)
+  lengths = np.array([3, 1, 4, 2])
+  for calls in (1, 2, 3):
+    state = ADVANCE(state, 2, 0, temperature=1.0, top_k=0, top_p=1.0)
+    np.testing.assert_array_equal(state.positions, np.minimum(lengths + 2 * calls, 6))
+  before = np.asarray(state.tokens)
+  state = ADVANCE(state, 2, 0, temperature=1.0, top_k=0, top_p=1.0)
+  np.testing.assert_array_equal(state.tokens, before)
+
+
+def greedy_past(context, prompt, length):
+  """By hand: `step`'s logits while the text fits the context, then `window`'s."""
+  wanted, table = list(prompt), TABLE
+  while len(wanted) < length:
+    wanted.append(int(np.argmax(table[wanted[-1]])))
+    table = jnp.roll(TABLE, 1, axis=1) if len(wanted) > context else TABLE
+  return wanted
+
+
+def test_past_the_context_logits_come_from_the_window():
+  state = text([[2, 5]], 12, temperature=0, context=5)
+  assert state.tokens[0].tolist() == greedy_past(5, [2, 5], 12)
+  assert greedy_past(5, [2, 5], 12) != greedy_past(12, [2, 5], 12)
+  # The model's own step reads what fits, and nothing after it.
+  assert state.carry[0].tolist() == [*state.tokens[0, :5].tolist(), *[-1] * 7]
+
+
+def test_without_a_carry_every_token_comes_from_the_window():
+  state = begun([[2, 5]], 9)._replace(carry=None)
+  state = ADVANCE(state, 9, 2, temperature=0, top_k=0, top_p=1.0)
+  assert state.tokens[0].tolist() == greedy_past(0, [2, 5], 9) and state.carry is None
+
+
+def test_the_same_token_at_another_position_is_followed_by_another():
   # One token is as likely as another, so a key used twice would show as a period.
   flat = jnp.zeros((V, V))
-  options = dict(temperature=1.0, top_k=0, top_p=1.0)
-  started = begun([[0]], 200)._replace(logits=flat[:1])
-  loop = autoregressive.advance(
-    lambda carry, tokens, position: (carry, flat[tokens]), started, 200, 0, None, **options
+  state = autoregressive.advance(
+    lambda carry, tokens, positions: (carry, flat[tokens]),
+    begun([[0]], 200)._replace(logits=flat[:1]),
+    200,
+    0,
+    window,
+    temperature=1.0,
+    top_k=0,
+    top_p=1.0,
   )
-  assert len(np.unique(loop.tokens[0, 1:])) == V
+  tokens = np.asarray(state.tokens[0, 1:])
+  assert len(np.unique(tokens)) == V
+  assert all((tokens[period:] != tokens[:-period]).any() for period in range(1, 100))
 
 
 def test_one_compiled_program_serves_every_option_in_place():
-  def advanced(state, count, *options):
-    named = dict(zip(('temperature', 'top_k', 'top_p'), options))
-    return autoregressive.advance(step, state, count, 0, None, **named)
-
-  advance = jax.jit(advanced, donate_argnums=0)
-  begin = jax.jit(lambda prompts: begun(prompts, 10))
+  advance = jax.jit(
+    lambda state, count, **options: autoregressive.advance(
+      step, state, count, 0, window, **options
+    ),
+    donate_argnums=0,
+  )
   for options in ((0.0, 0, 1.0), (0.9, 0, 1.0), (1.3, 3, 0.5)):
-    typed = [jnp.asarray(value, kind) for value, kind in zip(options, ('f4', 'i4', 'f4'))]
-    started = begin(jnp.array([[1, 2]]))
-    made = advance(started, jnp.int32(20), *typed)
+    names = ('temperature', 'top_k', 'top_p')
+    typed = {n: jnp.asarray(v, kind) for n, v, kind in zip(names, options, ('f4', 'i4', 'f4'))}
+    # Jitted, so that nothing that is donated is an array that `begun` reads.
+    started = jax.jit(lambda: begun([[1, 2]], 10))()
+    made = advance(started, jnp.int32(20), **typed)
     np.testing.assert_array_equal(made.tokens, text([[1, 2]], 10, *options).tokens)
     assert started.carry.is_deleted() and started.tokens.is_deleted()
   assert advance._cache_size() == 1
+
+
+# --- what cannot be
+
+
+@pytest.mark.parametrize(
+  'values',
+  [
+    dict(temperature=-0.1),
+    dict(temperature=float('nan')),
+    dict(temperature=float('inf')),
+    dict(top_k=-1),
+    dict(top_p=0.0),
+    dict(top_p=1.5),
+    dict(top_p=float('nan')),
+  ],
+  ids=str,
+)
+def test_what_cannot_be(values):
+  ((name, value),) = values.items()
+  with pytest.raises(UserError, match=f'{name}={value} must be'):
+    complete(autoregressive.OPTIONS, values, 'the sampler', '--')
+
+
+def test_what_can_be():
+  for values in ({}, dict(temperature=0.0, top_k=99, top_p=1e-3), dict(top_p=1.0)):
+    made = complete(autoregressive.OPTIONS, values, 'the sampler', '--')
+    assert made == {'temperature': 1.0, 'top_k': 0, 'top_p': 1.0, **values}

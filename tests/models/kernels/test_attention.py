@@ -134,10 +134,22 @@ def test_the_forward_derivative_of_the_fused_kernel_sees_what_it_sees(monkeypatc
 
 
 def test_cached_attention_is_the_last_row_of_the_whole():
-  wanted = jax.nn.dot_product_attention(QUERY, *ENTRIES, is_causal=True)[:, 3]
-  # After the third place the cache holds what must not be seen.
-  cache = Cache(*(e.swapaxes(1, 2).at[:, :, 3:].set(50.0) for e in ENTRIES))
-  new = Cache(*(e[:, 3][:, :, None] for e in ENTRIES))
-  filled = jnp.broadcast_to(jnp.arange(cache.key.shape[2]) < 3, (len(QUERY), cache.key.shape[2]))
-  got = jax.jit(cached_attention)(QUERY[:, 3], new, cache, filled)
-  np.testing.assert_allclose(got, wanted, atol=1e-6)
+  """Each row has its own number of earlier tokens, at entries of its own."""
+  filled = np.array([[1, 1, 1, 0, 0], [0, 0, 1, 1, 0]], bool)
+  new = Cache(*(e[:, 4][:, :, None] for e in ENTRIES))
+  cache = Cache(*(e.swapaxes(1, 2) for e in ENTRIES))
+  # What is not filled must not be seen.
+  hidden = Cache(*(jnp.where(filled[:, None, :, None], c, 50.0) for c in cache))
+  got = jax.jit(cached_attention)(QUERY[:, 4], new, hidden, filled)
+  for row, seen in enumerate(filled):
+    kept = [*np.flatnonzero(seen), 4]
+    key, value = (e[row : row + 1, kept] for e in ENTRIES)
+    wanted = jax.nn.dot_product_attention(QUERY[row : row + 1, 4:], key, value)[0, 0]
+    np.testing.assert_allclose(got[row], wanted, atol=1e-6)
+
+
+def test_cached_attention_without_earlier_tokens_is_the_value_itself():
+  new = Cache(*(e[:, 0][:, :, None] for e in ENTRIES))
+  cache = Cache(*(50 * e.swapaxes(1, 2) for e in ENTRIES))
+  got = cached_attention(QUERY[:, 0], new, cache, jnp.zeros((B, T), bool))
+  np.testing.assert_allclose(got, jnp.repeat(ENTRIES[1][:, 0], H // G, axis=1), atol=1e-6)
