@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from commands import render_samples
+from commands.sample_run import Request, sample_run
 from configs import vae as config_of_vae
-from engine.restore import restore_run
 from errors import UserError
 from tests import runs
 
@@ -20,9 +19,8 @@ def vae(tmp_path_factory):
   return workdir
 
 
-def pictures_of(workdir, out, kind='prior', num=None, split='', seed=0, **conditions):
-  restored = restore_run(str(workdir), 'latest')
-  render_samples.draw(restored, str(workdir), kind, num, conditions, split, seed, str(out))
+def pictures_of(workdir, out, kind='prior', num=None, split='', **options):
+  sample_run(Request(str(workdir), kind, num, str(out), split, options=options))
 
 
 def test_every_kind_of_picture(vae, tmp_path):
@@ -46,8 +44,8 @@ def test_a_picture_goes_where_its_kind_says(vae, script):
   'options, part',
   [
     ({'kind': 'traverze'}, 'did you mean "traverse"'),
-    ({'label': 3}, 'was trained without a label'),
-    ({'kind': 'reconstruct', 'label': 3}, 'goes with --kind=prior'),
+    ({'label': 3}, '--label is no option of the sampler'),
+    ({'kind': 'reconstruct', 'label': 3}, '--label'),
     ({'kind': 'reconstruct', 'split': 'tset'}, 'tset'),
     ({'num': 0}, '--num=0 must be at least 1'),
   ],
