@@ -15,13 +15,15 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
+import numpy as np
 from etils import epath
+from etils.epath import backend
 
 from errors import UserError
 
-Path = epath.Path
+Path: TypeAlias = epath.Path
 
 _BUCKET = 'gs://'
 # Seconds between two uploads of the same object: a bucket refuses more than one a second, and each
@@ -45,26 +47,30 @@ def path(place: str | os.PathLike) -> Path:
   return Path(text).expanduser()
 
 
-def is_local(path: str | os.PathLike) -> bool:
+def is_local(place: str | os.PathLike) -> bool:
   """Whether a path is on this machine, not in a bucket."""
-  return not os.fspath(path).startswith(_BUCKET)
+  return not os.fspath(place).startswith(_BUCKET)
 
 
-def object_store(path: Path) -> tuple[Any, str]:
-  """The `fsspec` file system that a bucket's path is in, and the path's name there.
+def absolute(place: str | os.PathLike) -> Path:
+  """The path from the root of the file system; that of a bucket as it is."""
+  return Path(os.path.realpath(path(place))) if is_local(place) else path(place)
+
+
+def object_store(place: Path) -> tuple[Any, str]:
+  """The `fsspec` file system of a bucket's path, and the path as text.
 
   For what `epath` has no call for: creation that fails if the object exists, sizes and checksums.
+  It is the one that `epath` has: another would keep other listings, which go out of date.
   """
-  import fsspec
-
-  return fsspec.core.url_to_fs(os.fspath(path))
+  return backend.fsspec_backend.fs(place), os.fspath(place)
 
 
-def stamp(path: Path) -> str:
+def stamp(place: Path) -> str:
   """A word that changes when the file is written again; OSError where there is no such file."""
-  if is_local(path):
-    return f'{os.stat(path).st_mtime_ns:x}'
-  store, name = object_store(path)
+  if is_local(place):
+    return f'{os.stat(place).st_mtime_ns:x}'
+  store, name = object_store(place)
   return f'{int(store.modified(name).timestamp() * 1e9):x}'
 
 
@@ -73,60 +79,81 @@ def entries(folder: Path) -> list[Path]:
   return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: str | os.PathLike) -> None:
   """Makes a folder and those above it; buckets have none, only names with slashes."""
   if is_local(folder):
-    os.makedirs(folder, exist_ok=True)
+    os.makedirs(path(folder), exist_ok=True)
 
 
-def write(path: Path, save: Callable[[BinaryIO], None]) -> None:
+def write(place: str | os.PathLike, save: Callable[[BinaryIO], Any]) -> None:
   """Writes the file that `save` fills, so that a reader sees the old one or the whole new one.
 
   Args:
-    path: where; its folder is made if it is missing.
+    place: where; its folder is made if it is missing.
     save: called once, with a file opened for writing bytes.
   """
-  if not is_local(path):
-    buffer = io.BytesIO()  # what saves may want to seek, and an upload cannot
+  target = path(place)
+  if not is_local(target):
+    buffer = io.BytesIO()  # some savers seek, which an upload cannot
     save(buffer)
-    path.write_bytes(buffer.getvalue())
+    target.write_bytes(buffer.getvalue())
     return
-  make_folder(path.parent)
-  part = path.with_name(f'{path.name}.{os.getpid()}.part')
+  make_folder(target.parent)
+  part = target.with_name(f'{target.name}.{os.getpid()}.part')
   try:
     with open(part, 'wb') as file:
       save(file)
-    os.replace(part, path)
+    os.replace(part, target)
   finally:
     part.unlink(missing_ok=True)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(place: str | os.PathLike, content: bytes) -> None:
   """Writes bytes; see `write`."""
-  write(path, lambda file: file.write(content))
+  write(place, lambda file: file.write(content))
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(place: str | os.PathLike, text: str) -> None:
   """Writes text in UTF-8; see `write`."""
-  write_bytes(path, text.encode())
+  write_bytes(place, text.encode())
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(place: str | os.PathLike, value: Any) -> None:
   """Writes what JSON can hold, for people to read too; see `write`."""
-  write_text(path, json.dumps(value, indent=2) + '\n')
+  write_text(place, json.dumps(value, indent=2) + '\n')
 
 
-def read_json(path: Path) -> Any:
-  """What a JSON file holds; ValueError where it is damaged, OSError where it is missing."""
-  return json.loads(path.read_text())
+def write_npz(place: str | os.PathLike, **arrays: Any) -> None:
+  """Writes arrays by name, compressed, as NumPy reads them; see `write`."""
+  write(place, lambda file: np.savez_compressed(file, **arrays))
+
+
+def move_folder(folder: Path, target: Path) -> None:
+  """Moves a folder with all that is in it; what was at `target` goes.
+
+  Object by object in a bucket, so a move that is interrupted leaves some at either place.
+  """
+  if is_local(folder):
+    shutil.rmtree(target, ignore_errors=True)
+    make_folder(target.parent)
+    os.rename(folder, target)
+    return
+  target.rmtree(missing_ok=True)
+  store, name = object_store(folder)
+  store.mv(name, object_store(target)[1], recursive=True)
+
+
+def read_json(place: Path) -> Any:
+  """Reads a JSON file; ValueError where it is damaged, OSError where it is missing."""
+  return json.loads(place.read_text())
 
 
 class Lines:
   """A text file that grows line by line, as a log does; each line is there at once."""
 
-  def __init__(self, path: Path):
-    make_folder(path.parent)
-    self._file = open(path, 'a', encoding='utf-8')
+  def __init__(self, place: Path):
+    make_folder(place.parent)
+    self._file = open(place, 'a', encoding='utf-8')
 
   def add(self, line: str) -> None:
     """Appends `line` and a line end."""
@@ -144,9 +171,9 @@ class Lines:
 class _ObjectLines(Lines):
   """Lines of an object, which cannot grow: it is uploaded whole, every ten seconds at most."""
 
-  def __init__(self, path: Path):
-    self._path = path
-    self._text = self._uploaded = path.read_text() if path.exists() else ''
+  def __init__(self, place: Path):
+    self._place = place
+    self._text = self._uploaded = place.read_text() if place.exists() else ''
     self._when = time.monotonic()
 
   def add(self, line: str) -> None:
@@ -156,16 +183,16 @@ class _ObjectLines(Lines):
 
   def flush(self) -> None:
     if self._text != self._uploaded:
-      write_text(self._path, self._text)
+      write_text(self._place, self._text)
       self._uploaded, self._when = self._text, time.monotonic()
 
   def close(self) -> None:
     self.flush()
 
 
-def append_lines(path: Path) -> Lines:
+def append_lines(place: str | os.PathLike) -> Lines:
   """Opens a text file to append lines to what it holds."""
-  return Lines(path) if is_local(path) else _ObjectLines(path)
+  return Lines(path(place)) if is_local(place) else _ObjectLines(path(place))
 
 
 @contextlib.contextmanager
@@ -188,7 +215,7 @@ def _check_package(text: str) -> None:
   import fsspec
 
   try:
-    fsspec.get_filesystem_class('gs')
+    fsspec.get_filesystem_class('gcs')
   except ImportError as error:
     raise UserError(
       f'{text} is in a bucket, and the package that opens buckets is missing: pip install gcsfs'

@@ -3,12 +3,12 @@
 import re
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from absl import flags
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
+import files
 from commands import cli
 from engine import run
 from engine.build import keyword_options, resolve
@@ -48,7 +48,7 @@ def define_training_config(argv: Sequence[str]) -> tuple[ConfigDict | None, Sequ
     config = cli.load(path)
   except UserError as error:
     workdir = workdir or cli.default_workdir(argv)
-    if not (Path(workdir) / 'config.json').exists():
+    if not (files.path(workdir) / 'config.json').exists():
       raise
     print(f'stored   the config in {workdir} is used, since {error}', flush=True)
     config, path = _stored(workdir), workdir

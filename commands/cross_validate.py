@@ -5,18 +5,18 @@ import math
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
 
+import files
 from commands.evaluate_run import as_json, finite
 from data import arrays
 from data.section import ALL_FOLDS, open_testing, open_whole
 from data.selection import Fold
 from data.spec import Spec
-from engine import loop, run, runtime, summaries
+from engine import loop, runtime, summaries
 from engine.evaluation import Evaluators, open_lane_evaluators
 from engine.evaluators.base import Figure
 from engine.lanes import take_lane
@@ -107,7 +107,7 @@ def cross_validate(config: ConfigDict, folds: int, workdir: str, argv: Sequence[
   scored = [*train(config, folds, workdir)]
   made_by = {
     'command': shlex.join(['python', *argv]),
-    'workdir': str(Path(workdir).resolve()),
+    'workdir': str(files.absolute(workdir)),
     'folds': folds,
     'trained': how,
     'data': {**source.spec.to_json(), 'held_out': sum(each.spec.n for each in scored)},
@@ -183,9 +183,9 @@ def _write(
   scored: Sequence[Scored],
   spreads: Mapping[str, Spread],
   made_by: Mapping[str, Any],
-) -> Path:
+) -> files.Path:
   """Writes the figures of each fold, then those of all; returns where the latter are."""
-  path = Path(workdir) / 'cross_validation.json'
+  path = files.path(workdir) / 'cross_validation.json'
   folds = [
     {
       'fold': fold,
@@ -204,10 +204,9 @@ def _write(
   }
   try:
     for entry in folds:
-      folder = Path(_folder(workdir, entry['fold']))
-      folder.mkdir(exist_ok=True)
-      run.write_json(folder / 'metrics.json', {**entry, 'made_by': made_by})
-    run.write_json(path, whole)
+      folder = files.path(_folder(workdir, entry['fold']))
+      files.write_json(folder / 'metrics.json', {**entry, 'made_by': made_by})
+    files.write_json(path, whole)
   except OSError as error:
     raise UserError(
       f'cannot write to {workdir} ({error.strerror}); mend that and run the same command again'

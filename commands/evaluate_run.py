@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+import files
 from engine import run, runtime, summaries
 from engine.averages import chosen_averages
 from engine.evaluation import Evaluators, open_lane_evaluators
@@ -94,7 +95,7 @@ def evaluate_run(request: Request, argv: Sequence[str]) -> None:
   first = restore_run(request.workdir, request.checkpoint, request.lane or 0, request.placement)
   session = _with_evaluators(first.session, request)
   evaluators = open_lane_evaluators(session, request.split, unscheduled=True)
-  make_folder(Path(request.out))
+  make_folder(request.out)
   lanes = range(session.lanes.number) if request.lane is None else (request.lane,)
   _introduce(request, first, evaluators[lanes[0]], [session.lanes.labels[lane] for lane in lanes])
   started = time.time()
@@ -105,7 +106,7 @@ def evaluate_run(request: Request, argv: Sequence[str]) -> None:
   seconds = time.time() - started
   made_by = {
     'command': shlex.join(['python', *argv]),
-    'workdir': str(Path(request.workdir).resolve()),
+    'workdir': str(files.absolute(request.workdir)),
     'step': evaluated[0].step,
     'checkpoint': request.checkpoint,
     'lanes': [each.label for each in evaluated],
@@ -122,7 +123,7 @@ def evaluate_run(request: Request, argv: Sequence[str]) -> None:
     'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
     'seconds': round(seconds, 1),
   }
-  written = _write(Path(request.out), evaluated, made_by)
+  written = _write(files.path(request.out), evaluated, made_by)
   print(_table(evaluated))
   print(f'written  {", ".join(map(str, written))} ({seconds:.0f} s)')
 
@@ -183,7 +184,9 @@ def _evaluate(restored: Restored, lane: int, evaluators: Evaluators, seed: int |
   return Evaluated(lane, label, int(lanes.seeds[lane]), restored.step, Results(*parts))
 
 
-def _write(path: Path, evaluated: Sequence[Evaluated], made_by: Mapping[str, Any]) -> list[Path]:
+def _write(
+  path: files.Path, evaluated: Sequence[Evaluated], made_by: Mapping[str, Any]
+) -> list[files.Path]:
   """Writes the figures as JSON and the pictures beside them; returns the paths."""
   if len(evaluated) == 1:
     content = _as_json(evaluated[0].results)
@@ -210,7 +213,7 @@ def _write(path: Path, evaluated: Sequence[Evaluated], made_by: Mapping[str, Any
     for name, picture in each.results.pictures.items()
   }
   try:
-    run.write_json(path, {**content, 'made_by': made_by})
+    files.write_json(path, {**content, 'made_by': made_by})
     for where, picture in pictures.items():
       write_png(where, picture)
   except OSError as error:

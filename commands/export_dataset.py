@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+import files
 from commands.render_samples import sample_chunks
 from data.section import Data
 from data.tfds import dataset_writer
@@ -35,7 +35,7 @@ def export_dataset(opened: Opened) -> None:
   conditioned = sampler.labels(np.arange(1), **opened.options) is not None
   names = session.spec.class_names if conditioned else ()
   made_by = {
-    'run': Path(request.workdir).resolve(),
+    'run': files.absolute(request.workdir),
     'step': opened.restored.step,
     'seed': request.seed,
     **request.options,

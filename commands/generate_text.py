@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from commands.render_samples import write_npz
+import files
 from data.text import tokenization
-from engine import run, runtime
+from engine import runtime
 from engine.report import BETWEEN_TEXTS
 from engine.restore import make_folder
 from errors import UserError
@@ -54,10 +54,10 @@ def generate_text(opened: Opened) -> None:
   if out is not None:
     if Path(out).suffix not in ('.txt', '.npz'):
       raise UserError(f'--out={out} must end in .txt (the text) or .npz (its tokens)')
-    make_folder(Path(out))
+    make_folder(out)
   made = [*texts(opened, sys.stdout)]
   if out is not None:
-    _save(Path(out), made, opened.restored.step, opened.request.seed)
+    _save(files.path(out), made, opened.restored.step, opened.request.seed)
     print(f'{len(made)} texts, step {opened.restored.step} of {opened.request.workdir}: {out}')
 
 
@@ -191,15 +191,16 @@ class Decoder:
     return now[len(before) :]
 
 
-def _save(path: Path, made: list[Text], step: int, seed: int) -> None:
+def _save(path: files.Path, made: list[Text], step: int, seed: int) -> None:
   try:
     if path.suffix == '.txt':
-      run.write_text(path, BETWEEN_TEXTS.join(text.text for text in made) + '\n')
+      files.write_text(path, BETWEEN_TEXTS.join(text.text for text in made) + '\n')
     else:
       longest = max(len(text.tokens) for text in made)
       tokens = np.full((len(made), longest), -1, np.int32)
       for row, text in zip(tokens, made):
         row[: len(text.tokens)] = text.tokens
-      write_npz(path, tokens=tokens, step=np.int64(step), seed=np.int64(seed))
+      files.write_npz(path, tokens=tokens, step=np.int64(step), seed=np.int64(seed))
   except OSError as error:
-    raise UserError(f'cannot write {path} ({error.strerror}); choose another --out') from error
+    reason = error.strerror or error
+    raise UserError(f'cannot write {path} ({reason}); choose another --out') from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import files
 from data.transforms import OFF, prepare
 from engine import pictures
 from engine.restore import make_folder, open_split
@@ -113,24 +113,17 @@ def _check_out(out: str, num: int) -> None:
       f'--num={num} is too much for one picture, which holds {MOST_IN_A_PICTURE:,} at most; let '
       '--out end in .npz'
     )
-  make_folder(Path(out))
+  make_folder(out)
 
 
 def _write(opened: Opened, out: str, images: np.ndarray, grid) -> None:
-  path = Path(out)
+  path = files.path(out)
   try:
     if path.suffix == '.png':
       pictures.write_png(path, pictures.enlarge(grid(images)))
     else:
       step, seed = opened.restored.step, opened.request.seed
-      write_npz(path, image=images, step=np.int64(step), seed=np.int64(seed))
+      files.write_npz(path, image=images, step=np.int64(step), seed=np.int64(seed))
   except OSError as error:
-    raise UserError(f'cannot write {out} ({error.strerror}); choose another --out') from error
-
-
-def write_npz(path: Path, **arrays: np.ndarray) -> None:
-  """Writes arrays through a second file and a rename."""
-  part = path.with_name(f'{path.name}.{os.getpid()}.part')
-  with open(part, 'wb') as handle:
-    np.savez_compressed(handle, **arrays)
-  part.replace(path)
+    reason = error.strerror or error
+    raise UserError(f'cannot write {out} ({reason}); choose another --out') from error

@@ -9,12 +9,11 @@ any prepared TFDS text data set. A batch of 8 rows is computed row by row, so th
 million parameters fits into 8 GB.
 """
 
-import json
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+import files
 from configs import gpt
 from errors import UserError
 
@@ -69,10 +68,10 @@ def start_from(config: ConfigDict, run: str, fresh: str) -> ConfigDict:
 
 def _stored(run: str) -> dict[str, Any]:
   """The config of a run of text, as plain dicts."""
-  path = Path(run) / 'config.json'
+  path = files.path(run) / 'config.json'
   if not path.is_file():
     raise UserError(f'{run} is no run to start from: there is no {path}; give the folder of one')
-  stored = json.loads(path.read_text())
+  stored = files.read_json(path)
   if not stored['data'].get('text'):
     raise UserError(f'{run} is a run without text; start from one of a language model')
   return stored

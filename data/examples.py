@@ -10,6 +10,8 @@ from data.spec import Spec
 
 _BLOCK = 1024  # examples read at a time: bounds what is held beside the result
 
+Indices = Sequence[int] | np.ndarray
+
 
 class Examples(abc.ABC):
   """Examples that are read at random.
@@ -30,7 +32,7 @@ class Examples(abc.ABC):
     return self.spec.n
 
   @abc.abstractmethod
-  def read(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
+  def read(self, indices: Indices) -> dict[str, np.ndarray]:
     """Reads examples, decoded: every feature of the spec, [B, …], B the number of indices."""
 
   def column(self, name: str) -> np.ndarray:

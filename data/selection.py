@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 import errors
-from data.examples import Examples
+from data.examples import Examples, Indices
 from data.spec import Spec
 
 
@@ -19,7 +19,7 @@ class _Chosen(Examples):
     self.spec = spec
     self.stamp = examples.stamp
 
-  def read(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
+  def read(self, indices: Indices) -> dict[str, np.ndarray]:
     return self._examples.read(self._index[np.asarray(indices, np.int64)])
 
   def load(self) -> dict[str, np.ndarray]:
@@ -61,7 +61,7 @@ class ClassSubset(_Chosen):
     )
     super().__init__(examples, index, spec)
 
-  def read(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
+  def read(self, indices: Indices) -> dict[str, np.ndarray]:
     return self._relabelled(super().read(indices))
 
   def load(self) -> dict[str, np.ndarray]:
@@ -171,13 +171,13 @@ class Joined(Examples):
       identity=_digest(*(part.spec.identity for part in parts)),
     )
 
-  def read(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
-    indices = np.asarray(indices, np.int64)
-    part_of = np.searchsorted(self._starts, indices, side='right') - 1
-    values = {name: _empty(len(indices), *feature) for name, feature in self.spec.features.items()}
+  def read(self, indices: Indices) -> dict[str, np.ndarray]:
+    places = np.asarray(indices, np.int64)
+    part_of = np.searchsorted(self._starts, places, side='right') - 1
+    values = {name: _empty(len(places), *feature) for name, feature in self.spec.features.items()}
     for number in np.unique(part_of):
       rows = np.flatnonzero(part_of == number)
-      found = self._parts[number].read(indices[rows] - self._starts[number])
+      found = self._parts[number].read(places[rows] - self._starts[number])
       for name, value in found.items():
         values[name][rows] = value
     return values

@@ -1,9 +1,10 @@
 """Images as a person looks at them: grids, written as PNG."""
 
 import math
-from pathlib import Path
 
 import numpy as np
+
+import files
 
 
 def grid(images: np.ndarray, columns: int = 0, margin: int = 2) -> np.ndarray:
@@ -40,11 +41,9 @@ def enlarge(sheet: np.ndarray, target: int = 512) -> np.ndarray:
   return sheet.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
-def write_png(path: Path, sheet: np.ndarray) -> None:
-  """Writes uint8 [H, W, C] through a second file and a rename."""
+def write_png(path: files.Path, sheet: np.ndarray) -> None:
+  """Writes a picture uint8 [H, W, C]; its folder is made if it is missing."""
   from PIL import Image
 
-  path.parent.mkdir(parents=True, exist_ok=True)
-  part = path.with_name(f'{path.name}.part')
-  Image.fromarray(sheet[:, :, 0] if sheet.shape[2] == 1 else sheet).save(part, format='PNG')
-  part.replace(path)
+  image = Image.fromarray(sheet[:, :, 0] if sheet.shape[2] == 1 else sheet)
+  files.write(path, lambda file: image.save(file, format='PNG'))

@@ -5,11 +5,11 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+import files
 from data.text import tokenization
 from engine import pictures
 
@@ -47,11 +47,11 @@ class Report:
     self._visible = visible
     if not visible:
       return
-    self._workdir = Path(workdir)
+    self._workdir = files.path(workdir)
     self._last_step = last_step
     self._started = time.time()
     _drop_lines_after(self._workdir / 'metrics.jsonl', first_step)
-    self._lines = open(self._workdir / 'metrics.jsonl', 'a')
+    self._lines = files.append_lines(self._workdir / 'metrics.jsonl')
     self._first_step = first_step
     self._events = None
     kind = _Bar if sys.stdout.isatty() else _Plain
@@ -89,8 +89,7 @@ class Report:
       line['steps_per_second'] = round(speed, 3)
     # JSON has no NaN.
     line.update({k: float(v) if math.isfinite(v) else None for k, v in metrics.items()})
-    self._lines.write(json.dumps(line) + '\n')
-    self._lines.flush()
+    self._lines.add(json.dumps(line))
     evaluated = any(name.split('/')[0] in self._shown.evaluators for name in metrics)
     self._bar.log(step, speed, self._line(lanes), evaluated)
     for name, value in metrics.items():
@@ -113,18 +112,17 @@ class Report:
       path = self._workdir / 'samples' / f'step_{step:08d}{suffix}'
       _SHOW[feature](self, step, path, samples, f'samples{suffix}')
 
-  def _show_images(self, step: int, path: Path, images: np.ndarray, tag: str) -> None:
+  def _show_images(self, step: int, path: files.Path, images: np.ndarray, tag: str) -> None:
     """A grid of images float [N, H, W, C] in [0, 1]."""
     sheet = pictures.grid(images)
     pictures.write_png(path.with_suffix('.png'), pictures.enlarge(sheet))
     self._tensorboard().add_image(tag, sheet, step, dataformats='HWC')
 
-  def _show_tokens(self, step: int, path: Path, rows: np.ndarray, tag: str) -> None:
+  def _show_tokens(self, step: int, path: files.Path, rows: np.ndarray, tag: str) -> None:
     """Texts of tokens int32 [N, T]."""
     tokenizer = tokenization.from_json(self._shown.tokenizer)
     whole = BETWEEN_TEXTS.join(tokenizer.decode(row) for row in rows)
-    path.parent.mkdir(exist_ok=True)
-    path.with_suffix('.txt').write_text(whole + '\n')
+    files.write_text(path.with_suffix('.txt'), whole + '\n')
     self._tensorboard().add_text(tag, f'```\n{whole}\n```', step)
 
   def _line(self, lanes: Sequence[Mapping[str, float]]) -> str:
@@ -211,7 +209,7 @@ def _counting_bar(what: str):
   )
 
 
-def _drop_lines_after(path: Path, step: int) -> None:
+def _drop_lines_after(path: files.Path, step: int) -> None:
   """Keeps the whole lines up to `step`: a killed run may have logged past its checkpoint."""
   if not path.exists():
     return
@@ -222,9 +220,7 @@ def _drop_lines_after(path: Path, step: int) -> None:
         kept.append(line)
     except (ValueError, KeyError, TypeError):
       continue  # The half-written last line of a killed process.
-  part = path.with_name(f'{path.name}.part')
-  part.write_text(''.join(f'{line}\n' for line in kept))
-  part.replace(path)
+  files.write_text(path, ''.join(f'{line}\n' for line in kept))
 
 
 def combine_lanes(lanes: Sequence[Mapping[str, float]], labels: Sequence[str]) -> dict[str, float]:

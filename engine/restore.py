@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 from ml_collections import ConfigDict
 
+import files
 from data.section import check_features, open_testing
 from data.source import Examples
 from data.spec import Spec
@@ -160,9 +160,9 @@ def open_split(session: Session, split: str) -> Examples:
   return source
 
 
-def make_folder(path: Path) -> None:
-  """Makes the folder that `path` is to be written in."""
+def make_folder(out: str) -> None:
+  """Makes the folder that `--out` is to be written in."""
   try:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(files.path(out).parent)
   except OSError as error:
-    raise UserError(f'cannot write {path} ({error.strerror}); choose another --out') from error
+    raise UserError(f'cannot write {out} ({error.strerror}); choose another --out') from error

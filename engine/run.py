@@ -1,16 +1,15 @@
 """A run's folder: which config it belongs to, and who may write there."""
 
-import fcntl
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+import files
 from data.spec import Spec
+from engine import lock
 from engine.build import to_plain
 from engine.runtime import versions
 from errors import UserError
@@ -53,7 +52,7 @@ def claim(workdir: str, config: ConfigDict, spec: Spec) -> list[str]:
   Raises:
     UserError: the folder belongs to another config or tokenizer, or cannot be written.
   """
-  folder = Path(workdir)
+  folder = files.path(workdir)
   plain = json.loads(json.dumps(to_plain(config)))
   if (folder / 'config.json').exists():
     changes = _differences(read_config(workdir), plain)
@@ -72,14 +71,13 @@ def claim(workdir: str, config: ConfigDict, spec: Spec) -> list[str]:
     changes = {}
   description = {'format': FORMAT, 'data': spec.to_json(), 'versions': versions()}
   try:
-    folder.mkdir(parents=True, exist_ok=True)
     if spec.tokenizer:
-      write_text(folder / TOKENIZER, spec.tokenizer)
-    write_json(folder / 'config.json', plain)
-    write_json(folder / 'run.json', description)
+      files.write_text(folder / TOKENIZER, spec.tokenizer)
+    files.write_json(folder / 'config.json', plain)
+    files.write_json(folder / 'run.json', description)
   except OSError as error:
     raise UserError(
-      f'cannot write to {workdir} ({error.strerror}); choose another --workdir'
+      f'cannot write to {workdir} ({error.strerror or error}); choose another --workdir'
     ) from error
   return list(changes.values())
 
@@ -112,49 +110,33 @@ def read_description(workdir: str) -> dict[str, Any]:
 
 def read_tokenizer(workdir: str) -> str:
   """The JSON of a run's tokenizer; '' for a run that has none."""
-  path = Path(workdir) / TOKENIZER
+  path = files.path(workdir) / TOKENIZER
   return path.read_text() if path.exists() else ''
 
 
 def _read(workdir: str, name: str) -> dict[str, Any]:
-  path = Path(workdir) / name
+  path = files.path(workdir) / name
   if not path.exists():
     raise UserError(
       f'{workdir} is no run: there is no {path}; give the --workdir that train.py wrote to'
     )
   try:
-    return json.loads(path.read_text())
+    return files.read_json(path)
   except ValueError as error:
     raise UserError(f'{path} is damaged ({error}); start again in another --workdir') from error
 
 
-def write_json(path: Path, value: Any) -> None:
-  """Writes through a second file and a rename, so that a reader never sees half of it."""
-  write_text(path, json.dumps(value, indent=2) + '\n')
-
-
-def write_text(path: Path, text: str) -> None:
-  """Likewise."""
-  part = path.with_name(f'{path.name}.{os.getpid()}.part')
-  part.write_text(text)
-  part.replace(path)
-
-
 @contextmanager
 def only_writer(workdir: str) -> Iterator[None]:
-  """Holds the folder's lock, which the system drops when the process ends in whatever way.
+  """Holds the folder's lock, which is dropped when the process ends in whatever way.
 
   Raises:
     UserError: another process trains there.
   """
-  Path(workdir).mkdir(parents=True, exist_ok=True)
-  with open(Path(workdir) / '.lock', 'w') as handle:
-    try:
-      fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-      raise UserError(
-        f'another process is training in {workdir}; wait for it, or choose another --workdir'
-      ) from None
+  folder = files.path(workdir)
+  files.make_folder(folder)
+  hold = lock.hold_file if files.is_local(folder) else lock.hold_object
+  with hold(folder / '.lock', workdir):
     yield
 
 

@@ -1,6 +1,8 @@
 """A bucket in memory behind gs://, with the habits of an object store that surprise programs."""
 
+import base64
 import datetime
+import hashlib
 import io
 from typing import Any, ClassVar
 
@@ -18,6 +20,7 @@ class Bucket(AbstractFileSystem):
   cachable = False
   objects: ClassVar[dict[str, tuple[bytes, datetime.datetime]]] = {}
   uploads: ClassVar[list[str]] = []
+  downloads: ClassVar[list[str]] = []
 
   @classmethod
   def _strip_protocol(cls, path: str) -> str:
@@ -38,7 +41,8 @@ class Bucket(AbstractFileSystem):
     path = self._strip_protocol(path)
     if path in self.objects:
       content, when = self.objects[path]
-      return {'name': path, 'type': 'file', 'size': len(content), 'mtime': when}
+      md5 = base64.b64encode(hashlib.md5(content).digest()).decode()
+      return {'name': path, 'type': 'file', 'size': len(content), 'mtime': when, 'md5Hash': md5}
     if '/' not in path or any(name.startswith(f'{path}/') for name in self.objects):
       return {'name': path, 'type': 'directory', 'size': 0}
     raise FileNotFoundError(path)
@@ -55,12 +59,22 @@ class Bucket(AbstractFileSystem):
   def rmdir(self, path: str) -> None:
     pass
 
-  def _rm(self, path: str) -> None:
-    if self.objects.pop(self._strip_protocol(path), None) is None:
+  def rm(self, path: str, recursive: bool = False, maxdepth: int | None = None) -> None:
+    path = self._strip_protocol(path)
+    names = [name for name in self.objects if name == path or name.startswith(f'{path}/')]
+    if not names:
       raise FileNotFoundError(path)
+    if names != [path] and not recursive:
+      raise IsADirectoryError(path)
+    for name in names:
+      del self.objects[name]
+
+  def rm_file(self, path: str) -> None:
+    self.rm(path)
 
   def cp_file(self, path1: str, path2: str, **options: Any) -> None:
-    self._put(self._strip_protocol(path2), self.objects[self._strip_protocol(path1)][0])
+    if not self.isdir(path1):
+      self._put(self._strip_protocol(path2), self.cat_file(path1))
 
   def _put(self, name: str, content: bytes) -> None:
     self.objects[name] = content, datetime.datetime.now(datetime.UTC)
@@ -70,6 +84,7 @@ class Bucket(AbstractFileSystem):
     if mode == 'rb':
       if path not in self.objects:
         raise FileNotFoundError(path)
+      self.downloads.append(path)
       return io.BytesIO(self.objects[path][0])
     if mode == 'xb' and path in self.objects:
       raise FileExistsError(path)

@@ -141,6 +141,6 @@ def bucket():
   """Puts a pretended Google Cloud Storage behind gs://; returns its class, with its `objects`."""
   for protocol in Bucket.protocol:
     fsspec.register_implementation(protocol, Bucket, clobber=True)
-  Bucket.objects.clear()
-  Bucket.uploads.clear()
+  for record in (Bucket.objects, Bucket.uploads, Bucket.downloads):
+    record.clear()
   return Bucket

@@ -33,7 +33,7 @@ def test_what_is_written_is_read(root):
 
 def test_savers_that_seek_can_write(root):
   image = np.arange(12, dtype=np.uint8).reshape(3, 4)
-  files.write(root / 'a.npz', lambda file: np.savez_compressed(file, image=image))
+  files.write_npz(root / 'a.npz', image=image)
   files.write(root / 'a.png', lambda file: PIL.Image.fromarray(image).save(file, format='PNG'))
   with np.load(io.BytesIO((root / 'a.npz').read_bytes())) as held:
     np.testing.assert_array_equal(held['image'], image)
@@ -131,8 +131,8 @@ def test_an_address_is_never_a_local_folder(bucket, tmp_path, monkeypatch):
 def test_the_package_for_buckets_is_named_where_it_is_missing(monkeypatch):
   registry = importlib.import_module('fsspec.registry')
   missing = {'class': 'no_such_package.FileSystem', 'err': 'none'}
-  monkeypatch.setitem(registry.known_implementations, 'gs', missing)
-  monkeypatch.delitem(registry._registry, 'gs', raising=False)
+  monkeypatch.setitem(registry.known_implementations, 'gcs', missing)
+  monkeypatch.delitem(registry._registry, 'gcs', raising=False)
   with pytest.raises(UserError, match=r'^gs://some is in a bucket.*: pip install gcsfs$'):
     files.path('gs://some')
 
@@ -148,6 +148,23 @@ def test_a_folder_takes_its_place_when_it_is_whole(tmp_path):
     (part / 'newer').write_text('')
     raise KeyboardInterrupt
   assert [path.name for path in tmp_path.rglob('*')] == ['a', 'new']
+
+
+def test_a_folder_is_moved_over_another(root):
+  for name in ('from/a', 'from/deep/b', 'to/here/c', 'stays'):
+    files.write_text(root / name, name)
+  files.move_folder(root / 'from', root / 'to' / 'here')
+  assert (root / 'to' / 'here' / 'deep' / 'b').read_text() == 'from/deep/b'
+  assert [path.name for path in files.entries(root / 'to' / 'here')] == ['a', 'deep']
+  assert [path.name for path in files.entries(root)] == ['stays', 'to']
+  files.move_folder(root / 'to', root / 'new' / 'place')
+  assert (root / 'new' / 'place' / 'here' / 'a').read_text() == 'from/a'
+
+
+def test_absolute(monkeypatch, tmp_path, bucket):
+  monkeypatch.chdir(tmp_path)
+  assert os.fspath(files.absolute('a')) == os.path.realpath(tmp_path / 'a')
+  assert os.fspath(files.absolute('gs://some/a')) == 'gs://some/a'
 
 
 def test_json_is_for_people_too(root):

@@ -1,13 +1,13 @@
 """Documents of a split as rows of tokens, one each: cut to a length, padded."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 import errors
-from data.examples import Examples
+from data.examples import Examples, Indices
 from data.spec import Spec
 from data.text.encoded import Encoded
 
@@ -54,7 +54,7 @@ class Documents(Examples):
       identity=hashlib.sha256(repr(parts).encode()).hexdigest()[:16],
     )
 
-  def read(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
+  def read(self, indices: Indices) -> dict[str, np.ndarray]:
     """Reads `tokens`, `kind` if requested, int32 [B, R], `length` int32 [B], and other features.
 
     After the `length` real tokens of a row comes `pad` (0 where there is none); `kind` is -1 there

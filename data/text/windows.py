@@ -1,7 +1,7 @@
 """Windows of one long text: the documents of a split, joined and cut into stretches of tokens."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -10,7 +10,7 @@ import numpy as np
 
 import errors
 from data import order
-from data.examples import Examples
+from data.examples import Examples, Indices
 from data.spec import Spec
 from data.text.encoded import Encoded
 
@@ -88,7 +88,7 @@ class Windows(Examples):
     flat = self._flat()
     return sum((len(array) + self._row) * array.dtype.itemsize for array in flat.values())
 
-  def read(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
+  def read(self, indices: Indices) -> dict[str, np.ndarray]:
     """Reads `tokens` and, if requested, `kind` int32 [B, R], and `length` int32 [B].
 
     After the `length` real tokens of a row come `pad` and -1.

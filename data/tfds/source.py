@@ -10,7 +10,7 @@ import numpy as np
 
 import errors
 from data import arrays
-from data.examples import Examples, blocks
+from data.examples import Examples, Indices, blocks
 from data.spec import Feature, Spec
 from data.tfds import bucket, catalog
 
@@ -47,7 +47,7 @@ class Source(Examples):
       identity = f'{identity}-{zlib.crc32(repr(sorted(features)).encode()):08x}'
     self.spec = Spec(name, split, n, features, num_classes, identity, names)
 
-  def read(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
+  def read(self, indices: Indices) -> dict[str, np.ndarray]:
     """Reads examples, decoded: every feature of the spec, [B, …], B the number of indices.
 
     Raises:
@@ -68,7 +68,7 @@ class Source(Examples):
     # Worker processes open the files themselves.
     return {**self.__dict__, '_records': None, '_decode': {}}
 
-  def _read(self, indices: Sequence[int], names: tuple[str, ...]) -> dict[str, np.ndarray]:
+  def _read(self, indices: Indices, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     examples = self._examples(indices, names)
     values = {
       name: self._stack(name, [example[name] for example in examples], indices) for name in names
@@ -77,7 +77,7 @@ class Source(Examples):
       _check_labels(values['label'], indices, self.spec)
     return values
 
-  def _stack(self, name: str, values: list[Any], indices: Sequence[int]) -> np.ndarray:
+  def _stack(self, name: str, values: list[Any], indices: Indices) -> np.ndarray:
     shape, dtype = self.spec.features[name]
     if dtype == 'string':
       return _objects([self._text(value, index) for value, index in zip(values, indices)])
@@ -149,7 +149,7 @@ class Source(Examples):
     feature = self._folder.feature(name)
     return feature is not None and feature[0] in [((), dtype) for dtype in dtypes]
 
-  def _examples(self, indices: Sequence[int], names: tuple[str, ...]) -> list[dict[str, Any]]:
+  def _examples(self, indices: Indices, names: tuple[str, ...]) -> list[dict[str, Any]]:
     if names not in self._decode:
       self._open(names)
     records = self._records.__getitems__([int(index) for index in indices])
@@ -176,7 +176,7 @@ def _objects(values: Sequence[Any]) -> np.ndarray:
   return stacked
 
 
-def _check_labels(labels: np.ndarray, indices: Sequence[int], spec: Spec) -> None:
+def _check_labels(labels: np.ndarray, indices: Indices, spec: Spec) -> None:
   wrong = np.flatnonzero((labels < 0) | (labels >= spec.num_classes))
   if wrong.size:
     at = int(wrong[0])

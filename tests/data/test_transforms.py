@@ -103,6 +103,25 @@ def test_every_option_does_something(option):
   assert changed.shape == plain.shape and (changed != plain).any((1, 2, 3)).sum() >= 2
 
 
+def test_each_augmentation_has_its_own_stream_of_the_examples_key():
+  """Written out, so that the same seed gives the same images whatever is added to the table."""
+  batch = batch_of([7], epoch=2)
+  key = jax.random.fold_in(jax.random.fold_in(KEY, 2), 7)
+  crop_key, flip_key, warp_key = jax.random.split(key, 3)
+  image = jnp.asarray(batch['image'][0], jnp.float32) / 255
+  image = transforms.random_crop(image, crop_key, 2)
+  image = transforms.random_flip(image, flip_key)
+  image = transforms.random_warp(image, warp_key, 20.0, 0.2)
+  image = transforms.random_cutout(image, jax.random.fold_in(key, 3), 3)
+  np.testing.assert_allclose(transforms.prepare(batch, KEY, ALL)['image'][0], image, atol=1e-6)
+  two = batch_of([7, 8], epoch=2)
+  share = jax.random.beta(jax.random.fold_in(key, 4), 0.4, 0.4)
+  got = transforms.prepare({**two, 'label': jnp.arange(2)}, KEY, {**OFF, 'mixup': 0.4})
+  np.testing.assert_allclose(got['mixed_share'][0], jnp.minimum(share, 1 - share), rtol=1e-6)
+  streams = [augmentation.stream for augmentation in transforms.AUGMENTATIONS]
+  assert len(set(streams)) == len(streams)
+
+
 @pytest.mark.parametrize('augment', [ALL, {**OFF, 'crop': 2, 'flip': True}])
 def test_an_example_looks_the_same_in_any_batch(augment):
   prepare = jax.jit(lambda batch, key: transforms.prepare(batch, key, augment)['image'])
@@ -116,10 +135,11 @@ def test_an_example_looks_the_same_in_any_batch(augment):
 @pytest.mark.parametrize(
   ('augment', 'text'),
   [
-    ({**OFF, 'rotation': 1.0}, r'no option "rotation" \(did you mean "rotate"\?\)'),
+    ({**OFF, 'rotation': 1.0}, r'rotation is no option of .*\(did you mean "rotate"\?\)'),
     ({'crop': 0, 'flip': False, 'rotate': 0.0}, 'scale is missing'),
-    ({**OFF, 'scale': 1.0}, 'scale=1.0 is out of range'),
-    ({**OFF, 'crop': -1}, 'crop=-1 is out of range'),
+    ({**OFF, 'scale': 1.0}, 'scale=1.0 must be at least 0 and below 1'),
+    ({**OFF, 'crop': -1}, 'crop=-1 must be at least 0'),
+    ({**OFF, 'crop': 1.5}, 'crop=1.5 must be a whole number'),
   ],
 )
 def test_mistakes_are_named(augment, text):

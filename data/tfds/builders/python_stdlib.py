@@ -30,10 +30,10 @@ _NAMES_OF_KINDS = {
   'comment': ('COMMENT',),
 }
 _KINDS_OF_TYPES = {
-  getattr(token, name): KINDS.index(kind)
+  vars(token)[name]: KINDS.index(kind)
   for kind, names in _NAMES_OF_KINDS.items()
   for name in names
-  if hasattr(token, name)  # f-strings are cut since Python 3.12
+  if name in vars(token)  # f-strings are cut since Python 3.12
 }
 _KEYWORD = KINDS.index('keyword')
 _KEYWORDS = frozenset(keyword.kwlist)
@@ -84,8 +84,8 @@ class PythonStdlib(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     names = sorted(name.as_posix() for name in sources(root))
     if not names:
       raise errors.UserError(
-        f'{root} holds no sources of the standard library: use a Python that is installed with '
-        'them, or another data set.'
+        f'{root} holds no sources of the standard library; use a Python that is installed with '
+        'them, or another data set'
       )
     return {
       split: self._generate_examples(root, [name for name in names if split_of(name) == split])

@@ -1,0 +1,74 @@
+"""A run's folder on a disk and in a bucket: claimed by one config, read back, logged to."""
+
+import json
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+import files
+from data.spec import Spec
+from engine import report, run
+from errors import UserError
+
+SPEC = Spec('some', 'train', 3, {'tokens': ((4,), 'int32')}, 0, 'abc', (), '{"kind": "byte"}')
+
+
+@pytest.fixture(params=['disk', 'bucket'])
+def workdir(request, tmp_path, bucket):
+  """The name of a folder that is not there yet, of either kind."""
+  return str(tmp_path / 'new' / 'run') if request.param == 'disk' else 'gs://some/new/run'
+
+
+def config(seed=0, steps=10):
+  return ConfigDict({'train': {'steps': steps, 'seed': seed}, 'data': {'text': {'tokenizer': 'a'}}})
+
+
+def test_what_is_claimed_is_read_back(workdir):
+  assert run.claim(workdir, config(), SPEC) == []
+  assert run.read_config(workdir) == config().to_dict()
+  description = run.read_description(workdir)
+  assert Spec.from_json(description['data']) == SPEC._replace(tokenizer='')
+  assert 'jax' in description['versions']
+  assert run.read_tokenizer(workdir) == SPEC.tokenizer
+  names = [path.name for path in files.entries(files.path(workdir))]
+  assert names == ['config.json', 'run.json', 'tokenizer.json']
+
+
+def test_another_config_is_refused_and_a_longer_run_is_not(workdir):
+  run.claim(workdir, config(), SPEC)
+  with pytest.raises(UserError, match=r'holds a run of another config \(train.seed: 0 → 1\)'):
+    run.claim(workdir, config(seed=1), SPEC)
+  assert run.claim(workdir, config(steps=20), SPEC) == ['train.steps: 10 → 20']
+  assert run.read_config(workdir)['train']['steps'] == 20
+
+
+def test_what_is_no_run_or_damaged_is_named(workdir):
+  with pytest.raises(UserError, match=r'is no run: there is no .*run\.json'):
+    run.read_config(workdir)
+  run.claim(workdir, config(), SPEC)
+  files.write_text(f'{workdir}/config.json', '{')
+  with pytest.raises(UserError, match=r'config\.json is damaged'):
+    run.read_config(workdir)
+
+
+class Events:
+  """Stands for TensorBoard's writer, which has its own way into buckets."""
+
+  def __getattr__(self, name):
+    return lambda *of, **options: None
+
+
+def test_logs_and_pictures_are_written_and_go_on_from_the_checkpoint(workdir, monkeypatch):
+  monkeypatch.setattr(report.Report, '_tensorboard', lambda self: Events())
+  shown = report.Shown(lanes=('lane_0',), evaluators=(), tokenizer='')
+  for first, steps in ((0, (10, 20, 30)), (20, (40,))):
+    made = report.Report(workdir, first, 40, shown, visible=True)
+    for step in steps:
+      made.scalars(step, 2.0, [{'model/loss': step / 2}])
+    made.samples(steps[-1], 'image', [np.zeros((4, 2, 2, 3), np.float32)])
+    made.close()
+  lines = (files.path(workdir) / 'metrics.jsonl').read_text().splitlines()
+  assert [json.loads(line)['step'] for line in lines] == [10, 20, 40]
+  names = [path.name for path in files.entries(files.path(workdir) / 'samples')]
+  assert names == ['step_00000030.png', 'step_00000040.png']
