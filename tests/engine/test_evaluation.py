@@ -300,9 +300,10 @@ def test_a_figure_that_cannot_rank_checkpoints(figure, message):
     fd=samples(PIXELS, FRECHET, samples=20),
   )
   for known in ('', 'test/anything', 'fd/fd_pixels2_20-test'):
-    evaluators.check_ranking(known)
+    assert evaluators.ranking_figure(known) == known
+  assert evaluators.ranking_figure('fd/fd') == 'fd/fd_pixels2_20-test'
   with pytest.raises(UserError, match=message):
-    evaluators.check_ranking(figure)
+    evaluators.ranking_figure(figure)
 
 
 def test_every_config_names_a_figure_that_ranks():
@@ -310,4 +311,4 @@ def test_every_config_names_a_figure_that_ranks():
     config = module.get_config()
     config.data.update(name='names' if module is gpt else 'mnist5k')
     evaluators = open_evaluators(open_session(config))
-    evaluators.check_ranking(config.checkpoint.best)
+    assert evaluators.ranking_figure(config.checkpoint.best)
