@@ -41,7 +41,7 @@ def define_training_config(argv: Sequence[str]) -> tuple[ConfigDict | None, Sequ
   path = cli.value_of(argv, 'config')
   workdir = cli.value_of(argv, 'workdir')
   if path is None:
-    if workdir is None or cli.asks_for_help(argv):
+    if workdir is None or not (files.path(workdir) / 'config.json').exists():
       return None, argv
     return _define(_stored(workdir), workdir, argv)
   try:
