@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import jax
 
@@ -15,6 +16,8 @@ from engine.evaluators.batches import Split
 from engine.session import Session
 from engine.state import Weights, averaged_variables
 from errors import UserError, choose, nearest
+
+Value = TypeVar('Value')
 
 
 class Evaluators:
@@ -105,7 +108,15 @@ class Evaluators:
     evaluator = self._evaluators[name]
     variables = averaged_variables(weights, self._averages, evaluator.average)
     results = evaluator.evaluate(variables, key, details, progress)
-    return Results(*({f'{name}/{key}': value for key, value in part.items()} for part in results))
+    return Results(
+      _prefixed(name, results.figures),
+      _prefixed(name, results.tables),
+      _prefixed(name, results.pictures),
+    )
+
+
+def _prefixed(name: str, results: Mapping[str, Value]) -> dict[str, Value]:
+  return {f'{name}/{key}': value for key, value in results.items()}
 
 
 def open_evaluators(session: Session, split: str = '', unscheduled: bool = False) -> Evaluators:

@@ -52,7 +52,6 @@ def train(config: ConfigDict, workdir: str) -> None:
   session = open_session(config, tokenizer=run.read_tokenizer(workdir))
   evaluators = open_lane_evaluators(session)
   best = evaluators[0].ranking_figure(config.checkpoint.best)
-  best = evaluators[0].ranking_figure(config.checkpoint.best)
   lanes, steps = session.lanes.number, session.train.steps
   options = {**to_plain(config.checkpoint), 'best': best, 'lanes': lanes}
   checkpoints = call(Checkpoints, options, 'config.checkpoint', workdir)

@@ -134,7 +134,8 @@ class Evaluator(abc.ABC):
     return averaged_variables(held, self.session.averages, self.average)
 
   @property
-  def _abstract_key(self) -> jax.ShapeDtypeStruct:
+  def _abstract_key(self) -> jax.Array:
+    """The shape of a key."""
     return self.session.lane_abstract.key
 
   def _rows(self, most: int) -> int:

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -16,6 +16,8 @@ from engine import runtime
 from engine.session import Session
 from engine.sharding import batch_sharding
 from objectives.base import Batch, Variables, numbered_keys, stream_key
+
+Started = TypeVar('Started')
 
 # `(variables, batch, keys [B]) -> {name: [B, …]}`, as the objective's `evaluate`.
 Function = Callable[[Variables, Batch, jax.Array], Mapping[str, jax.Array]]
@@ -106,24 +108,17 @@ class PerExample:
     batch = {
       name: jax.ShapeDtypeStruct((size, *shape), dtype) for name, (shape, dtype) in features.items()
     }
-    return self.call.eval_shape(variables, key, batch)[0]
+    return jax.eval_shape(self.call, variables, key, batch)[0]
 
   def first(self, split: Split, size: int) -> dict[str, jax.Array]:
     """Returns the first batch of `size` rows, on the devices."""
     return next(self._batches(split, size))
 
   def over(self, variables: Variables, key: jax.Array, split: Split, size: int) -> Iterator[Values]:
-    """Yields the values of every example once, as NumPy arrays, batch after batch.
-
-    A batch is read while the one before it is computed.
-    """
-    waiting = None
-    for batch in self._batches(split, size):
-      computing = self.call(variables, key, batch)
-      if waiting is not None:
-        yield _counted(waiting)
-      waiting = computing
-    yield _counted(waiting)
+    """Yields the values of every example once, as NumPy arrays, batch after batch."""
+    started = (self.call(variables, key, batch) for batch in self._batches(split, size))
+    for computed in one_late(started):
+      yield _counted(computed)
 
   def _batches(self, split: Split, size: int) -> Iterator[dict[str, jax.Array]]:
     sharding = batch_sharding(self._mesh)
@@ -132,6 +127,19 @@ class PerExample:
         name: jax.make_array_from_process_local_data(sharding, rows, (size, *rows.shape[1:]))
         for name, rows in batch.items()
       }
+
+
+def one_late(started: Iterator[Started]) -> Iterator[Started]:
+  """Yields items one later than they come: the next is computed while one is read.
+
+  Args:
+    started: at least one item.
+  """
+  waiting = next(started)
+  for item in started:
+    yield waiting
+    waiting = item
+  yield waiting
 
 
 def _counted(computed: tuple[Values, jax.Array]) -> Values:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ from data.spec import Spec
 from engine import runtime
 from engine.build import build
 from engine.evaluators.base import Evaluator, Figure, Progress, Results
-from engine.evaluators.batches import PerExample, Split
+from engine.evaluators.batches import PerExample, Split, one_late
 from engine.evaluators.reference import Reference
 from errors import UserError
 from metrics.base import FeatureExtractor, SampleMetric
@@ -75,9 +75,12 @@ class Samples(Evaluator):
       jax.eval_shape(self._extractor.extract, images)
     except ValueError as error:
       raise UserError(f'{self.where}.features: {error}') from error
-    labels = self._of_samples.eval_shape(
-      self._abstract_variables, self._abstract_key, jax.ShapeDtypeStruct((), jnp.int32)
-    )[1]
+    _, labels = jax.eval_shape(
+      self._of_samples,
+      self._abstract_variables,
+      self._abstract_key,
+      jax.ShapeDtypeStruct((), jnp.int32),
+    )
     for key, metric in self._metrics.items():
       if metric.needs_labels and (labels is None or not self.spec.num_classes):
         raise UserError(
@@ -130,7 +133,7 @@ class Samples(Evaluator):
   # --- samples
 
   @functools.cached_property
-  def _of_samples(self) -> Callable[..., Any]:
+  def _of_samples(self) -> jax.stages.Wrapped:
     return jax.jit(
       self._sample,
       out_shardings=self.session.replicated,
@@ -147,17 +150,15 @@ class Samples(Evaluator):
     return self._extractor.extract(images), self._sampler.labels(numbers, **options)
 
   def _drawn(self, variables: Variables, key: jax.Array) -> Iterator[Labelled]:
-    """Features and classes of the samples; a batch is drawn while the one before is read."""
-    size, waiting = self._rows(self.samples), None
-    for start in range(0, self.samples, size):
-      drawing = start, self._of_samples(variables, key, np.int32(start))
-      if waiting is not None:
-        yield self._read(*waiting)
-      waiting = drawing
-    yield self._read(*waiting)
+    """Features and classes of the samples, batch after batch."""
+    starts = range(0, self.samples, self._rows(self.samples))
+    started = (self._of_samples(variables, key, np.int32(start)) for start in starts)
+    for start, drawn in zip(starts, one_late(started)):
+      yield self._counted(start, jax.device_get(drawn))
 
-  def _read(self, start: int, drawn: Any) -> Labelled:
-    return jax.tree.map(lambda rows: rows[: self.samples - start], jax.device_get(drawn))
+  def _counted(self, start: int, drawn: Labelled) -> Labelled:
+    """The rows of a batch that begins at `start` that are among those asked for."""
+    return jax.tree.map(lambda rows: rows[: self.samples - start], drawn)
 
   def _collected(
     self, batches: Iterator[Labelled], done: int, progress: Progress | None

@@ -1,11 +1,12 @@
 import json
+import sys
 import time
 
 import numpy as np
 from PIL import Image
 
 from engine import pictures
-from engine.report import Report, Shown
+from engine.report import Counting, Report, Shown
 
 SHOWN = Shown(('seed_0',), ('eval',), '')
 
@@ -93,3 +94,23 @@ def test_lanes_are_shown_by_mean_deviation_and_each_of_them(tmp_path, capsys):
   assert 'model/loss 1.5 ± 0.71' in capsys.readouterr().out
   names = sorted(path.name for path in (tmp_path / 'samples').iterdir())
   assert names == ['step_00000010_seed_3.png', 'step_00000010_seed_4.png']
+
+
+def test_progress_begins_at_once_and_goes_on_after_a_while(capsys, monkeypatch):
+  now = [0.0]
+  monkeypatch.setattr(time, 'monotonic', lambda: now[0])
+  with Counting('evaluate test', 4000) as progress:
+    assert capsys.readouterr().out == 'evaluate test 0/4,000\n'
+    for done, seconds in ((1000, 6), (2000, 12), (3000, 18), (4000, 24)):
+      now[0] = seconds
+      progress(done, {'loss': 1 / 8})
+  assert capsys.readouterr().out.splitlines() == [
+    'evaluate test 2,000/4,000  0:12 left  loss 0.125',
+    'evaluate test 4,000/4,000  0:00 left  loss 0.125',
+  ]
+
+
+def test_progress_is_a_bar_on_a_terminal_from_the_beginning(capsys, monkeypatch):
+  monkeypatch.setattr(sys.stdout, 'isatty', lambda: True)
+  with Counting('evaluate test', 4000):
+    assert 'evaluate test' in capsys.readouterr().out
