@@ -128,7 +128,7 @@ def test_spread_by_the_table_of_students_t():
 
 @pytest.mark.parametrize('folds', [-1, 0, 1, 62])
 def test_folds_that_cannot_be_cut(folds, tmp_path):
-  with pytest.raises(UserError, match=f'The 61 examples .* cannot be cut into folds={folds}'):
+  with pytest.raises(UserError, match=f'the 61 examples .* cannot be cut into folds={folds}'):
     cross_validate.cross_validate(small_mlp(), folds, str(tmp_path / 'x'), [])
   assert not (tmp_path / 'x').exists()
 
