@@ -1,5 +1,6 @@
 """The flag --config: a config loaded, completed, and changed by the command line."""
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 
@@ -40,7 +41,7 @@ def define_training_config(argv: Sequence[str]) -> tuple[ConfigDict | None, Sequ
   path = cli.value_of(argv, 'config')
   workdir = cli.value_of(argv, 'workdir')
   if path is None:
-    if workdir is None or cli.asks_for_help(argv):
+    if workdir is None or not (files.path(workdir) / 'config.json').exists():
       return None, argv
     return _define(_stored(workdir), workdir, argv)
   try:
@@ -100,8 +101,14 @@ def _expanded(word: str, config: ConfigDict) -> list[str]:
 
 # --- replacing a named thing ----------------------------------------------------------------------
 
-# The package that a `name` is looked up in, by the section it stands in.
-_ROOMS = {'modules': 'models', 'objective': 'objectives'}
+# The package that a `name` is looked up in, by the place of its section.
+_ROOMS = {
+  r'modules\.[^.]+': 'models',
+  r'objective': 'objectives',
+  r'evaluators\.[^.]+': 'engine.evaluators',
+  r'evaluators\.[^.]+\.features': 'metrics.features',
+  r'evaluators\.[^.]+\.metrics\.[^.]+': 'metrics',
+}
 
 
 def drop_stale(config: ConfigDict, original: ConfigDict, overridden: Sequence[str]) -> None:
@@ -143,6 +150,7 @@ def _options_of(parent: str, name: str) -> set[str] | None:
 
     own: Callable = optimizers.make_optimizer
     return keyword_options(optimizers.find(name, f'config.{parent}')) | keyword_options(own)
-  if section not in _ROOMS:
-    return None
-  return {'name', *keyword_options(resolve(name, _ROOMS[section], f'config.{parent}.name'))}
+  for place, room in _ROOMS.items():
+    if re.fullmatch(place, parent):
+      return {'name', *keyword_options(resolve(name, room, f'config.{parent}.name'))}
+  return None

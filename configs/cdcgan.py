@@ -16,7 +16,5 @@ from configs import cgan, dcgan
 def get_config(data: str = 'mnist5k') -> ConfigDict:
   config = dcgan.get_config(data)
   config.objective.name = 'cgan'
-  conditioned = cgan.get_config(data)
-  config.evaluators = conditioned.evaluators
-  config.checkpoint.best = conditioned.checkpoint.best
+  config.evaluators = cgan.get_config(data).evaluators
   return config

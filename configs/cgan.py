@@ -21,6 +21,5 @@ def get_config(data: str = 'mnist5k') -> ConfigDict:
   for module in config.modules.values():
     module.embedding_size = 50
   config.evaluators.samples.samples = 4000
-  config.checkpoint.best = 'samples/fd_pixels14_4k-test'
   config.evaluators.cas = accuracy_score()
   return config

@@ -35,5 +35,5 @@ def get_config(data: str = 'mnist5k') -> ConfigDict:
   config.evaluators.samples = samples(
     features=dict(name='pixels.BlockMeans', side=14), metrics=dict(fd=dict(name='frechet'))
   )
-  config.checkpoint.best = 'samples/fd_pixels14_1k-test'
+  config.checkpoint.best = 'samples/fd'
   return config

@@ -58,9 +58,11 @@ class Checkpoints:
     MODES.check(best_mode, 'config.checkpoint.best_mode')
     self.every = every
     self.folder = files.absolute(workdir) / 'checkpoints'
-    self._keep, self._best, self._mode, self._lanes = keep, best, best_mode, lanes
+    self.best = best
+    self._keep, self._mode, self._lanes = keep, best_mode, lanes
     self._read_only = read_only
     self._manager_or_none = None
+    self._ranks_or_none: dict[int, dict[str, float]] | None = None
     self._saved = -1
 
   def steps(self) -> list[int]:
@@ -95,6 +97,7 @@ class Checkpoints:
     fingerprints = {name: fingerprint(item) for name, item in items.items()}
     ranks = self._ranks(figures)
     meta = {**meta, 'step': step, 'best': ranks, 'fingerprint': fingerprints}
+    self._known_ranks()[step] = ranks
     with self.disk_errors():
       self._manager().save(
         step,
@@ -102,7 +105,6 @@ class Checkpoints:
           **{name: ocp.args.StandardSave(item) for name, item in items.items()},
           **{META: ocp.args.JsonSave(meta)},
         ),
-        metrics=ranks or None,
         force=True,
       )
     self._saved = step
@@ -167,21 +169,34 @@ class Checkpoints:
 
   def best_step(self, lane: int = 0) -> int | None:
     """Returns the kept checkpoint with the best figure of a lane, None if none was ranked."""
-    metas = ((step, _read_meta(self.folder / str(step))) for step in self.steps())
-    ranked = [
-      (meta['best'][_rank_name(lane)], step) for step, meta in metas if meta and meta['best']
-    ]
-    ranked = [(value, step) for value, step in ranked if math.isfinite(value)]
+    return self.best_of(self.steps(), lane)
+
+  def best_of(self, steps: Sequence[int], lane: int) -> int | None:
+    """Returns which of the checkpoints `steps` has the best figure of a lane, None for none."""
+    known = self._known_ranks()
+    values = [(known.get(step, {}).get(_rank_name(lane), math.nan), step) for step in steps]
+    ranked = [(value, step) for value, step in values if math.isfinite(value)]
     if not ranked:
       return None
     return (min if self._mode == 'min' else max)(ranked)[1]
 
+  def best_of_lanes(self, steps: Sequence[int]) -> set[int | None]:
+    """Returns which of the checkpoints `steps` are the best of any lane."""
+    return {self.best_of(steps, lane) for lane in range(self._lanes)}
+
+  def _known_ranks(self) -> dict[int, dict[str, float]]:
+    """The ranks of every checkpoint by step, read once."""
+    if self._ranks_or_none is None:
+      metas = {step: _read_meta(self.folder / str(step)) for step in self.steps()}
+      self._ranks_or_none = {step: meta['best'] if meta else {} for step, meta in metas.items()}
+    return self._ranks_or_none
+
   def _ranks(self, figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """The figure that ranks a checkpoint, of every lane; the worst where there is none."""
-    if not self._best:
+    if not self.best:
       return {}
     worst = math.inf if self._mode == 'min' else -math.inf
-    values = [lane.get(self._best, math.nan) for lane in figures] or [math.nan] * self._lanes
+    values = [lane.get(self.best, math.nan) for lane in figures] or [math.nan] * self._lanes
     # A NaN would count as the best of all.
     return {
       _rank_name(lane): float(value) if math.isfinite(value) else worst
@@ -241,12 +256,8 @@ class Checkpoints:
     import orbax.checkpoint as ocp
 
     policies = ocp.checkpoint_managers
-    keep = policies.LatestN(self._keep)
-    options = {}
-    if self._best:
-      # best_fn as well as BestN: without it the metrics are not written, and a restart forgets.
-      options = {'best_fn': lambda ranks: ranks[_rank_name(0)], 'best_mode': self._mode}
-      keep = policies.AnyPreservationPolicy([keep, *map(self._best_of_lane, range(self._lanes))])
+    # Ranked by what our own descriptions say: Orbax's metrics files are one more thing to damage.
+    keep = policies.AnyPreservationPolicy([policies.LatestN(self._keep), _Best(self)])
     with self.disk_errors():
       return ocp.CheckpointManager(
         self.folder,
@@ -254,20 +265,30 @@ class Checkpoints:
           preservation_policy=keep,
           enable_async_checkpointing=True,
           cleanup_tmp_directories=True,
-          **options,
         ),
       )
-
-  def _best_of_lane(self, lane: int):
-    import orbax.checkpoint as ocp
-
-    return ocp.checkpoint_managers.BestN(
-      get_metric_fn=lambda ranks: ranks[_rank_name(lane)], reverse=self._mode == 'min', n=1
-    )
 
   def disk_errors(self) -> contextlib.AbstractContextManager[None]:
     """Within it, a write that the disk refuses is a UserError naming the step to go on from."""
     return _disk_errors(self)
+
+
+class _Best:
+  """Orbax's preservation policy that keeps the best checkpoint of every lane.
+
+  Args:
+    checkpoints: those of the run.
+  """
+
+  def __init__(self, checkpoints: Checkpoints):
+    self._checkpoints = checkpoints
+
+  def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+    """Returns, for each of Orbax's descriptions of a checkpoint, whether it stays."""
+    del context
+    steps = [int(each.step) for each in checkpoints]
+    best = self._checkpoints.best_of_lanes(steps)
+    return [step in best for step in steps]
 
 
 def _rank_name(lane: int) -> str:

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 
 import jax
 
+from data.examples import Examples
 from data.section import Data, check_features, open_evaluated, open_testing
-from data.source import Examples
 from data.spec import Spec
 from engine.averages import Average
 from engine.build import call, resolve, to_plain
@@ -57,17 +57,18 @@ class Evaluators:
     """Evaluates abstractly; raises UserError where the evaluation would be refused."""
     self._evaluators[name].check()
 
-  def check_ranking(self, figure: str) -> None:
-    """Checks the figure that ranks checkpoints, as far as figures are known beforehand.
+  def ranking_figure(self, figure: str) -> str:
+    """Returns the whole name of the figure that ranks checkpoints, checked as far as it is known.
 
     Args:
-      figure: `EVALUATOR/METRIC`; '' for none.
+      figure: `EVALUATOR/METRIC`, of samples also without the extractor, count and reference that
+        follow in the figure's name; '' for none.
 
     Raises:
       UserError: training runs no such evaluator, or it has no such figure.
     """
     if not figure:
-      return
+      return ''
     scheduled = {name: each for name, each in self._evaluators.items() if each.every}
     name = figure.split('/')[0]
     if name not in scheduled:
@@ -76,9 +77,13 @@ class Evaluators:
         f'{nearest(name, scheduled)}; it runs: {", ".join(scheduled) or "none"}'
       )
     names = scheduled[name].figure_names
-    if names is not None:
-      known = dict.fromkeys(f'{name}/{each}' for each in names)
-      choose(known, figure, 'config.checkpoint.best')
+    if names is None:
+      return figure
+    known = {f'{name}/{each}': f'{name}/{each}' for each in names}
+    beginning = [each for each in known if each.startswith(f'{figure}_')]
+    if figure not in known and len(beginning) == 1:
+      return beginning[0]
+    return choose(known, figure, 'config.checkpoint.best')
 
   def evaluate(
     self,

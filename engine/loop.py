@@ -51,12 +51,11 @@ def train(config: ConfigDict, workdir: str) -> None:
   # A run that has started keeps its tokenizer, wherever that came from.
   session = open_session(config, tokenizer=run.read_tokenizer(workdir))
   evaluators = open_lane_evaluators(session)
-  evaluators[0].check_ranking(config.checkpoint.best)
-  evaluators[0].check_ranking(config.checkpoint.best)
+  best = evaluators[0].ranking_figure(config.checkpoint.best)
+  best = evaluators[0].ranking_figure(config.checkpoint.best)
   lanes, steps = session.lanes.number, session.train.steps
-  checkpoints = call(
-    Checkpoints, {**to_plain(config.checkpoint), 'lanes': lanes}, 'config.checkpoint', workdir
-  )
+  options = {**to_plain(config.checkpoint), 'best': best, 'lanes': lanes}
+  checkpoints = call(Checkpoints, options, 'config.checkpoint', workdir)
   first = jax.process_index() == 0
 
   def say(what: str, line: str) -> None:
@@ -262,7 +261,7 @@ class _Trainer:
 
   def _ranking_evaluator(self) -> str:
     """The evaluator whose figure ranks checkpoints; '' for none."""
-    return self.session.config.checkpoint.best.split('/')[0]
+    return self.checkpoints.best.split('/')[0]
 
   def _evaluate(self, due: Sequence[str], state: State) -> list[dict[str, float]]:
     """The figures of the evaluators that are due, of each lane; [] where none is."""
@@ -288,12 +287,12 @@ class _Trainer:
 
   def _wait_for_a_gain(self, step: int, evaluated: Sequence[Mapping[str, float]]) -> None:
     """Counts an evaluation towards an early stop of each lane that still trains."""
-    best = self.session.config.checkpoint
+    mode = self.session.config.checkpoint.best_mode
     for lane, (figures, active) in enumerate(zip(evaluated, self._active())):
-      value = choose(figures, best.best, 'config.checkpoint.best')
+      value = choose(figures, self.checkpoints.best, 'config.checkpoint.best')
       if active:
         self.patience[lane] = self.patience[lane].after(
-          value, step, best.best_mode, self.options.minimum_gain
+          value, step, mode, self.options.minimum_gain
         )
 
   def why_early(self, stopped: int) -> str:
@@ -304,7 +303,7 @@ class _Trainer:
       f'{each.best:.5g} of step {each.best_step}' for each in self.patience if each.best is not None
     )
     return (
-      f' early: no gain in {self.session.config.checkpoint.best} for {self.options.patience} '
+      f' early: no gain in {self.checkpoints.best} for {self.options.patience} '
       f'evaluations, the best was {kept or "never defined"};'
     )
 

@@ -15,6 +15,7 @@ from data.text.options import Text
 from engine import sharding
 from engine.averages import Average, named_averages
 from engine.build import build, call, to_plain
+from engine.gradients import Strategy
 from engine.init_rules import IsFrozen, Source, frozen_by, sources
 from engine.lanes import Lanes, check_lanes, lanes_of_folds, lanes_of_seeds, stack_abstract
 from engine.objective import build_objective
@@ -44,6 +45,7 @@ class Session(NamedTuple):
     optimizers: by name.
     averages: by name.
     sources: the runs that parameters come from, by module.
+    gradient: makes the gradient of an update.
     frozen: whether the parameter at a path stays as it was loaded.
     lanes: the trainings side by side.
     make_state: makes the state at step 0 of one lane from its seed.
@@ -61,6 +63,7 @@ class Session(NamedTuple):
   optimizers: Mapping[str, Optimizer]
   averages: Mapping[str, Average]
   sources: Mapping[str, Source]
+  gradient: Strategy
   frozen: IsFrozen
   lanes: Lanes
   make_state: Callable[[jax.Array | int], State]
@@ -93,12 +96,11 @@ class Session(NamedTuple):
 
   def train_step(self) -> TrainStep:
     """Returns the function that takes one step of one lane."""
-    strategy = build(self.train.gradient, 'engine', 'config.train.gradient')
     return TrainStep(
       self.objective,
       self.optimizers,
       self.averages,
-      strategy,
+      self.gradient,
       self.frozen,
       self.data.batch_size,
       self.train.accumulate,
@@ -151,6 +153,7 @@ def open_session(config: ConfigDict, spec: Spec | None = None, tokenizer: str = 
     optimizers,
     averages,
     found,
+    build(train.gradient, 'engine', 'config.train.gradient'),
     frozen,
     lanes,
     make_state,

@@ -11,12 +11,12 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from data.spec import Spec
 from engine import run
 from engine.build import to_plain
 from engine.checkpoint import Checkpoints
 from engine.metadata import checkpoint_meta
 from engine.patience import Patience
-from engine.restore import restore_run
 from engine.session import open_session
 from tests.conftest import ROOT, environment
 
@@ -26,14 +26,16 @@ SMALL_GAN = (
   '--config.modules.generator.widths=32,16',
   '--config.modules.discriminator.widths=32,16',
   '--config.data.batch_size=16',
-  '--config.evaluate.samples=32',
+  '--config.evaluators.samples.samples=32',
+  '--config.evaluators.samples.batch_size=32',
 )
 SMALL_DCGAN = (
   '--config=configs/dcgan.py',
   '--config.modules.generator.widths=8,4',
   '--config.modules.discriminator.widths=4,8',
   '--config.data.batch_size=16',
-  '--config.evaluate.samples=32',
+  '--config.evaluators.samples.samples=32',
+  '--config.evaluators.samples.batch_size=32',
 )
 SMALL_VAE = (
   '--config=configs/vae.py',
@@ -49,7 +51,7 @@ SMALL_CNN = (
   '--config.modules.model.channels=2,4',
   '--config.modules.model.widths=8',
   '--config.data.batch_size=16',
-  '--config.evaluate.timed_calls=2',
+  '--config.evaluators.speed.calls=2',
 )
 SMALL_MLP = (
   '--config=configs/mlp.py',
@@ -79,7 +81,7 @@ SMALL_TEXT = (
   '--config.modules.model.width=16',
   '--config.optimizer.model.schedule.warmup=0',
   '--config.optimizer.model.learning_rate=1e-2',
-  '--config.evaluate.timed_calls=2',
+  '--config.evaluators.speed.calls=2',
 )
 SMALL_GPT = (
   '--config=configs/gpt.py',
@@ -111,13 +113,20 @@ def every(log: int, checkpoint: int, other: int) -> tuple[str, ...]:
     f'--config.train.log_every={log}',
     f'--config.checkpoint.every={checkpoint}',
     f'--config.train.sample_every={other}',
-    f'--config.train.evaluate_every={other}',
+    f'--config.evaluators.test.every={other}',
   )
 
 
 def leaves(workdir: Path) -> dict[str, np.ndarray]:
   """Every leaf of the newest checkpoint's state, by path."""
-  state = restore_run(str(workdir), 'latest').state
+  config = ConfigDict(run.read_config(str(workdir)))
+  spec = Spec.from_json(run.read_description(str(workdir))['data'])
+  spec = spec._replace(tokenizer=run.read_tokenizer(str(workdir)))
+  # Whatever the mesh of the run, here is one device.
+  config.mesh = dict(lane=1, data=-1, fsdp=1, tensor=1)
+  session = open_session(config, spec)
+  section = {**to_plain(config.checkpoint), 'lanes': session.lanes.number}
+  state, _ = Checkpoints(str(workdir), **section, read_only=True).restore(session.abstract)
   flat = jax.tree_util.tree_leaves_with_path(state)
   return {
     jax.tree_util.keystr(path): np.asarray(

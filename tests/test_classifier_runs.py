@@ -1,4 +1,4 @@
-"""Whole runs of classifiers: judged, drawn, resumed, on one device and on four."""
+"""Whole runs of classifiers: evaluated, explained, resumed, on one device and on four."""
 
 import json
 import subprocess
@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from commands import cli, evaluate_run, render_samples
+from commands import cli, evaluate_run
+from commands.sample_run import Request, sample_run
 from engine import loop
 from engine.restore import restore_run
 from errors import UserError
@@ -26,42 +27,43 @@ METRICS = dict(
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
   folder = tmp_path_factory.mktemp('classifier') / 'run'
-  config = config_of(train__steps=12, evaluate__timed_calls=5, evaluate__batch_size=20)
-  config.evaluate.metrics = METRICS
+  config = config_of(train__steps=12)
+  config.evaluators.speed.update(calls=5, batch_size=20)
+  config.evaluators.test.update(batch_size=20, metrics=METRICS)
   loop.train(config, str(folder))
   return folder
 
 
 def judged(folder, out):
-  evaluate_run.judge(str(folder), '', '', None, str(out), ['evaluate.py'])
+  evaluate_run.evaluate_run(evaluate_run.Request(str(folder), str(out)), ['evaluate.py'])
   return json.loads(out.read_text())
 
 
 def test_the_figures_agree_with_one_another(trained, tmp_path):
   written = judged(trained, tmp_path / 'm.json')
-  figures, counts = written['metrics'], np.array(written['tables']['confusion_matrix'])
+  figures, counts = written['metrics'], np.array(written['tables']['test/confusion_matrix'])
   assert counts.shape == (10, 10) and counts.sum() == 32
-  np.testing.assert_allclose(figures['accuracy'], np.trace(counts) / 32)
+  np.testing.assert_allclose(figures['test/accuracy'], np.trace(counts) / 32)
   present = counts.sum(1) > 0
   recall = np.diag(counts)[present] / counts.sum(1)[present]
-  np.testing.assert_allclose(figures['recall'], recall.mean())
-  np.testing.assert_allclose(figures['accuracy_gap_label'], recall.max() - recall.min())
-  low, high = written['intervals']['accuracy_gap_label']
-  assert low <= figures['accuracy_gap_label'] <= high
-  assert 0 < figures['latency_ms/p50'] <= figures['latency_ms/p99']
-  assert figures['examples_per_second'] > 0
-  assert Image.open(tmp_path / 'confusion_matrix.png').size[0] > 300
-  logged = [m for m in runs.metrics(trained) if 'eval/f1' in m][-1]
-  np.testing.assert_allclose(logged['eval/f1'], figures['f1'])
-  assert not any(name.startswith('eval/f1/') for name in logged)
+  np.testing.assert_allclose(figures['test/recall'], recall.mean())
+  np.testing.assert_allclose(figures['test/accuracy_gap_label'], recall.max() - recall.min())
+  low, high = written['intervals']['test/accuracy_gap_label']
+  assert low <= figures['test/accuracy_gap_label'] <= high
+  assert 0 < figures['speed/latency_ms/p50'] <= figures['speed/latency_ms/p99']
+  assert figures['speed/examples_per_second'] > 0
+  assert Image.open(tmp_path / 'test_confusion_matrix.png').size[0] > 300
+  logged = [m for m in runs.metrics(trained) if 'test/f1' in m][-1]
+  np.testing.assert_allclose(logged['test/f1'], figures['test/f1'])
+  assert not any(name.startswith('test/f1/') for name in logged)
 
 
 def test_every_example_counts_once_on_four_devices(trained, tmp_path):
   out = tmp_path / 'four.json'
   code = (
     'from engine import runtime; runtime.prepare()\n'
-    'from commands.evaluate_run import judge\n'
-    f'judge({str(trained)!r}, "", "", None, {str(out)!r}, ["x"])'
+    'from commands.evaluate_run import Request, evaluate_run\n'
+    f'evaluate_run(Request({str(trained)!r}, {str(out)!r}), ["x"])'
   )
   done = subprocess.run(
     [sys.executable, '-c', code], cwd=ROOT, env=environment(4), capture_output=True, text=True
@@ -69,18 +71,18 @@ def test_every_example_counts_once_on_four_devices(trained, tmp_path):
   assert done.returncode == 0, done.stderr
   four, one = json.loads(out.read_text()), judged(trained, tmp_path / 'one.json')
   assert '4 ×' in four['made_by']['devices'] and '1 ×' in one['made_by']['devices']
-  assert four['tables']['confusion_matrix'] == one['tables']['confusion_matrix']
-  np.testing.assert_allclose(four['metrics']['loss'], one['metrics']['loss'], rtol=1e-5)
+  assert four['tables']['test/confusion_matrix'] == one['tables']['test/confusion_matrix']
+  np.testing.assert_allclose(four['metrics']['test/loss'], one['metrics']['test/loss'], rtol=1e-5)
 
 
-def test_explanations_are_drawn_and_samples_are_not(trained, tmp_path):
+def test_explanations_are_rendered_and_there_are_no_samples(trained, tmp_path):
   out = tmp_path / 'explain.npz'
-  restored = restore_run(str(trained), '')
-  render_samples.draw(restored, str(trained), 'explain', 3, {}, '', 0, str(out))
+  request = Request(str(trained), 'explain', 3, str(out))
+  sample_run(request)
   with np.load(out) as arrays:
     assert arrays['image'].shape == (3, 4, 28, 28, 3)
-  with pytest.raises(UserError, match='draws no --kind=prior; it draws: explain'):
-    render_samples.draw(restored, str(trained), 'prior', 3, {}, '', 0, str(out))
+  with pytest.raises(UserError, match=r'--kind=prior is unknown.*; there are: explain'):
+    sample_run(request._replace(kind='prior'))
 
 
 def test_a_cut_run_of_everything_random_ends_with_the_same_bits(tmp_path):
@@ -95,7 +97,7 @@ def test_a_cut_run_of_everything_random_ends_with_the_same_bits(tmp_path):
     config.data.split, config.data.test_split = 'train[:60]', 'test[:20]'
     config.data.batch_size = 16
     config.train.epochs, config.train.steps = 0.0, steps
-    config.evaluate.metrics = {}
+    config.evaluators.test.metrics = {}
     # Else the schedule of the shorter run would end sooner.
     config.optimizer.model.schedule.name = 'constant'
     return config
@@ -104,8 +106,8 @@ def test_a_cut_run_of_everything_random_ends_with_the_same_bits(tmp_path):
   loop.train(config(3), str(tmp_path / 'cut'))
   loop.train(config(7), str(tmp_path / 'cut'))
   runs.assert_same_bits(tmp_path / 'whole', tmp_path / 'cut')
-  state = restore_run(str(tmp_path / 'cut'), 'latest').state
-  assert any(np.abs(np.asarray(leaf)).sum() for leaf in jax.tree.leaves(state.mutable))
+  held = restore_run(str(tmp_path / 'cut'), 'latest').weights
+  assert any(np.abs(np.asarray(leaf)).sum() for leaf in jax.tree.leaves(held.mutable))
 
 
 def test_one_sentence_for_a_regression_of_labels(tmp_path):

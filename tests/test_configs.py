@@ -5,13 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from commands.config_flags import complete_init_from
 from data.transforms import prepare
 from engine import run, session
-from engine.build import to_plain
+from engine.build import call, to_plain
 from engine.checkpoint import Checkpoints
-from engine.evaluation import Evaluate
+from engine.evaluation import open_evaluators
+from engine.objective import build_objective
 from engine.sharding import make_mesh
-from engine.step import make_step
+from engine.train_options import train_options
 from errors import UserError
 from tests.golden.tiny import (
   CONFIGS,
@@ -48,8 +50,7 @@ def test_one_step_moves_every_player(name, data):
 @pytest.mark.parametrize('name', CONFIGS)
 def test_the_engine_sections_are_complete(name, tmp_path):
   config = config_for(name)
-  session.train_options(config), session.data_options(config)
-  Evaluate(**to_plain(config.evaluate))
+  train_options(config), session.data_options(config)
   Checkpoints(str(tmp_path), **to_plain(config.checkpoint))
   make_mesh(**to_plain(config.mesh))
 
@@ -63,10 +64,12 @@ def test_a_variant_says_what_it_is(name):
 @pytest.mark.parametrize(
   'path',
   ['objective.los', 'modules.generator.width', 'optimizer.generator.beta1', 'data.batchsize',
-   'train.step', 'evaluate.sample', 'checkpoint.evry', 'mesh.dat'],
+   'train.step', 'evaluators.samples.sample', 'evaluators.test.metric', 'ema.generator.decays',
+   'checkpoint.evry', 'mesh.dat', 'init_from.generator.rule', 'train.gradient.clip'],
 )  # fmt: skip
 def test_an_unknown_key_fails_wherever_it_is(path, tmp_path):
   config = config_of('gan')
+  complete_init_from(config)
   node = config
   *parents, key = path.split('.')
   for part in parents:
@@ -74,14 +77,9 @@ def test_an_unknown_key_fails_wherever_it_is(path, tmp_path):
   with config.unlocked():
     node[key] = 1
   with pytest.raises(UserError, match=key):
-    session.train_options(config), session.data_options(config)
-    objective = session.build_objective(config, spec('mnist5k'))
-    session.build_optimizers(config, objective, 10)
-    from engine.build import call
-
-    call(Evaluate, to_plain(config.evaluate), 'config.evaluate')
+    opened = session.open_session(config, spec('mnist5k'))
+    open_evaluators(opened)
     call(Checkpoints, to_plain(config.checkpoint), 'config.checkpoint', str(tmp_path))
-    call(make_mesh, to_plain(config.mesh), 'config.mesh')
 
 
 def test_an_unknown_section_fails():
@@ -96,11 +94,11 @@ def test_unknown_names_list_what_there_is():
   config = config_of('gan')
   config.modules.generator.name = 'mlp.Generatr'
   with pytest.raises(UserError, match=r'did you mean "mlp\.Generator"'):
-    session.build_objective(config, spec('mnist5k'))
+    build_objective(config, spec('mnist5k'), 'float32')
   config = config_of('gan')
   config.objective.loss = 'hing'
   with pytest.raises(UserError, match='did you mean "hinge"'):
-    session.build_objective(config, spec('mnist5k'))
+    build_objective(config, spec('mnist5k'), 'float32')
 
 
 @pytest.mark.parametrize('loss', ['minimax', 'least_squares', 'hinge', 'wasserstein'])
@@ -112,13 +110,13 @@ def test_any_loss_with_any_penalty(loss):
   config.optimizer.discriminator.clip_weights = 0.01
   for module in config.modules.values():
     module.widths = (8,)
-  objective = session.build_objective(config, description)
-  state = session.open_session(config, description).make_state()
-  step = make_step(objective, session.build_optimizers(config, objective, 10), {}, 1, 4)
+  config.ema = {}
+  opened = session.open_session(config, description)
+  state = opened.make_state(0)
   batch = prepare(batch_of(description, 8), state.key, to_plain(config.data.augment))
-  after, metrics = jax.jit(step)(state.replace(ema={}), batch)
+  after, metrics = jax.jit(opened.train_step())(state, batch)
   assert {f'discriminator/{name}' for name in config.objective.penalties} <= metrics.keys()
-  assert all(np.isfinite(value) for value in metrics.values())
+  assert all(np.isfinite(mean.value) and mean.weight > 0 for mean in metrics.values())
   largest = max(float(jnp.abs(w).max()) for w in jax.tree.leaves(after.params['discriminator']))
   assert largest <= 0.0101
 
@@ -126,18 +124,15 @@ def test_any_loss_with_any_penalty(loss):
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters():
   config, description = config_of('dcgan'), spec('mnist5k')
   config.train.precision = 'bfloat16'
-  objective = session.build_objective(config, description)
-  assert objective.modules['generator'].dtype == jnp.bfloat16
-  make_state = session.open_session(config, description).make_state
-  state = jax.eval_shape(make_state)
+  opened = session.open_session(config, description)
+  assert opened.objective.modules['generator'].dtype == jnp.bfloat16
+  state = opened.lane_abstract
   dtypes = {leaf.dtype for leaf in jax.tree.leaves(state.params)}
   assert dtypes == {jnp.dtype('float32')}
-  step = make_step(
-    objective, session.build_optimizers(config, objective, 10), to_plain(config.ema), 1, 4
-  )
   batch = jax.eval_shape(
     lambda: prepare(batch_of(description, 4), jax.random.key(0), to_plain(config.data.augment))
   )
+  step = opened.train_step()
   text = str(jax.make_jaxpr(step)(state, batch))
   assert 'bf16' in text
 

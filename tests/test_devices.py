@@ -100,7 +100,8 @@ def test_a_signal_to_one_process_stops_and_saves_the_job(tmp_path):
   log = tmp_path / 'run' / 'metrics.jsonl'
   # The second process gets the signal; nothing is due to be saved before.
   more = ('--config.train.steps=100000', '--config.checkpoint.every=50000')
-  longer = ('--config.train.evaluate_every=50000', '--config.train.sample_every=50000')
+  longer = ('--config.evaluators.test.every=50000', '--config.train.sample_every=50000',
+            '--config.evaluators.samples.every=50000')  # fmt: skip
   processes = start_two(tmp_path / 'run', *more, *longer)
   deadline = time.time() + 120
   while not (log.exists() and log.read_text().count('\n') >= 2):

@@ -14,10 +14,10 @@ def waiting(**changes):
   return config_of(
     **{
       'train__steps': 40,
-      'train__evaluate_every': 2,
+      'evaluators__test__every': 2,
       'train__log_every': 2,
       'train__patience': 2,
-      'checkpoint__best': 'eval/loss',
+      'checkpoint__best': 'test/loss',
       'checkpoint__best_mode': 'min',
       'checkpoint__every': 5,
       'optimizer__model__learning_rate': 3.0,
@@ -29,7 +29,7 @@ def waiting(**changes):
 def test_it_ends_after_the_patience_and_keeps_the_best(tmp_path, capsys):
   folder = tmp_path / 'run'
   loop.train(waiting(), str(folder))
-  losses = {m['step']: m['eval/loss'] for m in runs.metrics(folder) if 'eval/loss' in m}
+  losses = {m['step']: m['test/loss'] for m in runs.metrics(folder) if 'test/loss' in m}
   last, best = max(losses), min(losses, key=losses.get)
   # Worked out again from the log: the first evaluation that ends two without a new lowest.
   lowest, waited = float('inf'), 0
@@ -39,15 +39,17 @@ def test_it_ends_after_the_patience_and_keeps_the_best(tmp_path, capsys):
     assert (waited == 2) == (step == last)
   assert last < 40 and best == last - 4
   said = capsys.readouterr().out
-  assert f'finished early: no gain in eval/loss for 2 evaluations, the best {lowest:.5g}' in said
-  assert f'is kept as step {best};' in said
+  ended = (
+    f'finished early: no gain in test/loss for 2 evaluations, the best was {lowest:.5g} of step'
+  )
+  assert f'{ended} {best};' in said
   assert restore_run(str(folder), '').step == best
   assert restore_run(str(folder), 'latest').step == last
 
   loop.train(waiting(), str(folder))
   assert f'complete step {last} of 40 (stopped early)' in capsys.readouterr().out
   loop.train(waiting(train__patience=3), str(folder))
-  more = [m['step'] for m in runs.metrics(folder) if 'eval/loss' in m]
+  more = [m['step'] for m in runs.metrics(folder) if 'test/loss' in m]
   assert more[: len(losses)] == sorted(losses) and max(more) == last + 2
 
 
@@ -63,8 +65,8 @@ def test_a_resumed_run_has_waited_already(tmp_path):
 def test_patience_needs_a_figure_to_wait_for(tmp_path):
   with pytest.raises(UserError, match='patience=2 waits for a gain in config'):
     loop.train(waiting(checkpoint__best=''), str(tmp_path / 'a'))
-  with pytest.raises(UserError, match=r'best=eval/los is no figure .*did you mean "eval/loss"'):
-    loop.train(waiting(checkpoint__best='eval/los'), str(tmp_path / 'b'))
+  with pytest.raises(UserError, match=r'best=test/los is unknown .*did you mean "test/loss"'):
+    loop.train(waiting(checkpoint__best='test/los'), str(tmp_path / 'b'))
 
 
 def test_epochs_end_a_run(tmp_path):

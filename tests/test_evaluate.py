@@ -12,10 +12,11 @@ from commands import evaluate_run as command
 from commands.evaluate_run import Request, evaluate_run
 from configs import cgan, gan, mlp, vae
 from configs.defaults import examples, samples
-from data import arrays
+from data.source import Source
 from engine import restore
 from engine.evaluation import Evaluators, open_evaluators
 from engine.evaluators import reference
+from engine.lanes import take_lane
 from engine.restore import Placement, restore_run
 from errors import UserError
 from tests.runs import saved_run, small
@@ -144,6 +145,15 @@ def test_all_lanes_and_one(gan_run, tmp_path, capsys):
     assert alone['made_by']['lanes'] == [f'seed_{lane}'] and 'lanes' not in alone
 
 
+def test_a_lane_s_noise_is_that_of_its_training(gan_run, tmp_path):
+  restored = restore_run(gan_run, '')
+  held = take_lane(restored.weights, 1, 2)
+  logged = open_evaluators(restored.session).evaluate('test', held, jax.random.key(1)).figures
+  written = evaluate(gan_run, tmp_path / 'a.json')['lanes'][1]['metrics']
+  for name, figure in logged.items():
+    assert written[name] == pytest.approx(figure.mean)
+
+
 def test_each_lane_is_evaluated_at_its_own_best(tmp_path, monkeypatch):
   config = small(mlp.get_config())
   config.seeds, config.data.test_split = 2, 'test[:20]'
@@ -181,7 +191,7 @@ def test_a_second_evaluation_reads_no_reference(gan_run, tmp_path, monkeypatch):
   section = restore_run(gan_run, '').session.config.evaluators
   del section['test']
   first = evaluate(gan_run, tmp_path / 'a.json', evaluators=section)
-  monkeypatch.setattr(arrays, 'load_arrays', lambda _: pytest.fail('the reference is read again'))
+  monkeypatch.setattr(Source, 'load', lambda _: pytest.fail('the reference is read again'))
   again = evaluate(gan_run, tmp_path / 'b.json', evaluators=section)
   assert again['metrics'] == first['metrics'] and len(again['metrics']) == 1
 
@@ -325,8 +335,6 @@ def test_an_evaluator_that_training_does_not_run_is_checked_before_the_first_is_
 
 def test_images_of_another_size_than_the_run_s(vae_run, tmp_path, monkeypatch):
   """A data set of the same name that was prepared anew with larger images."""
-  from data.source import Source
-
   plain = Source._features
 
   def larger(self, name, columns):

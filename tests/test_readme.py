@@ -59,7 +59,7 @@ def test_train_commands_run(command, tmp_path):
 def test_sample_and_evaluate_commands_run(tmp_path, script):
   for name in ('gan', 'vae', 'cnn', 'gpt'):
     runs.train(*SMALL[name], '--config.train.steps=2', f'--workdir={tmp_path}/{name}',
-               *(['--config.objective.likelihood_samples=5'] if name == 'vae' else []))  # fmt: skip
+               *(['--config.evaluators.likelihood.samples=5'] * (name == 'vae')))  # fmt: skip
   for command in [*commands('python sample.py'), *commands('python evaluate.py')]:
     arguments = command.replace('runs/', f'{tmp_path}/').replace('--out=', f'--out={tmp_path}/')
     done = script(*shlex.split(arguments)[1:])

@@ -82,13 +82,15 @@ def test_a_damaged_newest_checkpoint_is_set_aside(family, tmp_path, script):
   workdir = tmp_path / 'damaged'
   shutil.copytree(whole, workdir)
   # Half of the largest file, as a crashed disk leaves it; flipped bits are in test_checkpoint.py.
-  files = [p for p in (workdir / 'checkpoints' / str(STEPS) / 'state').rglob('*') if p.is_file()]
+  files = [
+    p for p in (workdir / 'checkpoints' / str(STEPS) / 'variables').rglob('*') if p.is_file()
+  ]
   largest = max(files, key=lambda p: p.stat().st_size)
   largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
   done = script('train.py', *arguments(small, workdir))
   assert done.returncode == 0, done.stderr
   assert 'set aside' in done.stderr
-  assert (workdir / 'checkpoints' / f'{STEPS}.broken').is_dir()
+  assert (workdir / 'damaged_checkpoints' / str(STEPS)).is_dir()
   runs.assert_same_bits(whole, workdir)
 
 

@@ -8,9 +8,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from data import arrays, placement
+from data import placement
 from data.eval_batches import in_order
-from data.source import Examples
+from data.examples import Examples
 from data.transforms import OFF, prepare
 from engine import runtime
 from engine.session import Session
@@ -49,8 +49,8 @@ class Split:
   def _loaded(self) -> Examples | Mapping[str, np.ndarray]:
     # Rows of text are cut from arrays that are mapped into memory already.
     is_text = bool(self.examples.spec.tokenizer)
-    fits = not is_text and arrays.size_bytes(self.examples) <= self._resident_mb * 2**20
-    return arrays.load_arrays(self.examples) if fits else self.examples
+    fits = not is_text and self.examples.nbytes <= self._resident_mb * 2**20
+    return self.examples.load() if fits else self.examples
 
   def batches(self, size: int, rows: range) -> Iterator[dict[str, np.ndarray]]:
     """Yields `rows` of every batch of `size` examples; see `data.eval_batches.in_order`."""

@@ -10,8 +10,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from data import arrays
+from data.examples import Examples
 from data.folders import cache_dir
-from data.source import Examples
 from metrics.base import FeatureExtractor, SampleMetric
 
 _VERSION = 1  # of what is computed and how it is kept; a higher one makes old files unused
@@ -74,8 +74,8 @@ def _folder(examples: Examples, extractor: FeatureExtractor, metric: SampleMetri
   """Where the state of a metric lies: another place for other data, features or options."""
   spec = examples.spec
   parts = (spec.identity, examples.stamp, str(spec.n), _identity(extractor), _identity(metric))
-  digest = hashlib.sha256(repr((_VERSION, *parts)).encode()).hexdigest()[:16]
-  return cache_dir() / 'references' / f'{spec.identity}-{extractor.label}-{digest}'
+  digest = hashlib.sha256(repr((_VERSION, *parts)).encode()).hexdigest()[:32]
+  return cache_dir() / 'references' / digest
 
 
 def _identity(made: FeatureExtractor | SampleMetric) -> str:

@@ -1,6 +1,7 @@
 """Checkpoints on a small tree: latest and best, damage, other structures, NaN."""
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -8,11 +9,17 @@ import numpy as np
 import pytest
 
 from engine.checkpoint import Checkpoints, fingerprint
+from engine.state import State, weights
 from errors import UserError
 
 
-def state(value, size=8):
-  return {'a': {'w': jnp.full(size, value), 'i': jnp.int32(3)}, 'key': jax.random.key(1)}
+def state(value, size=8, step=0):
+  return of_params({'w': jnp.full(size, value), 'i': jnp.int32(3)}, step)
+
+
+def of_params(params, step=0):
+  moments = {'a': jnp.zeros(2)}
+  return State(jnp.int32(step), {'a': params}, {'a': {}}, moments, {}, jax.random.key(1))
 
 
 def abstract(tree):
@@ -20,26 +27,50 @@ def abstract(tree):
   return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
 
 
-def opened(folder, keep=2, best='', mode='min'):
-  return Checkpoints(str(folder), every=1, keep=keep, best=best, best_mode=mode)
+def opened(folder, keep=2, best='', mode='min', lanes=1):
+  return Checkpoints(str(folder), every=1, keep=keep, best=best, best_mode=mode, lanes=lanes)
 
 
 def fill(folder, values, **options):
   """Saves step i + 1 with the metric values[i]."""
-  checkpoints = opened(folder, best='eval/x', **options)
+  checkpoints = opened(folder, best='test/x', **options)
   for i, value in enumerate(values):
-    checkpoints.save(i + 1, state(float(i + 1)), {'used': i}, {'eval/x': value})
+    checkpoints.save(i + 1, state(float(i + 1)), {'used': i}, [{'test/x': value}])
   checkpoints.close()
 
 
 def test_round_trip_with_what_stands_beside_it(tmp_path):
   checkpoints = opened(tmp_path)
-  checkpoints.save(5, state(2.5), {'used': 640, 'seed': 7}, {})
+  checkpoints.save(5, state(2.5, step=5), {'used': 640, 'seeds': [7]}, [])
   checkpoints.close()
   restored, meta = opened(tmp_path).restore(abstract(state(0.0)))
-  np.testing.assert_array_equal(restored['a']['w'], np.full(8, 2.5, np.float32))
-  assert jax.random.key_data(restored['key']).tolist() == [0, 1]
-  assert (meta['step'], meta['used'], meta['seed']) == (5, 640, 7)
+  np.testing.assert_array_equal(restored.params['a']['w'], np.full(8, 2.5, np.float32))
+  assert jax.random.key_data(restored.key).tolist() == [0, 1] and restored.step == 5
+  assert (meta['step'], meta['used'], meta['seeds']) == (5, 640, [7])
+
+
+def test_weights_are_read_without_the_rest(tmp_path):
+  """What comes after training needs neither optimizers nor key, whole or damaged."""
+  checkpoints = opened(tmp_path)
+  checkpoints.save(5, state(2.5), {}, [])
+  checkpoints.close()
+  shutil.rmtree(tmp_path / 'checkpoints' / '5' / 'training')
+  found, meta = opened(tmp_path).restore_weights(weights(abstract(state(0.0))))
+  np.testing.assert_array_equal(found.params['a']['w'], np.full(8, 2.5, np.float32))
+  assert meta['step'] == 5
+  assert opened(tmp_path).restore_weights(weights(abstract(state(0.0))), 5) is not None
+  with pytest.raises(UserError, match='there is no checkpoint 6; there are'):
+    opened(tmp_path).restore_weights(weights(abstract(state(0.0))), 6)
+
+
+def test_the_best_of_every_lane_is_kept(tmp_path):
+  checkpoints = opened(tmp_path, keep=1, best='test/x', lanes=2)
+  for step, pair in enumerate([(5.0, 1.0), (2.0, 3.0), (4.0, 2.0), (6.0, 9.0)], 1):
+    checkpoints.save(step, state(float(step)), {}, [{'test/x': value} for value in pair])
+  checkpoints.close()
+  again = opened(tmp_path, best='test/x', lanes=2)
+  assert again.steps() == [1, 2, 4]
+  assert (again.best_step(0), again.best_step(1)) == (2, 1)
 
 
 def test_the_newest_are_kept(tmp_path):
@@ -51,17 +82,17 @@ def test_the_newest_are_kept(tmp_path):
 def test_the_best_is_kept_too_and_over_a_restart(tmp_path, mode, best):
   fill(tmp_path, [5.0, 1.0, 4.0, 9.0, 3.0, 3.5], keep=1, mode=mode)
   assert opened(tmp_path).steps() == [best, 6]
-  again = opened(tmp_path, keep=1, best='eval/x', mode=mode)
-  again.save(7, state(7.0), {}, {'eval/x': 4.5})
+  again = opened(tmp_path, keep=1, best='test/x', mode=mode)
+  again.save(7, state(7.0), {}, [{'test/x': 4.5}])
   again.close()
-  assert opened(tmp_path, best='eval/x', mode=mode).steps() == [best, 7]
-  assert opened(tmp_path, best='eval/x', mode=mode).best_step() == best
+  assert opened(tmp_path, best='test/x', mode=mode).steps() == [best, 7]
+  assert opened(tmp_path, best='test/x', mode=mode).best_step() == best
 
 
 @pytest.mark.parametrize('mode', ['min', 'max'])
 def test_a_nan_is_never_the_best(tmp_path, mode):
   fill(tmp_path, [2.0, float('nan'), 2.5, 3.0], keep=1, mode=mode)
-  best = opened(tmp_path, best='eval/x', mode=mode).best_step()
+  best = opened(tmp_path, best='test/x', mode=mode).best_step()
   assert best == (1 if mode == 'min' else 4)
 
 
@@ -70,7 +101,7 @@ def biggest_file(folder):
 
 
 def flip(folder):
-  path = biggest_file(folder / 'state' / 'ocdbt.process_0')
+  path = biggest_file(folder / 'variables' / 'ocdbt.process_0')
   content = bytearray(path.read_bytes())
   content[len(content) // 2] ^= 1
   path.write_bytes(content)
@@ -78,37 +109,34 @@ def flip(folder):
 
 DAMAGES = {
   'flipped bit': flip,
-  'truncated': lambda f: biggest_file(f / 'state').write_bytes(b''),
-  'no state': lambda f: __import__('shutil').rmtree(f / 'state'),
-  'empty': lambda f: (__import__('shutil').rmtree(f), f.mkdir()),
+  'truncated': lambda f: biggest_file(f / 'variables').write_bytes(b''),
+  'no variables': lambda f: shutil.rmtree(f / 'variables'),
+  'no training': lambda f: shutil.rmtree(f / 'training'),
+  'empty': lambda f: (shutil.rmtree(f), f.mkdir()),
   'no meta': lambda f: (f / 'meta' / 'metadata').write_text('{'),
-  'empty metrics': lambda f: (f / 'metrics' / 'metrics').write_text(''),
 }
 
 
 @pytest.mark.parametrize('damage', DAMAGES)
 def test_damage_falls_back_to_the_one_before(tmp_path, damage, capsys):
-  checkpoints = opened(tmp_path, best='eval/x')
+  checkpoints = opened(tmp_path, best='test/x')
   for step in (1, 2):
     values = np.random.default_rng(step).normal(size=4096).astype(np.float32)
-    checkpoints.save(step, {'w': jnp.asarray(values)}, {}, {'eval/x': 1.0})
+    checkpoints.save(step, of_params({'w': jnp.asarray(values)}), {}, [{'test/x': 1.0}])
   checkpoints.close()
   DAMAGES[damage](tmp_path / 'checkpoints' / '2')
-  again = opened(tmp_path, best='eval/x')
-  restored, meta = again.restore(abstract({'w': jnp.zeros(4096)}))
-  # The state itself is whole when only its metrics are gone.
-  wanted = 2 if damage == 'empty metrics' else 1
-  assert meta['step'] == wanted
+  again = opened(tmp_path, best='test/x')
+  restored, meta = again.restore(abstract(of_params({'w': jnp.zeros(4096)})))
+  assert meta['step'] == 1
   np.testing.assert_array_equal(
-    restored['w'], np.random.default_rng(wanted).normal(size=4096).astype(np.float32)
+    restored.params['a']['w'], np.random.default_rng(1).normal(size=4096).astype(np.float32)
   )
-  if wanted == 1:
-    assert 'set aside' in capsys.readouterr().err
-    assert (tmp_path / 'checkpoints' / '2.broken').exists()
+  assert 'set aside' in capsys.readouterr().err
+  assert (tmp_path / 'damaged_checkpoints' / '2').exists()
   # And training goes on, saving the same step again.
-  again.save(2 if wanted == 1 else 3, {'w': restored['w']}, {}, {'eval/x': 0.5})
+  again.save(2, restored, {}, [{'test/x': 0.5}])
   again.close()
-  assert opened(tmp_path).steps()[-1] == (2 if wanted == 1 else 3)
+  assert opened(tmp_path).steps()[-1] == 2
 
 
 def test_nothing_is_left_when_all_are_damaged(tmp_path):
@@ -120,13 +148,14 @@ def test_nothing_is_left_when_all_are_damaged(tmp_path):
 def test_another_structure_is_refused_and_left_alone(tmp_path):
   fill(tmp_path, [1.0])
   for target, part in (
-    ({**state(0.0), 'b': jnp.zeros(2)}, 'missing|extra'),
-    (state(0.0, size=9), 'another shape: a/w'),
-    ({'a': {'w': jnp.zeros(8)}, 'key': jax.random.key(0)}, 'extra: a/i'),
+    (of_params({**state(0.0).params['a'], 'b': jnp.zeros(2)}), 'missing: params/a/b'),
+    (state(0.0, size=9), 'another shape: params/a/w'),
+    (of_params({'w': jnp.zeros(8)}), 'extra: params/a/i'),
     (
-      {'a': {'w': jnp.zeros(8, jnp.bfloat16), 'i': jnp.int32(0)}, 'key': jax.random.key(0)},
-      'another shape: a/w',
+      of_params({'w': jnp.zeros(8, jnp.bfloat16), 'i': jnp.int32(0)}),
+      'another shape: params/a/w',
     ),
+    (state(0.0).replace(opt_state={'a': jnp.zeros(3)}), 'another shape: opt_state/a'),
   ):
     with pytest.raises(UserError, match=part):
       opened(tmp_path).restore(abstract(target))
@@ -135,7 +164,7 @@ def test_another_structure_is_refused_and_left_alone(tmp_path):
 
 def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
   checkpoints = opened(tmp_path)
-  checkpoints.save(1, state(1.0), {}, {})
+  checkpoints.save(1, state(1.0), {}, [])
   checkpoints.wait()
 
   def full(*args, **kwargs):
@@ -143,18 +172,15 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
 
   monkeypatch.setattr(checkpoints._manager(), 'save', full)
   with pytest.raises(UserError, match=r'No space left on device.*goes on from step 1'):
-    checkpoints.save(2, state(2.0), {}, {})
+    checkpoints.save(2, state(2.0), {}, [])
 
 
 def test_fingerprint_sees_every_bit_and_the_order():
-  base = state(1.0)
-  before = fingerprint(base)
+  base = jnp.full(8, 1.0)
+  before = fingerprint({'w': base})
   for i in (0, 7):
-    changed = {
-      **base,
-      'a': {**base['a'], 'w': base['a']['w'].at[i].set(np.nextafter(np.float32(1), np.float32(2)))},
-    }
-    assert fingerprint(changed)['a/w'] != before['a/w']
+    changed = base.at[i].set(np.nextafter(np.float32(1), np.float32(2)))
+    assert fingerprint({'w': changed})['w'] != before['w']
   mixed = jnp.arange(8.0)
   assert fingerprint({'w': mixed})['w'] != fingerprint({'w': mixed[::-1]})['w']
   json.dumps(before)

@@ -116,6 +116,7 @@ def test_lanes_that_are_folds_have_each_its_own_split():
 
 def test_nothing_is_read_before_an_evaluation(monkeypatch):
   monkeypatch.setattr(Source, 'read', None)
+  monkeypatch.setattr(Source, 'load', None)
   evaluators = evaluators_of(
     a=examples(), b=measure('power'), c=speed(1), d=samples(PIXELS, FRECHET)
   )

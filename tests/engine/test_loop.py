@@ -8,7 +8,8 @@ def test_a_log_file_hears_of_a_step_once(tmp_path, capsys, monkeypatch):
   monkeypatch.setattr(report._Plain, 'PAUSE', 0.0)
   config = mlp.get_config()
   config.modules.model.widths = (8,)
-  config.train.update(steps=20, log_every=5, evaluate_every=10)
+  config.train.update(steps=20, log_every=5)
+  config.evaluators.test.every = 10
   loop.train(config, str(tmp_path))
   lines = [line.split() for line in capsys.readouterr().out.splitlines()]
   steps = [words[1] for words in lines if words[0] == 'step']

@@ -14,7 +14,9 @@ def one_update(weights, gradients, **options):
   schedule = {**section['schedule'], **options.pop('schedule', {})}
   chain = make_optimizer(100, 'config.optimizer.x', **{**section, **options, 'schedule': schedule})
   params = {'m': {'w': jnp.array(weights)}}
-  updates, _ = chain.update({'m': {'w': jnp.array(gradients)}}, chain.init(params), params)
+  updates, _ = chain.update(
+    {'m': {'w': jnp.array(gradients)}}, chain.init(params), params, jnp.int32(0)
+  )
   return np.asarray(params['m']['w'] + updates['m']['w']), chain
 
 
@@ -48,7 +50,7 @@ def test_only_chosen_parameters_decay(name, after):
   chain = make_optimizer(100, 'config.optimizer.x', **section)
   params = {'m': {'kernel': jnp.ones(1), 'kernel_scale': jnp.ones(1)}}
   updates, _ = chain.update(
-    {'m': {k: jnp.zeros(1) for k in params['m']}}, chain.init(params), params
+    {'m': {k: jnp.zeros(1) for k in params['m']}}, chain.init(params), params, jnp.int32(0)
   )
   assert float(1 + updates['m']['kernel'][0]) == pytest.approx(after)
   assert float(updates['m']['kernel_scale'][0]) == 0
@@ -104,7 +106,7 @@ def test_momentum_by_name():
     (dict(name='adm'), 'did you mean "adam"'),
     (dict(name='adam', beta=0.5), 'no option "beta"'),
     (dict(schedule=dict(name='cosin')), 'did you mean "cosine"'),
-    (dict(schedule=dict(warmup=100)), 'below the 100 updates'),
+    (dict(schedule=dict(warmup=100)), 'below the 100 steps'),
     (dict(schedule=dict(name='exponential')), 'above 0'),
     (dict(learning_rate=-1.0), '0 or more'),
   ],
@@ -119,7 +121,7 @@ def muon_update(params, gradients, **options):
   chain = make_optimizer(100, 'config.optimizer.x', **section)
   params = {'m': {name: jnp.asarray(value) for name, value in params.items()}}
   gradients = {'m': {name: jnp.asarray(value) for name, value in gradients.items()}}
-  updates, _ = chain.update(gradients, chain.init(params), params)
+  updates, _ = chain.update(gradients, chain.init(params), params, jnp.int32(0))
   return {name: np.asarray(value) for name, value in updates['m'].items()}
 
 

@@ -17,9 +17,15 @@ from engine.patience import Patience
 )
 def test_evaluations_without_a_gain_are_counted(mode, gain, values, waited):
   state, seen = Patience(), []
-  for value in values:
-    state = state.after(value, mode, gain)
+  for step, value in enumerate(values):
+    state = state.after(value, step, mode, gain)
     seen.append(state.waited)
   assert seen == waited
   best = (max if mode == 'max' else min)(v for v in values if v == v)
   assert state.best == pytest.approx(best, abs=gain)
+  assert values[state.best_step] == state.best
+
+
+def test_a_limit_of_0_waits_for_ever():
+  waited = Patience(waited=3)
+  assert waited.exhausted(3) and not waited.exhausted(4) and not waited.exhausted(0)

@@ -5,20 +5,22 @@ import numpy as np
 from PIL import Image
 
 from engine import pictures
-from engine.report import Report
+from engine.report import Report, Shown
+
+SHOWN = Shown(('seed_0',), ('eval',), '')
 
 
 def test_lines_past_the_checkpoint_are_dropped_and_so_is_a_torn_one(tmp_path):
   path = tmp_path / 'metrics.jsonl'
   path.write_text('{"step": 10}\n{"step": 20}\n{"step": 30}\n{"step": 4')
-  Report(str(tmp_path), 20, 40, visible=True).close()
+  Report(str(tmp_path), 20, 40, SHOWN, visible=True).close()
   assert [json.loads(line)['step'] for line in path.read_text().splitlines()] == [10, 20]
 
 
 def test_a_line_has_the_named_fields(tmp_path, capsys):
-  report = Report(str(tmp_path), 0, 40, visible=True)
-  report.scalars(10, 2.5, {'generator/loss': 1.25, 'eval/x': float('nan')})
-  report.scalars(20, None, {'eval/x': 3.0})
+  report = Report(str(tmp_path), 0, 40, SHOWN, visible=True)
+  report.scalars(10, 2.5, [{'generator/loss': 1.25, 'eval/x': float('nan')}])
+  report.scalars(20, None, [{'eval/x': 3.0}])
   report.close()
   lines = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
   assert lines[0]['step'] == 10 and lines[0]['steps_per_second'] == 2.5
@@ -31,12 +33,12 @@ def test_a_line_has_the_named_fields(tmp_path, capsys):
 def test_a_log_file_hears_of_slow_steps(tmp_path, capsys, monkeypatch):
   now = [0.0]
   monkeypatch.setattr(time, 'monotonic', lambda: now[0])
-  report = Report(str(tmp_path), 0, 40, visible=True)
+  report = Report(str(tmp_path), 0, 40, SHOWN, visible=True)
   for step in range(1, 14):
     now[0] += 12.0
-    report.progress(step, 1 / 12, {'model/loss': step / 2}, logged=step in (6, 11))
+    report.progress(step, 1 / 12, [{'model/loss': step / 2}], logged=step in (6, 11))
     if step == 6:
-      report.scalars(step, 1 / 12, {'model/loss': 1.75})
+      report.scalars(step, 1 / 12, [{'model/loss': 1.75}])
   report.close()
   assert capsys.readouterr().out.splitlines() == [
     'step 5/40  0.0833 steps/s  ETA 7:00  model/loss 2.5',
@@ -46,17 +48,17 @@ def test_a_log_file_hears_of_slow_steps(tmp_path, capsys, monkeypatch):
 
 
 def test_an_invisible_report_writes_nothing(tmp_path):
-  report = Report(str(tmp_path), 0, 40, visible=False)
-  report.scalars(10, 2.5, {'x': 1.0})
-  report.samples(10, np.zeros((4, 2, 2, 1)))
+  report = Report(str(tmp_path), 0, 40, SHOWN, visible=False)
+  report.scalars(10, 2.5, [{'x': 1.0}])
+  report.samples(10, 'image', [np.zeros((4, 2, 2, 1))])
   report.say('hello')
   report.close()
   assert not list(tmp_path.iterdir())
 
 
 def test_sample_grids_are_png_files(tmp_path):
-  report = Report(str(tmp_path), 0, 40, visible=True)
-  report.samples(7, np.zeros((4, 2, 2, 3), np.float32))
+  report = Report(str(tmp_path), 0, 40, SHOWN, visible=True)
+  report.samples(7, 'image', [np.zeros((4, 2, 2, 3), np.float32)])
   report.close()
   with Image.open(tmp_path / 'samples' / 'step_00000007.png') as picture:
     assert picture.mode == 'RGB' and picture.size[0] >= 256
@@ -76,3 +78,18 @@ def test_rounding_and_clipping_of_pixels():
   np.testing.assert_array_equal(
     pictures.to_uint8(np.array([-0.5, 0.0, 1 / 255, 0.999, 1.0, 2.0])), [0, 0, 1, 255, 255, 255]
   )
+
+
+def test_lanes_are_shown_by_mean_deviation_and_each_of_them(tmp_path, capsys):
+  shown = Shown(('seed_3', 'seed_4'), ('eval',), '')
+  report = Report(str(tmp_path), 0, 40, shown, visible=True)
+  report.scalars(10, None, [{'model/loss': 1.0, 'eval/x': 5.0}, {'model/loss': 2.0}])
+  report.samples(10, 'image', [np.zeros((1, 2, 2, 1)), np.ones((1, 2, 2, 1))])
+  report.close()
+  (line,) = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+  assert line['model/loss'] == 1.5 and abs(line['model/loss/sd'] - 0.5**0.5) < 1e-12
+  assert (line['model/loss/seed_3'], line['model/loss/seed_4']) == (1.0, 2.0)
+  assert line['eval/x'] == line['eval/x/seed_3'] == 5.0 and 'eval/x/sd' not in line
+  assert 'model/loss 1.5 ± 0.71' in capsys.readouterr().out
+  names = sorted(path.name for path in (tmp_path / 'samples').iterdir())
+  assert names == ['step_00000010_seed_3.png', 'step_00000010_seed_4.png']

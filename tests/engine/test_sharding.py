@@ -36,7 +36,7 @@ for name, options in json.loads(sys.argv[3]).items():
     config.optimizer[player] = optimizer(name, **options)
 stepper = Stepper(config)
 losses = stepper.run(3)
-state = stepper._state
+state = stepper.state
 def describe(tree):
   leaves = jax.tree_util.tree_leaves_with_path(tree)
   return {jax.tree_util.keystr(path): list(leaf.sharding.spec) for path, leaf in leaves}
@@ -65,8 +65,8 @@ MUON = {'muon': dict(learning_rate=0.002, matrices='kernel')}
 
 @pytest.mark.parametrize('optimizer, moments_kept', [({}, 2), (MUON, 1)])
 def test_split_parameters_train_like_whole_ones(optimizer, moments_kept):
-  losses, totals, *_ = trained(1, dict(data=1, fsdp=1, tensor=1), (), optimizer)
-  split = trained(8, dict(data=2, fsdp=2, tensor=2), RULES, optimizer)
+  losses, totals, *_ = trained(1, dict(lane=1, data=1, fsdp=1, tensor=1), (), optimizer)
+  split = trained(8, dict(lane=1, data=2, fsdp=2, tensor=2), RULES, optimizer)
   for name in losses:
     np.testing.assert_allclose(losses[name], split[0][name], rtol=1e-4)
   for name in totals:
@@ -95,20 +95,20 @@ def abstract():
   ],
 )
 def test_a_bad_rule_names_the_parameter(rule, part):
-  mesh = make_mesh(data=-1, fsdp=1, tensor=1)
+  mesh = make_mesh(lane=1, data=-1, fsdp=1, tensor=1)
   with pytest.raises(UserError, match=f'model/dense/kernel.*{part}'):
-    state_shardings(abstract(), rule, mesh)
+    state_shardings(abstract(), {}, rule, mesh)
 
 
 def test_a_mesh_must_fit_the_devices():
-  with pytest.raises(UserError, match='1 × 7 × 1'):
-    make_mesh(data=1, fsdp=7, tensor=1)
+  with pytest.raises(UserError, match='1 × 1 × 7 × 1'):
+    make_mesh(lane=1, data=1, fsdp=7, tensor=1)
   with pytest.raises(UserError, match='make the product'):
-    make_mesh(data=-1, fsdp=-1, tensor=1)
+    make_mesh(lane=1, data=-1, fsdp=-1, tensor=1)
 
 
 def test_a_batch_must_split():
-  mesh = make_mesh(data=-1, fsdp=1, tensor=1)
+  mesh = make_mesh(lane=1, data=-1, fsdp=1, tensor=1)
   check_batch(12, 3, mesh)
   with pytest.raises(UserError, match='multiple of 5'):
     check_batch(12, 5, mesh)

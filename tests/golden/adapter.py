@@ -13,12 +13,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data.spec import Spec
-from data.transforms import prepare
+from data.transforms import OFF, prepare
 from engine import session
-from engine.evaluation import augment_off
+from engine.metric_rows import weighted_means
 from engine.program import make_program
-from engine.state import State, stream_key, variables_for_sampling
-from objectives.base import Batch, Objective
+from engine.state import State, averaged_variables
+from objectives.base import Batch, Objective, numbered_keys, stream_key
+from options import complete
 
 
 class Training(NamedTuple):
@@ -64,23 +65,28 @@ def open_training(
 
   def advance(state: State, first: int, number: int):
     taken = jnp.int32(first), given
-    state, _, rows = program.dispatch(state, jnp.bool_(True), taken, jnp.int32(number))
-    steps = np.asarray(rows)[:number].tolist()
-    return state, [dict(zip(program.names, row)) for row in steps]
+    count, active = jnp.int32(number), jnp.ones(1, bool)
+    state, _, rows = program.dispatch(state, jnp.bool_(True), taken, count, active)
+    rows = np.asarray(rows)
+    each = [weighted_means(rows[:, step : step + 1], program.names) for step in range(number)]
+    return state, [lanes[0] for lanes in each]
 
   @jax.jit
   def evaluate(state: State, batch: Batch):
-    key = jax.random.fold_in(stream_key(state.key, 'evaluate'), 0)
-    batch = prepare(batch, key, augment_off(opened.data))
-    batch['position'] = jnp.arange(len(batch['index']))
-    columns = opened.objective.evaluate(variables_for_sampling(state), batch, key)
+    keys = numbered_keys(stream_key(state.key, 'evaluate'), batch['index'])
+    batch = prepare(batch, state.key, OFF)
+    variables = averaged_variables(state, opened.averages)
+    columns = opened.objective.evaluate(variables, batch, keys)
     return {name: column for name, column in columns.items() if _is_figure(column)}
 
   def sample(state: State, num: int):
-    key = stream_key(state.key, 'sample')
-    return opened.objective.sample(variables_for_sampling(state), key, num)
+    numbers = jnp.arange(num)
+    keys = numbered_keys(stream_key(state.key, 'sample'), numbers)
+    options = complete(sampler.options, {}, 'the sampler')
+    return sampler.sample(averaged_variables(state, opened.averages), keys, numbers, **options)
 
-  samples = opened.objective.sample is not None
+  sampler = opened.objective.sampler
+  samples = sampler is not None
   drawn = jax.jit(sample, static_argnums=1) if samples else None
   return Training(opened.objective, opened.init, advance, evaluate, drawn)
 

@@ -189,7 +189,8 @@ def run(description: Spec, training: adapter.Training, other_noise: bool = False
     description=description,
     players={player.name: player.moves for player in training.objective.players},
     moved=moved,
-    metrics={name: [step[name] for step in steps] for name in steps[0]},
+    # A player that rested has no metrics in that step.
+    metrics={name: [step[name] for step in steps if name in step] for name in steps[0]},
     evaluation=_averaged(training.evaluate(state, batch_of(description, 4, STEPS))),
     sample=None if training.sample is None else np.asarray(training.sample(state, 3)),
   )

@@ -42,7 +42,9 @@ class LinearGaussian:
     )
 
   def log_weights(self, keys):
-    noise = jax.vmap(lambda key: jax.random.normal(key, self.proposal.mean.shape))(keys)
+    noise = jax.vmap(jax.vmap(lambda key: jax.random.normal(key, self.proposal.mean.shape[1:])))(
+      keys
+    )
     latents = self.proposal.mean + jnp.exp(0.5 * self.proposal.log_variance) * noise
     errors = jnp.float32(self.x) - latents @ jnp.float32(self.W.T) - jnp.float32(self.b)
     log_prob = jax.scipy.stats.norm.logpdf(errors, scale=self.s).sum(-1)
@@ -51,16 +53,20 @@ class LinearGaussian:
     )
 
 
+def examples(seed):
+  return jax.random.split(jax.random.key(seed), 4)
+
+
 def test_the_estimator_finds_a_likelihood_known_in_closed_form():
   model = LinearGaussian()
-  found, effective = elbo.importance_sampled(model.log_weights, jax.random.key(0), 20_000, 1000)
+  found, effective = elbo.importance_sampled(model.log_weights, examples(0), 20_000, 1000)
   np.testing.assert_allclose(found, model.log_likelihood, atol=0.03)
   assert (effective > 1000).all() and (effective < 20_000).all()
 
 
 def test_one_sample_is_the_elbo_and_more_samples_are_a_tighter_bound():
   model = LinearGaussian()
-  keys = jax.random.split(jax.random.key(1), 300)
+  keys = jax.random.split(jax.random.key(1), (300, 4))
 
   def mean_bound(samples):
     bound = lambda key: elbo.importance_sampled(model.log_weights, key, samples, samples)[0]  # noqa: E731
@@ -76,14 +82,24 @@ def test_one_sample_is_the_elbo_and_more_samples_are_a_tighter_bound():
 def test_the_chunk_changes_nothing(chunk):
   """20 samples in chunks that divide 20, do not, or are larger."""
   model = LinearGaussian()
-  whole = elbo.importance_sampled(model.log_weights, jax.random.key(2), 20, 20)
-  cut = elbo.importance_sampled(model.log_weights, jax.random.key(2), 20, chunk)
+  whole = elbo.importance_sampled(model.log_weights, examples(2), 20, 20)
+  cut = elbo.importance_sampled(model.log_weights, examples(2), 20, chunk)
   np.testing.assert_allclose(whole[0], cut[0], rtol=1e-5)
   np.testing.assert_allclose(whole[1], cut[1], rtol=1e-4)
 
 
 def test_effective_samples_of_even_weights_are_all_of_them():
   _, effective = elbo.importance_sampled(
-    lambda keys: jnp.full((keys.shape[0], 2), -300.0), jax.random.key(0), 50, 8
+    lambda keys: jnp.full(keys.shape, -300.0), examples(0), 50, 8
   )
   np.testing.assert_allclose(effective, 50, rtol=1e-4)
+
+
+def test_an_example_draws_the_same_whatever_stands_beside_it():
+
+  def recorded(keys):
+    return jax.vmap(jax.vmap(lambda key: jax.random.normal(key)))(keys)
+
+  whole = elbo.importance_sampled(recorded, examples(3), 20, 7)[0]
+  alone = elbo.importance_sampled(recorded, examples(3)[2:3], 20, 20)[0]
+  np.testing.assert_allclose(whole[2:3], alone, rtol=1e-5)

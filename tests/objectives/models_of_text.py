@@ -1,9 +1,12 @@
 """Small modules that read tokens, for the tests of objectives."""
 
+import functools
+
 import flax.linen as nn
 import jax
 
 from models.transformer import Transformer
+from tests.objectives import calls
 
 V = 11
 
@@ -14,6 +17,8 @@ class Table(nn.Module):
   vocabulary: int = V
   outputs: int = 1
   pool: str = 'none'
+  causal: bool = True
+  context: int = 0
 
   @nn.compact
   def __call__(self, tokens, train, lengths=None, segments=None):
@@ -40,8 +45,8 @@ def variables(objective, batch):
 
 
 def evaluation(objective):
-  """(variables, batch, key) -> what the objective says of a batch; jitted."""
-  return jax.jit(objective.evaluate)
+  """(variables, batch, key) -> the per-example figures of a batch; jitted."""
+  return jax.jit(functools.partial(calls.evaluate, objective))
 
 
 def training(objective):
@@ -50,6 +55,7 @@ def training(objective):
 
   @jax.jit
   def loss(variables, batch, key):
-    return player.loss({'model': variables['model']['params']}, {'model': {}}, batch, key)
+    params = {'model': variables['model']['params']}
+    return player.loss(params, {'model': {}}, *calls.given(batch, key))
 
   return loss

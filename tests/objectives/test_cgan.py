@@ -6,9 +6,10 @@ import pytest
 
 from errors import UserError
 from models import dcgan, mlp
-from objectives.base import example_keys
+from objectives.base import numbered_keys
 from objectives.cgan import CGAN
 from objectives.gan import GAN
+from tests.objectives.calls import evaluate, given, render, sample
 
 SHAPE = (8, 8, 1)
 PIXELS = 64
@@ -33,7 +34,12 @@ FAMILIES = pytest.mark.parametrize(
 
 def cgan(modules=DENSE, **options):
   settings = dict(
-    loss='non_saturating', penalties={}, n_critic=1, latent_size=LATENTS, num_classes=CLASSES
+    loss='non_saturating',
+    penalties={},
+    penalty_every=1,
+    n_critic=1,
+    latent_size=LATENTS,
+    num_classes=CLASSES,
   )
   return CGAN(modules=modules, **{**settings, **options})
 
@@ -227,8 +233,8 @@ def test_bfloat16_keeps_float32_parameters_and_results(modules):
   def run():
     objective = cgan({name: m.clone(dtype=jnp.bfloat16) for name, m in modules.items()})
     variables = objective.init(jax.random.key(0), batch())
-    values = objective.evaluate(variables, batch(), jax.random.key(1))
-    return variables, values, objective.sample(variables, jax.random.key(1), 3)
+    values = evaluate(objective, variables, batch(), jax.random.key(1))
+    return variables, values, sample(objective, variables, jax.random.key(1), 3)
 
   assert {leaf.dtype for leaf in jax.tree.leaves(jax.eval_shape(run))} == {jnp.dtype('float32')}
 
@@ -239,8 +245,8 @@ def test_bfloat16_keeps_float32_parameters_and_results(modules):
     (DENSE['generator'].clone(embedding_size=0), (1, LATENTS), 'Generator .* embedding_size=0'),
     (DENSE['discriminator'].clone(embedding_size=-2), (1, *SHAPE), 'embedding_size=-2 must be at'),
     (DENSE['discriminator'].clone(num_classes=0), (1, *SHAPE), 'Discriminator .* num_classes=0'),
-    (CONVOLUTIONAL['generator'].clone(num_classes=0), (1, LATENTS), 'num_classes=0 of a DCGAN'),
-    (CONVOLUTIONAL['discriminator'].clone(num_classes=0), (1, *SHAPE), 'num_classes=0 of a DCGAN'),
+    (CONVOLUTIONAL['generator'].clone(num_classes=0), (1, LATENTS), 'num_classes=0 of a module'),
+    (CONVOLUTIONAL['discriminator'].clone(num_classes=0), (1, *SHAPE), 'num_classes=0 of a module'),
   ],
 )
 def test_impossible_sizes_are_named(module, size, part):
@@ -294,13 +300,15 @@ def transparent():
   def everything(variables):
     params, mutable = split(variables)
     key = jax.random.key(3)
-    judge, paint = (player.loss(params, mutable, batch(), key) for player in objective.players)
+    judge, paint = (
+      player.loss(params, mutable, *given(batch(), key)) for player in objective.players
+    )
     return {
       'discriminator loss': judge[0],
       'discriminator metrics': judge[1].metrics,
       'generator loss': paint[0],
-      'evaluate': objective.evaluate(variables, batch(), key),
-      'interpolate': objective.drawings['interpolate'].draw(variables, batch(), key, 6),
+      'evaluate': evaluate(objective, variables, batch(), key),
+      'interpolate': render(objective, 'interpolate', variables, batch(), key, 6),
     }
 
   return everything(SLOPES)
@@ -349,7 +357,9 @@ def test_gradients_reach_what_belongs_to_the_labels_of_the_batch(modules):
 
   def gradients(params):
     losses = {
-      player.name: lambda p, loss=player.loss: loss(p, mutable, batch(), jax.random.key(3))[0]
+      player.name: lambda p, loss=player.loss: loss(p, mutable, *given(batch(), jax.random.key(3)))[
+        0
+      ]
       for player in objective.players
     }
     return {name: jax.grad(loss)(params)[name] for name, loss in losses.items()}
@@ -371,43 +381,35 @@ def test_gradients_reach_what_belongs_to_the_labels_of_the_batch(modules):
 def test_sample_draws_the_class_it_is_asked_for(modules):
   objective = cgan(modules)
   variables, key = variables_of(objective), jax.random.key(1)
-  latents = jax.vmap(lambda k: jax.random.normal(k, (LATENTS,)))(
-    example_keys(key, {'position': jnp.arange(6)})
-  )
+  latents = jax.vmap(lambda k: jax.random.normal(k, (LATENTS,)))(numbered_keys(key, jnp.arange(6)))
 
   @jax.jit
   def generated(labels):
     return modules['generator'].apply(variables['generator'], latents, labels, train=False)
 
   @jax.jit
-  def samples(traced):
+  def samples():
     return {
-      'threes': objective.sample(variables, key, 6, label=3),
-      'in turn': objective.sample(variables, key, 6),
-      'array': objective.sample(variables, key, 6, label=LABELS),
-      'traced': objective.sample(variables, key, 6, label=traced),
-      'fewer': objective.sample(variables, key, 3),
+      'threes': sample(objective, variables, key, 6, label=3),
+      'in turn': sample(objective, variables, key, 6),
+      'fewer': sample(objective, variables, key, 3),
     }
 
   in_turn = generated(np.array([0, 1, 2, 3, 4, 0], np.int32))
   wanted = {
     'threes': generated(np.full(6, 3, np.int32)),
     'in turn': in_turn,
-    'array': generated(LABELS),
-    'traced': generated(LABELS[::-1].copy()),
     'fewer': in_turn[:3],
   }
-  for name, images in samples(LABELS[::-1].copy()).items():
+  for name, images in samples().items():
     np.testing.assert_allclose(images, wanted[name], atol=1e-6, err_msg=name)
   assert np.abs(wanted['threes'] - in_turn).reshape(6, -1).max(axis=1)[[0, 1, 2, 4, 5]].min() > 1e-3
 
 
-@pytest.mark.parametrize(
-  'label, named', [(5, 5), (-1, -1), (np.array([0, 3, 7, 1], np.int32), 7), (jnp.arange(2, 6), 5)]
-)
+@pytest.mark.parametrize('label, named', [(5, 5), (-1, -1)])
 def test_a_label_that_is_no_class_is_named(label, named):
-  with pytest.raises(UserError, match=f'--label={named} is no class; they go from 0 to 4'):
-    cgan(TRANSPARENT).sample(SLOPES, jax.random.key(0), 4, label=label)
+  with pytest.raises(UserError, match=f'--label={named} must be at least 0 and at most 4'):
+    sample(cgan(TRANSPARENT), SLOPES, jax.random.key(0), 4, label=label)
 
 
 def test_data_without_classes_are_refused():
@@ -417,7 +419,14 @@ def test_data_without_classes_are_refused():
 
 @FAMILIES
 def test_a_gan_tells_these_modules_nothing(modules):
-  plain = GAN(modules=modules, loss='hinge', penalties={'r1': 1.0}, n_critic=1, latent_size=LATENTS)
+  plain = GAN(
+    modules=modules,
+    loss='hinge',
+    penalties={'r1': 1.0},
+    penalty_every=1,
+    n_critic=1,
+    latent_size=LATENTS,
+  )
   found = jax.eval_shape(lambda: plain.init(jax.random.key(0), batch()))
   assert CLASSES not in {leaf.shape[0] for leaf in jax.tree.leaves(found)}
   told = jax.eval_shape(lambda: cgan(modules).init(jax.random.key(0), batch()))

@@ -9,14 +9,13 @@ import pytest
 from errors import UserError
 from models.mlp import MLP
 from objectives.classify import Classify
+from tests.objectives.calls import evaluate, given, measure, render
 
 KEY = jax.random.key(0)
 
 
 def build(loss='softmax', classes=3, module=None, **options):
-  settings = dict(
-    input='image', label_smoothing=0.0, class_weights=(), views=dict(mirror=False, shift=0)
-  )
+  settings = dict(input='image', label_smoothing=0.0, class_weights=())
   return Classify(
     modules={'model': module or MLP(widths=(8,), activation='tanh')},
     loss=loss,
@@ -40,7 +39,7 @@ def training_loss(objective, data):
   variables = objective.init(KEY, data)
   params = {'model': variables['model']['params']}
   (player,) = objective.players
-  value, aux = player.loss(params, {'model': {}}, data, KEY)
+  value, aux = player.loss(params, {'model': {}}, *given(data, KEY))
   return (
     value,
     aux,
@@ -56,7 +55,7 @@ def cross_entropy(logits, shares):
 def test_evaluate_says_loss_prediction_and_probability():
   objective, data = build(), batch()
   _, _, variables, logits = training_loss(objective, data)
-  said = objective.evaluate(variables, data, KEY)
+  said = evaluate(objective, variables, data, KEY)
   probability = jax.nn.softmax(logits)
   np.testing.assert_allclose(said['probability'], probability, rtol=1e-5)
   np.testing.assert_array_equal(said['prediction'], np.argmax(logits, -1))
@@ -75,7 +74,7 @@ def test_smoothing_and_class_weights_are_for_training_only():
   wanted = (cross_entropy(logits, shares) * jnp.asarray(weights)[data['label']]).mean()
   np.testing.assert_allclose(value, wanted, rtol=1e-5)
   np.testing.assert_allclose(
-    objective.evaluate(variables, data, KEY)['loss'],
+    evaluate(objective, variables, data, KEY)['loss'],
     plain.evaluate(variables, data, KEY)['loss'],
     rtol=1e-6,
   )
@@ -105,7 +104,7 @@ def test_one_logit_for_two_classes():
   probability = jax.nn.sigmoid(outputs[:, 0])
   wanted = -np.log(np.where(data['label'] == 1, probability, 1 - probability))
   np.testing.assert_allclose(value, wanted.mean(), rtol=1e-5)
-  assert objective.evaluate(variables, data, KEY)['probability'].shape == (6, 2)
+  assert evaluate(objective, variables, data, KEY)['probability'].shape == (6, 2)
 
 
 def test_regression_of_a_table():
@@ -113,9 +112,9 @@ def test_regression_of_a_table():
   objective, data = build('squared', classes=0, module=module, input='inputs'), batch()
   value, aux, variables, outputs = training_loss(objective, data)
   np.testing.assert_allclose(value, np.square(outputs[:, 0] - data['target']).mean(), rtol=1e-5)
-  said = objective.evaluate(variables, data, KEY)
+  said = evaluate(objective, variables, data, KEY)
   assert said.keys() == {'loss', 'prediction'} and said['prediction'].shape == (6, 1)
-  assert not aux.metrics and not objective.drawings
+  assert not aux.metrics and not objective.pictures
 
 
 def test_dropout_is_for_training_only():
@@ -124,9 +123,9 @@ def test_dropout_is_for_training_only():
   value, _, variables, logits = training_loss(objective, data)
   plain = cross_entropy(logits, jax.nn.one_hot(data['label'], 3)).mean()
   assert abs(float(value - plain)) > 1e-3
-  first = objective.evaluate(variables, data, KEY)['loss']
+  first = evaluate(objective, variables, data, KEY)['loss']
   np.testing.assert_array_equal(
-    first, objective.evaluate(variables, data, jax.random.key(9))['loss']
+    first, evaluate(objective, variables, data, jax.random.key(9))['loss']
   )
 
 
@@ -142,7 +141,7 @@ def test_the_explained_score_is_the_predicted_class_s():
 
   objective, data = build(module=Linear()), batch()
   variables = objective.init(KEY, data)
-  pictures = objective.drawings['explain'].draw(variables, data, KEY, 4)
+  pictures = render(objective, 'explain', variables, data, KEY, 4)
   assert pictures.shape == (4, 4, 4, 4, 3)
   grey = jnp.broadcast_to(data['image'][:4], (4, 4, 4, 3))
   np.testing.assert_allclose(pictures[:, 0], grey, atol=1e-6)
@@ -161,7 +160,7 @@ def test_the_explained_score_is_the_predicted_class_s():
 
 @pytest.mark.parametrize('loss', ['softmax', 'squared'])
 def test_views_average_the_outputs(loss):
-  objective, data = build(loss=loss, views=dict(mirror=True, shift=1)), batch()
+  objective, data = build(loss=loss), batch()
   variables = objective.init(KEY, data)
   wide = np.pad(data['image'], ((0, 0), (1, 1), (1, 1), (0, 0)))
   moved = [wide[:, d : d + 4, r : r + 4] for d, r in ((1, 1), (0, 1), (2, 1), (1, 0), (1, 2))]
@@ -170,21 +169,22 @@ def test_views_average_the_outputs(loss):
     for view in (*moved, *(one[:, :, ::-1] for one in moved))
   ]
   outputs = jnp.mean(jnp.stack(outputs), axis=0)
-  said = objective.measure(variables, data, KEY)
+  said = measure(objective, 'views', variables, data, KEY, mirror=True, shift=1)
   if loss == 'squared':
-    assert set(said) == {'loss/views'}
+    assert set(said) == {'loss'}
     wanted = (outputs[:, 0] - data['target']) ** 2
   else:
-    np.testing.assert_array_equal(said['accuracy/views'], np.argmax(outputs, -1) == data['label'])
+    np.testing.assert_array_equal(said['accuracy'], np.argmax(outputs, -1) == data['label'])
     wanted = cross_entropy(outputs, jax.nn.one_hot(data['label'], 3))
-  np.testing.assert_allclose(said['loss/views'], wanted, rtol=1e-5)
-  assert build().measure(variables, data, KEY) == {}
+  np.testing.assert_allclose(said['loss'], wanted, rtol=1e-5)
+  assert not build(loss='squared', classes=0, input='inputs').measurements
 
 
 def test_a_shift_as_large_as_the_image_is_refused():
-  objective, data = build(views=dict(mirror=False, shift=4)), batch()
+  objective, data = build(), batch()
+  variables = objective.init(KEY, data)
   with pytest.raises(UserError, match='shifted by 4 pixels shows nothing of images of 4 × 4'):
-    objective.init(KEY, data)
+    measure(objective, 'views', variables, data, KEY, shift=4)
 
 
 @pytest.mark.parametrize(
@@ -197,9 +197,6 @@ def test_a_shift_as_large_as_the_image_is_refused():
     (dict(label_smoothing=1.0), 'label_smoothing=1.0 must be from 0 to below 1'),
     (dict(class_weights=(1.0, 2.0)), 'has 2 entries, the data 3 classes'),
     (dict(class_weights=(1.0, 2.0, -1.0)), 'must be 0 or more'),
-    (dict(views=dict(mirror=False, shift=-1)), 'must hold mirror and shift'),
-    (dict(views=dict(flip=True, shift=1)), 'must hold mirror and shift'),
-    (dict(views=dict(mirror=True, shift=0), input='inputs'), 'the model sees "inputs"'),
   ],
 )
 def test_what_cannot_be(options, message):

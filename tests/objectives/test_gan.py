@@ -6,6 +6,7 @@ import pytest
 from errors import UserError
 from models import dcgan, mlp
 from objectives.gan import GAN
+from tests.objectives.calls import evaluate, given, sample
 
 SHAPE = (8, 8, 1)
 
@@ -15,7 +16,7 @@ def gan(**options):
     'generator': dcgan.Generator(widths=(4, 2), image_shape=SHAPE),
     'discriminator': mlp.Discriminator(widths=(8,), activation='leaky_relu', dropout=0.5),
   }
-  settings = dict(loss='non_saturating', penalties={}, n_critic=1, latent_size=5)
+  settings = dict(loss='non_saturating', penalties={}, penalty_every=1, n_critic=1, latent_size=5)
   return GAN(modules=modules, **{**settings, **options})
 
 
@@ -39,13 +40,13 @@ def variables():
 
 def test_sample_is_deterministic_and_a_longer_one_begins_alike(variables):
   objective = gan()
-  images = objective.sample(variables, jax.random.key(1), 4)
+  images = sample(objective, variables, jax.random.key(1), 4)
   assert images.shape == (4, *SHAPE)
-  np.testing.assert_array_equal(images, objective.sample(variables, jax.random.key(1), 4))
-  longer = objective.sample(variables, jax.random.key(1), 6)
+  np.testing.assert_array_equal(images, sample(objective, variables, jax.random.key(1), 4))
+  longer = sample(objective, variables, jax.random.key(1), 6)
   np.testing.assert_allclose(longer[:4], images, atol=1e-6)
   assert np.abs(images[0] - images[1]).max() > 1e-4
-  other = objective.sample(variables, jax.random.key(2), 4)
+  other = sample(objective, variables, jax.random.key(2), 4)
   assert np.abs(images - other).max() > 1e-4
 
 
@@ -53,20 +54,20 @@ def test_sampling_uses_running_statistics_and_training_the_batch_s(variables):
   objective = gan()
   params, mutable = split(variables)
   generator_player = objective.players[1]
-  _, aux = generator_player.loss(params, mutable, batch(), jax.random.key(3))
+  _, aux = generator_player.loss(params, mutable, *given(batch(), jax.random.key(3)))
   before = jax.tree.leaves(mutable['generator'])
   after = jax.tree.leaves(aux.mutable['generator'])
   assert any((a != b).any() for a, b in zip(before, after))
   shifted = jax.tree.map(lambda x: x + 0.5, variables['generator']['batch_stats'])
   moved = {**variables, 'generator': {**variables['generator'], 'batch_stats': shifted}}
   key = jax.random.key(1)
-  difference = objective.sample(moved, key, 4) - objective.sample(variables, key, 4)
+  difference = sample(objective, moved, key, 4) - sample(objective, variables, key, 4)
   assert np.abs(difference).max() > 1e-4
 
 
 def test_the_discriminator_s_turn_leaves_the_generator_s_statistics(variables):
   params, mutable = split(variables)
-  _, aux = gan().players[0].loss(params, mutable, batch(), jax.random.key(3))
+  _, aux = gan().players[0].loss(params, mutable, *given(batch(), jax.random.key(3)))
   assert set(aux.mutable) == {'discriminator'}
 
 
@@ -75,7 +76,9 @@ def test_gradients_reach_only_the_player_s_own_modules(variables):
   player = gan().players[0]
 
   def loss(generator):
-    return player.loss({**params, 'generator': generator}, mutable, batch(), jax.random.key(3))[0]
+    return player.loss(
+      {**params, 'generator': generator}, mutable, *given(batch(), jax.random.key(3))
+    )[0]
 
   gradient = jax.grad(loss)(params['generator'])
   assert all((g == 0).all() for g in jax.tree.leaves(gradient))
@@ -84,8 +87,10 @@ def test_gradients_reach_only_the_player_s_own_modules(variables):
 def test_penalties_are_weighted_and_added(variables):
   params, mutable = split(variables)
   key = jax.random.key(3)
-  plain, _ = gan().players[0].loss(params, mutable, batch(), key)
-  loss, aux = gan(penalties={'r1': 2.0, 'r2': 0.0}).players[0].loss(params, mutable, batch(), key)
+  plain, _ = gan().players[0].loss(params, mutable, *given(batch(), key))
+  loss, aux = (
+    gan(penalties={'r1': 2.0, 'r2': 0.0}).players[0].loss(params, mutable, *given(batch(), key))
+  )
   assert 'r2' not in aux.metrics
   np.testing.assert_allclose(loss - plain, 2.0 * aux.metrics['r1'], rtol=1e-4, atol=1e-6)
 
@@ -93,20 +98,18 @@ def test_penalties_are_weighted_and_added(variables):
 def test_noise_of_an_example_depends_on_its_position_alone(variables):
   """So that accumulation over microbatches draws what the big batch would."""
   objective = gan()
-  from objectives.base import example_keys
-
-  whole = example_keys(jax.random.key(0), batch(6))
-  part = example_keys(jax.random.key(0), batch(2, first=3))
+  whole = given(batch(6), jax.random.key(0))[1].fold('latents')
+  part = given(batch(2, first=3), jax.random.key(0))[1].fold('latents')
   np.testing.assert_array_equal(jax.random.key_data(whole)[3:5], jax.random.key_data(part))
-  latents = objective._latents(whole)
+  latents = objective.latents(whole)
   assert latents.shape == (6, 5)
   assert (
-    abs(float(jnp.std(objective._latents(jax.random.split(jax.random.key(0), 4000)))) - 1) < 0.02
+    abs(float(jnp.std(objective.latents(jax.random.split(jax.random.key(0), 4000)))) - 1) < 0.02
   )
 
 
 def test_evaluate_is_per_example(variables):
-  values = gan().evaluate(variables, batch(), jax.random.key(0))
+  values = evaluate(gan(), variables, batch(), jax.random.key(0))
   assert {v.shape for v in values.values()} == {(6,)}
 
 
@@ -114,11 +117,31 @@ def test_evaluate_is_per_example(variables):
   'options, part',
   [
     ({'loss': 'hinje'}, 'did you mean "hinge"'),
-    ({'penalties': {'r3': 1.0}}, 'there are: dragan, gradient_penalty, r1, r2'),
+    ({'penalties': {'r3': 1.0}}, 'there are: r1, r2, gradient_penalty, dragan'),
     ({'penalties': {'r1': -1.0}}, '0 or more'),
     ({'n_critic': 0}, 'at least 1'),
+    ({'penalty_every': 4}, 'has no effect without a penalty'),
   ],
 )
 def test_mistakes_are_named(options, part):
   with pytest.raises(UserError, match=part):
     gan(**options)
+
+
+def test_a_lazy_penalty_is_a_player_that_shares_the_optimizer(variables):
+  params, mutable = split(variables)
+  every = gan(penalties={'r1': 2.0})
+  lazy = gan(penalties={'r1': 2.0}, penalty_every=16)
+  names = [(p.name, p.every, p.optimizer_name) for p in lazy.players]
+  assert names == [
+    ('discriminator', 1, 'discriminator'),
+    ('penalty', 16, 'discriminator'),
+    ('generator', 1, 'generator'),
+  ]
+  data = given(batch(), jax.random.key(3))
+  both, aux = every.players[0].loss(params, mutable, *data)
+  plain, bare = lazy.players[0].loss(params, mutable, *data)
+  penalty, alone = lazy.players[1].loss(params, mutable, *data)
+  assert 'r1' not in bare.metrics
+  np.testing.assert_allclose(alone.metrics['r1'], aux.metrics['r1'], rtol=1e-5)
+  np.testing.assert_allclose(penalty, 16 * (both - plain), rtol=1e-4)

@@ -65,7 +65,7 @@ def test_smoothing_is_that_of_images():
 
 
 def test_nothing_to_draw():
-  assert build().sample is None and not build().drawings
+  assert build().sampler is None and not build().pictures
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from jax.scipy.special import logsumexp
 
+from engine.gradients import mean_gradient
+from engine.init_rules import nothing_frozen
 from engine.optimizers import make_optimizer
 from engine.state import init_state
-from engine.step import make_step
+from engine.step import TrainStep
 from errors import UserError
 from losses.gaussian import Gaussian
 from models import conv_vae, mlp
@@ -15,6 +17,7 @@ from objectives.cvae import CVAE
 from objectives.iwae import IWAE
 from objectives.vae import VAE
 from objectives.vampprior import VampPrior
+from tests.objectives.calls import evaluate, given, measure, render, sample
 
 SHAPE = (8, 8, 1)
 OPTIONS = dict(
@@ -24,7 +27,6 @@ OPTIONS = dict(
   kl_warmup=0,
   free_bits=0.0,
   binarise=False,
-  likelihood_samples=0,
 )
 
 
@@ -37,13 +39,12 @@ def build(kind=VAE, latent_size=3, modules=None, **options):
   return kind(modules=modules or own, **{**OPTIONS, **options})
 
 
-def batch(rows=6, first=0, step=0):
+def batch(rows=6, first=0):
   image = jax.random.uniform(jax.random.key(7), (6, *SHAPE))[first : first + rows]
   return {
     'image': image,
     'label': jnp.arange(first, first + rows) % 4,
     'position': jnp.arange(first, first + rows),
-    'step': jnp.full(rows, step),
   }
 
 
@@ -62,7 +63,7 @@ def split(variables):
 def loss_of(objective, variables=None, step=0, key=3):
   params, mutable = split(variables or variables_of(objective))
   loss = jax.jit(objective.players[0].loss)
-  return loss(params, mutable, batch(step=step), jax.random.key(key))
+  return loss(params, mutable, *given(batch(), jax.random.key(key), step))
 
 
 def mean_loss(objective, variables, number=20):
@@ -70,7 +71,7 @@ def mean_loss(objective, variables, number=20):
   params, mutable = split(variables)
 
   def loss(key):
-    return objective.players[0].loss(params, mutable, batch(), key)[0]
+    return objective.players[0].loss(params, mutable, *given(batch(), key))[0]
 
   return float(jax.jit(jax.vmap(loss))(jax.random.split(jax.random.key(3), number)).mean())
 
@@ -95,7 +96,7 @@ def test_warm_up_reads_the_step():
 
 def test_evaluate_s_parts_add_up_per_example():
   objective = build()
-  values = objective.evaluate(variables_of(objective), batch(), jax.random.key(0))
+  values = evaluate(objective, variables_of(objective), batch(), jax.random.key(0))
   assert {v.shape for v in values.values()} == {(6,)}
   np.testing.assert_allclose(values['elbo'], -(values['reconstruction'] + values['kl']), rtol=1e-5)
   np.testing.assert_allclose(values['bits_per_dim'], -values['elbo'] / (64 * np.log(2)), rtol=1e-5)
@@ -108,7 +109,7 @@ def test_mse_is_of_the_decoded_posterior_mean():
   mean, _ = objective.modules['encoder'].apply(variables['encoder'], images, nothing, train=False)
   logits = objective.modules['decoder'].apply(variables['decoder'], mean, nothing, train=False)
   expected = np.mean((images - jax.nn.sigmoid(logits[..., 0])) ** 2, axis=(1, 2, 3))
-  values = objective.evaluate(variables, batch(), jax.random.key(0))
+  values = evaluate(objective, variables, batch(), jax.random.key(0))
   np.testing.assert_allclose(values['mse'], expected, rtol=1e-5)
 
 
@@ -134,9 +135,10 @@ def by_quadrature(objective, variables, data, log_prior):
 def test_the_measured_likelihood_is_the_integral(kind):
   """With one latent dimension the integral can be done on a grid, whatever encoder and decoder."""
   more = dict(importance_samples=2) if kind is IWAE else {}
-  objective = build(kind, latent_size=1, likelihood_samples=3000, **more)
+  objective = build(kind, latent_size=1, **more)
   variables, data = variables_of(objective, scale=1.5), batch()
-  measured = jax.jit(objective.measure)(variables, data, jax.random.key(0))
+  estimate = jax.jit(lambda *given: measure(objective, 'likelihood', *given, samples=3000))
+  measured = estimate(variables, data, jax.random.key(0))
   log_prior = objective._log_prior(variables)
   np.testing.assert_allclose(
     jnp.trapezoid(jnp.exp(log_prior(jnp.linspace(-9, 9, 6001)[:, None])), dx=18 / 6000),
@@ -145,34 +147,35 @@ def test_the_measured_likelihood_is_the_integral(kind):
   )
   exact = by_quadrature(objective, variables, data, log_prior)
   np.testing.assert_allclose(-measured['nll'], exact, atol=0.1)
-  bound = objective.evaluate(variables, data, jax.random.key(0))['elbo']
+  bound = evaluate(objective, variables, data, jax.random.key(0))['elbo']
   assert float(bound.mean()) < float(exact.mean())
 
 
 def test_the_likelihood_is_of_the_same_draw_of_the_data_as_the_elbo():
   """A decoder that ignores the latents: reconstruction and likelihood must be the same number."""
-  objective = build(binarise=True, likelihood_samples=50)
+  objective = build(binarise=True)
   variables = variables_of(objective)
   variables['decoder'] = jax.tree.map(jnp.zeros_like, variables['decoder'])
   variables['decoder']['params']['output']['bias'] = jnp.linspace(-3, 3, 64)
   variables['encoder'] = jax.tree.map(jnp.zeros_like, variables['encoder'])  # q = p: all weights 1
   key = jax.random.key(5)
-  values = objective.evaluate(variables, batch(), key)
-  measured = objective.measure(variables, batch(), key)
+  values = evaluate(objective, variables, batch(), key)
+  measured = measure(objective, 'likelihood', variables, batch(), key, samples=50)
   np.testing.assert_allclose(measured['nll'], values['reconstruction'], rtol=1e-5)
   np.testing.assert_allclose(measured['effective_samples'], 50, rtol=1e-4)
-  assert build(likelihood_samples=0).measure(variables, batch(), key) == {}
 
 
 def test_pixels_are_drawn_anew_with_the_chance_of_their_grey_level():
   objective = build(binarise=True)
   data = {'image': jnp.full((4000, 2, 2, 1), 0.3), 'position': jnp.arange(4000)}
-  seen = objective._observe(data, jax.random.key(0))
+  seen = objective._observe(data, jax.random.split(jax.random.key(0), 4000))
   assert set(np.unique(seen)) == {0.0, 1.0}
   np.testing.assert_allclose(seen.mean(axis=0), 0.3, atol=0.03)
-  assert (seen != objective._observe(data, jax.random.key(1))).any()
+  assert (seen != objective._observe(data, jax.random.split(jax.random.key(1), 4000))).any()
   exact = {'image': jnp.array([0.0, 1.0]).reshape(2, 1, 1, 1), 'position': jnp.arange(2)}
-  np.testing.assert_array_equal(objective._observe(exact, jax.random.key(0)), exact['image'])
+  np.testing.assert_array_equal(
+    objective._observe(exact, jax.random.split(jax.random.key(0), 2)), exact['image']
+  )
 
 
 def test_iwae_bounds_grow_with_k_and_one_sample_is_the_elbo():
@@ -185,7 +188,7 @@ def test_iwae_bounds_grow_with_k_and_one_sample_is_the_elbo():
   elbo = -mean_loss(build(), variables)
   # The same expectation by one draw each and with the KL in closed form.
   np.testing.assert_allclose(bounds[1], elbo, rtol=0.01)
-  values = build(IWAE, importance_samples=20).evaluate(variables, batch(), jax.random.key(0))
+  values = evaluate(build(IWAE, importance_samples=20), variables, batch(), jax.random.key(0))
   assert values['iwae_bound'].shape == (6,) and values['iwae_bound'].mean() > values['elbo'].mean()
 
 
@@ -195,10 +198,10 @@ def test_a_vampprior_moves_its_pseudo_inputs_and_samples_from_their_posteriors()
   variables = variables_of(objective)
   params, mutable = split(variables)
   gradient = jax.jit(
-    jax.grad(lambda p: objective.players[0].loss(p, mutable, batch(), jax.random.key(3))[0])
+    jax.grad(lambda p: objective.players[0].loss(p, mutable, *given(batch(), jax.random.key(3)))[0])
   )(params)
   assert float(jnp.abs(gradient['pseudo_inputs']['logits']).max()) > 0
-  latents = objective._prior_latents(variables, jax.random.key(0), 6000)
+  latents = objective._prior_latents(variables, jax.random.split(jax.random.key(0), 6000))
   components = objective._components(variables)
   assert components.mean.shape == (5, 3)
   np.testing.assert_allclose(latents.mean(axis=0), components.mean.mean(axis=0), atol=0.1)
@@ -211,13 +214,13 @@ def test_a_conditional_model_draws_the_class_it_is_asked_for():
   variables = variables_of(objective)
   key = jax.random.key(1)
   threes, in_turn = (
-    objective.sample(variables, key, 8, label=3),
-    objective.sample(variables, key, 8),
+    sample(objective, variables, key, 8, label=3),
+    sample(objective, variables, key, 8),
   )
   np.testing.assert_array_equal(in_turn[3::4], threes[3::4])
   assert np.abs(in_turn[:3] - threes[:3]).max() > 1e-3
-  with pytest.raises(UserError, match='--label=4 is no class; they go from 0 to 3'):
-    objective.sample(variables, key, 2, label=4)
+  with pytest.raises(UserError, match='--label=4 must be at least 0 and at most 3'):
+    sample(objective, variables, key, 2, label=4)
   with pytest.raises(UserError, match='the data set has none'):
     build(CVAE, num_classes=0)
 
@@ -226,9 +229,9 @@ def test_a_conditional_model_draws_the_class_it_is_asked_for():
 def test_sample_is_deterministic_and_a_longer_one_begins_alike(kind):
   objective = build(kind)
   variables = variables_of(objective)
-  images = objective.sample(variables, jax.random.key(1), 4)
+  images = sample(objective, variables, jax.random.key(1), 4)
   assert images.shape == (4, *SHAPE) and images.min() >= 0 and images.max() <= 1
-  longer = objective.sample(variables, jax.random.key(1), 6)
+  longer = sample(objective, variables, jax.random.key(1), 6)
   np.testing.assert_allclose(longer[:4], images, atol=1e-6)
   assert np.abs(images[0] - images[1]).max() > 1e-4
 
@@ -242,10 +245,13 @@ def test_accumulation_is_the_big_batch(binarise):
     schedule=dict(name='constant', warmup=0, end=0.0, boundaries=(), factors=()),
   )  # fmt: skip
   chains = {'vae': make_optimizer(10, 'x', **section)}
-  state = jax.jit(lambda: init_state(objective, chains, {}, 0, batch(1)))()
+  state = jax.jit(lambda: init_state(objective, chains, {}, 0, batch(1), nothing_frozen))()
   data = {name: batch()[name] for name in ('image', 'label')}
   after = [
-    jax.jit(make_step(objective, chains, {}, pieces, 6))(state, data)[0] for pieces in (1, 3)
+    jax.jit(TrainStep(objective, chains, {}, mean_gradient, nothing_frozen, 6, pieces))(
+      state, data
+    )[0]
+    for pieces in (1, 3)
   ]
   for a, b in zip(*(jax.tree.leaves(s.params) for s in after)):
     np.testing.assert_allclose(a, b, atol=1e-5)
@@ -256,7 +262,7 @@ def test_drawings_have_their_shapes():
   variables, key = variables_of(objective), jax.random.key(0)
 
   def drawn(kind, num):
-    return jax.jit(lambda v: objective.drawings[kind].draw(v, batch(), key, num))(variables)
+    return jax.jit(lambda v: render(objective, kind, v, batch(), key, num))(variables)
 
   rows = drawn('reconstruct', 5)
   assert rows.shape == (2, 5, *SHAPE)
@@ -271,15 +277,13 @@ def test_drawings_have_their_shapes():
   assert drawn('traverse', 10).shape == (2, 11, *SHAPE)
   assert drawn('manifold', 3).shape == (3, 3, *SHAPE)
   with pytest.raises(UserError, match=r'needs 2 latent dimensions and this model has 3'):
-    build().drawings['manifold'].draw(variables_of(build()), batch(), key, 3)
+    render(build(), 'manifold', variables_of(build()), batch(), key, 3)
 
 
 def test_reconstructions_over_several_rows_stand_below_their_originals():
   objective = build()
   many = {name: jnp.concatenate([value] * 2) for name, value in batch().items()}
-  rows = objective.drawings['reconstruct'].draw(
-    variables_of(objective), many, jax.random.key(0), 12
-  )
+  rows = render(objective, 'reconstruct', variables_of(objective), many, jax.random.key(0), 12)
   assert rows.shape == (4, 8, *SHAPE)
   np.testing.assert_array_equal(rows[2, :4], many['image'][8:])
   np.testing.assert_allclose(rows[1, 0], rows[1, 6], atol=1e-6)
@@ -292,7 +296,7 @@ def test_a_traversal_moves_the_dimension_that_carries_most():
   output = jax.tree.map(jnp.zeros_like, variables['encoder']['params']['output'])
   output['bias'] = jnp.array([0.0, 0, 2, 0, -3, 0])  # means 0, 0, 2 and log-variances 0, −3, 0
   variables['encoder']['params']['output'] = output
-  rows = objective.drawings['traverse'].draw(variables, batch(), jax.random.key(0), 2)
+  rows = render(objective, 'traverse', variables, batch(), jax.random.key(0), 2)
 
   def decoded(latent):
     decoder = objective.modules['decoder']
@@ -317,7 +321,7 @@ def test_convolutional_modules_give_what_the_dense_ones_do(shape):
   variables = jax.eval_shape(objective.init, jax.random.key(0), data)
   posterior = jax.eval_shape(objective._encode, variables, data['image'], jnp.zeros((2, 0)))
   assert isinstance(posterior, Gaussian) and posterior.log_variance.shape == (2, 3)
-  images = jax.eval_shape(lambda v, k: objective.sample(v, k, 2), variables, jax.random.key(0))
+  images = jax.eval_shape(lambda v, k: sample(objective, v, k, 2), variables, jax.random.key(0))
   assert images.shape == (2, *shape)
 
 
@@ -335,7 +339,6 @@ def test_a_condition_stands_beside_every_pixel():
     (VAE, {'kl_warmup': -1}, 'kl_warmup=-1 must be 0 or more'),
     (VAE, {'free_bits': -0.1}, 'free_bits=-0.1 must be 0 or more'),
     (VAE, {'variance': -1.0}, 'variance=-1.0 must be 0 or more'),
-    (VAE, {'likelihood_samples': -1}, 'likelihood_samples=-1 must be 0 or more'),
     (VAE, {'reconstruction': 'bernouli'}, 'did you mean "bernoulli"'),
     (VAE, {'reconstruction': 'gaussian', 'binarise': True}, 'set it to bernoulli'),
     (IWAE, {'importance_samples': 0}, 'importance_samples=0 must be at least 1'),

@@ -7,12 +7,15 @@ import numpy as np
 import optax
 import pytest
 
-from engine.step import _accumulated
+from engine.gradients import mean_gradient
 from errors import UserError
 from losses import quantization
 from models import vqvae
 from objectives.base import Aux
-from objectives.vqvae import VQVAE, over_each_other
+from objectives.vqvae import VQVAE
+from sampling.picture_pairs import stack_pairs
+from tests.objectives import calls
+from tests.objectives.calls import given
 
 SHAPE, CODES = (8, 8, 1), 16
 # Everything runs a few times only: compiling it well would cost more than it saves.
@@ -59,13 +62,13 @@ def gradients(params, mutable, rows, key):
   player = objective().players[0]
 
   def loss(moved):
-    return player.loss({**params, **moved}, mutable, rows, key)
+    return player.loss({**params, **moved}, mutable, *given(rows, key))
 
   return jax.grad(loss, has_aux=True)({m: params[m] for m in player.moves})
 
 
-evaluate = jax.jit(objective().evaluate)
-sample = jax.jit(objective().sample, static_argnums=2)
+evaluate = jax.jit(lambda *given: calls.evaluate(objective(), *given))
+sample = jax.jit(lambda *given: calls.sample(objective(), *given), static_argnums=2)
 nearest = jax.jit(quantization.nearest)
 followed = jax.jit(quantization.followed)
 
@@ -174,8 +177,15 @@ def test_evaluation_and_sampling_never_ask_for_a_mutable_collection(trained, mon
   monkeypatch.setattr(quantization, 'followed', None)
   monkeypatch.setattr(quantization, 'restarted', None)
   before = jax.tree.map(np.array, trained.variables)
-  jax.eval_shape(objective().evaluate, trained.variables, batch(), jax.random.key(0))
-  jax.eval_shape(lambda v, k: objective().sample(v, k, 4), trained.variables, jax.random.key(0))
+  jax.eval_shape(
+    lambda *given: calls.evaluate(objective(), *given),
+    trained.variables,
+    batch(),
+    jax.random.key(0),
+  )
+  jax.eval_shape(
+    lambda v, k: calls.sample(objective(), v, k, 4), trained.variables, jax.random.key(0)
+  )
   assert asked and not any(asked)
   for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(trained.variables)):
     np.testing.assert_array_equal(a, b)
@@ -198,16 +208,17 @@ def test_microbatches_pass_the_codebook_along(trained):
   book, mutable = even(trained)
   moved = {m: trained.params[m] for m in player.moves}
 
-  def loss(moved, mutable, rows):
-    value, aux = player.loss({**trained.params, **moved}, mutable, rows, jax.random.key(0))
-    return value, Aux(aux.metrics, {**mutable, **aux.mutable})
+  def loss(moved, mutable, rows, context):
+    value, aux = player.loss({**trained.params, **moved}, mutable, rows, context)
+    return value, Aux(aux.metrics, {**mutable, **aux.mutable}, aux.weight)
 
-  gradient = jax.grad(loss, has_aux=True)
-  _, aux = jax.jit(lambda mutable: _accumulated(gradient, moved, mutable, batch(), 2))(mutable)
+  data, context = given(batch(), jax.random.key(0))
+  accumulated = jax.jit(lambda mutable: mean_gradient(loss, moved, mutable, data, context, 2)[2])
+  after = accumulated(mutable)
   features = encode(trained.params['encoder'])
   for piece in (features[::2], features[1::2]):
     book = followed(book, piece, nearest(piece, book.embedding), 0.9)
-  for name, value in aux.mutable['codebook']['codebook'].items():
+  for name, value in after['codebook']['codebook'].items():
     np.testing.assert_allclose(value, getattr(book, name), atol=1e-5, err_msg=name)
 
 
@@ -241,10 +252,9 @@ def test_samples_follow_the_marginals_and_a_longer_draw_begins_alike(trained):
 
 
 def test_reconstructions_stand_under_their_originals(trained):
-  drawing = objective().drawings['reconstruct']
-  picture = jax.jit(drawing.draw, static_argnums=3)(
-    trained.variables, batch(), jax.random.key(0), 5
-  )
+  drawing = objective().pictures['reconstruct']
+  keys = jax.random.split(jax.random.key(0), 8)
+  picture = jax.jit(drawing.render, static_argnums=3)(trained.variables, batch(), keys, 5)
   assert picture.shape == (2, 5, *SHAPE)
   np.testing.assert_array_equal(picture[0], batch()['image'][:5])
   np.testing.assert_allclose(
@@ -253,7 +263,7 @@ def test_reconstructions_stand_under_their_originals(trained):
     rtol=1e-4,
   )
   ones, twos = jnp.zeros((3, 1, 1, 1)), jnp.full((3, 1, 1, 1), 0.5)
-  rows = over_each_other(ones, twos, columns=2)[..., 0, 0, 0]
+  rows = stack_pairs(ones, twos, columns=2)[..., 0, 0, 0]
   np.testing.assert_array_equal(rows, [[0, 0], [0.5, 0.5], [0, 1], [0.5, 1]])
 
 

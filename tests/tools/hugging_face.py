@@ -10,7 +10,6 @@ import pytest
 
 from engine.restore import restore_run
 from engine.sharding import path_name
-from engine.state import variables_for_sampling
 
 torch = pytest.importorskip('torch', reason='PyTorch is not installed: requirements-extras.txt')
 transformers = pytest.importorskip(
@@ -100,7 +99,7 @@ def logits_of(model, tokens: np.ndarray, **options) -> np.ndarray:
 def our_logits(workdir, tokens: np.ndarray, **options) -> np.ndarray:
   restored = restore_run(str(workdir), 'latest')
   module = restored.session.objective.modules['model']
-  variables = variables_for_sampling(restored.state)['model']
+  variables = restored.variables()['model']
   return np.asarray(module.apply(variables, tokens, train=False, **options))
 
 

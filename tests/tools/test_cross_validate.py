@@ -5,11 +5,14 @@ import statistics
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from commands import cli, cross_validate
 from commands.cross_validate import spread
+from data.section import open_testing
 from data.source import open_source
-from engine import lanes, run
+from engine import loop, run
+from engine.session import open_session
 from errors import UserError
 from tests.conftest import ROOT
 
@@ -21,7 +24,8 @@ def small_mlp():
   config.modules.model.widths = (8,)
   config.data.update(split=SPLIT, batch_size=16)
   config.optimizer.model.learning_rate = 0.01
-  config.train.update(epochs=0.0, steps=8, evaluate_every=8)
+  config.train.update(epochs=0.0, steps=8)
+  config.evaluators.test.every = 8
   return config
 
 
@@ -31,50 +35,49 @@ def read(folder, name='cross_validation.json'):
 
 @pytest.fixture(scope='module')
 def together(tmp_path_factory):
-  """The folder of a cross-validation in one program, and what its evaluators were given."""
-  folder, given = tmp_path_factory.mktemp('together') / 'cv', []
-  make = cross_validate.make_evaluator
-
-  def noted(session, part):
-    given.append(part)
-    return make(session, part)
-
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(cross_validate, 'make_evaluator', noted)
-    cross_validate.cross_validate(
-      small_mlp(), 2, str(folder), ['-m', 'tools.cross_validate', '--folds=2']
-    )
-  return folder, given
+  """The folder of a cross-validation whose folds are lanes of one run."""
+  folder = tmp_path_factory.mktemp('together') / 'cv'
+  cross_validate.cross_validate(
+    small_mlp(), 2, str(folder), ['-m', 'tools.cross_validate', '--folds=2']
+  )
+  return folder
 
 
 def test_every_example_is_held_out_once(together):
-  _, parts = together
-  held_out = np.concatenate([part.read(range(len(part)))['image'] for part in parts])
   whole = open_source('mnist5k', SPLIT, '').read(range(61))['image']
+  session = open_session(ConfigDict(run.read_config(str(together))))
+  parts = [
+    open_testing(session.data._replace(fold=fold), '') for fold in range(session.lanes.number)
+  ]
+  held_out = np.concatenate([part.read(range(len(part)))['image'] for part in parts])
   assert [len(part) for part in parts] == [30, 31]
   np.testing.assert_array_equal(held_out, whole)
+  # Each fold was evaluated on its own part.
+  for fold, part in enumerate(parts):
+    written = read(together / f'fold_{fold}', 'metrics.json')
+    assert written['data']['n'] == len(part)
 
 
 def test_one_program_and_one_run_after_another_agree(together, tmp_path, capsys):
   """A split that is streamed has no lanes: its folds are ordinary runs of engine/loop.py."""
-  folder, _ = together
+  folder = together
   config = small_mlp()
   config.data.resident_mb = 0
   cross_validate.cross_validate(config, 2, str(tmp_path), [])
   ours, theirs = read(folder), read(tmp_path)
   assert (ours['made_by']['trained'], theirs['made_by']['trained']) == (
-    'in one program',
+    'as lanes of one run',
     'one after another',
   )
   for fold in range(2):
     a, b = (read(f / f'fold_{fold}', 'metrics.json') for f in (folder, tmp_path))
     assert a['step'] == b['step'] == 8 and a['fold'] == fold
     assert a['data'] == b['data']
-    assert a['metrics'].keys() == b['metrics'].keys() >= {'accuracy', 'loss', 'f1'}
+    assert a['metrics'].keys() == b['metrics'].keys() >= {'test/accuracy', 'test/loss', 'test/f1'}
     for name, value in b['metrics'].items():
       assert a['metrics'][name] == pytest.approx(value, rel=1e-4), name
   # The folds are other models on other examples, so the above does not agree by itself.
-  first, second = (entry['metrics']['loss'] for entry in theirs['folds'])
+  first, second = (entry['metrics']['test/loss'] for entry in theirs['folds'])
   assert first != pytest.approx(second, rel=1e-2)
   # Every fold is what train.py would make, and is there to be evaluated, and to go on.
   assert run.read_config(str(tmp_path / 'fold_1'))['data']['fold'] == 1
@@ -84,7 +87,7 @@ def test_one_program_and_one_run_after_another_agree(together, tmp_path, capsys)
 
 
 def test_what_is_written(together):
-  folder, _ = together
+  folder = together
   written = read(folder)
   for name, mean in written['metrics'].items():
     values = [fold['metrics'][name] for fold in written['folds']]
@@ -99,14 +102,14 @@ def test_what_is_written(together):
   made_by = written['made_by']
   assert made_by['command'] == 'python -m tools.cross_validate --folds=2'
   assert made_by['data']['n'] == made_by['data']['held_out'] == 61
-  assert made_by['config']['data']['folds'] == made_by['folds'] == 2
+  assert made_by['folds'] == 2 and made_by['config']['data']['folds'] == 0
   assert {'versions', 'devices', 'date'} <= made_by.keys()
 
 
 def test_a_finished_one_trains_no_more(together, monkeypatch):
-  folder, _ = together
+  folder = together
   before = read(folder)
-  monkeypatch.setattr(lanes._Trainer, 'run', lambda *_: pytest.fail('it trained again'))
+  monkeypatch.setattr(loop._Trainer, 'run', lambda *_: pytest.fail('it trained again'))
   cross_validate.cross_validate(small_mlp(), 2, str(folder), [])
   assert read(folder)['folds'] == before['folds']
   other = small_mlp()

@@ -13,7 +13,6 @@ from safetensors.numpy import save_file
 
 from engine.restore import Restored, restore_run
 from engine.sharding import path_name
-from engine.state import variables_for_sampling
 from errors import UserError
 from files import write_json
 from models.transformer import Transformer
@@ -51,7 +50,7 @@ def export_run(workdir: str, checkpoint: str, out: str) -> None:
     save_file(tensors, part / WEIGHTS, metadata={'format': 'pt'})
     # It was written for its owner alone.
     shutil.copymode(part / CONFIG, part / WEIGHTS)
-  number = sum(leaf.size for leaf in jax.tree.leaves(restored.state.params))
+  number = sum(leaf.size for leaf in jax.tree.leaves(restored.weights.params))
   print(
     f'written  {out}: the {config["architectures"][0]} of {number:,} parameters of {workdir}, step '
     f'{restored.step}'
@@ -86,7 +85,7 @@ def make_tensors(
   Raises:
     UserError: a parameter is there that the family has no place for.
   """
-  variables = variables_for_sampling(restored.state)['model']['params']
+  variables = restored.variables()['model']['params']
   leaves = jax.tree_util.tree_leaves_with_path(variables)
   params = {path_name(path): np.asarray(jax.device_get(leaf)) for path, leaf in leaves}
   tensors: dict[str, np.ndarray] = {}

@@ -14,9 +14,10 @@ from configs import bert, gpt
 from configs.defaults import optimizer
 from data.spec import Spec
 from data.text import tokenization
-from engine import run, runtime
+from engine import run
 from engine.build import to_plain
 from engine.checkpoint import Checkpoints
+from engine.metadata import checkpoint_meta
 from engine.patience import Patience
 from engine.session import Session, open_session
 from engine.sharding import path_name
@@ -218,7 +219,8 @@ def make_config(
   config.data.text.update(tokenizer=workdir, vocabulary=0, specials=(), length=options['context'])
   config.checkpoint.best = ''
   row = 4 * options['context'] * vocabulary
-  config.evaluate.update(batch_size=max(1, _LOGITS // row), timed_calls=0)
+  config.evaluators.test.batch_size = max(1, _LOGITS // row)
+  del config.evaluators.speed
   return config, notes
 
 
@@ -249,8 +251,8 @@ def _state(session: Session, found: Found) -> State:
       array[i] = part.pack(*(folders.read_tensor(*found.entries[name]) for name in part.tensors))
     return jax.device_put(array.reshape(place.shape), place.sharding)
 
-  params = jax.tree_util.tree_map_with_path(read, session.abstract.params)
-  optimizers = {name: chain.init(params) for name, chain in session.optimizers.items()}
+  params = jax.tree_util.tree_map_with_path(read, session.lane_abstract.params)
+  optimizers = {name: made.init(params) for name, made in session.optimizers.items()}
   state = State(
     step=jnp.int32(0),
     params=params,
@@ -259,14 +261,14 @@ def _state(session: Session, found: Found) -> State:
     ema={},
     key=jax.random.key(session.train.seed),
   )
-  return jax.device_put(state, session.places)
+  return jax.device_put(state, session.state_shardings)
 
 
 def _initial(session: Session, path: Any) -> jax.Array:
   """The parameter at a path as a new run would have it; the others are not made."""
 
   def make() -> jax.Array:
-    leaf = session.make_state().params
+    leaf = session.make_state(session.train.seed).params
     for entry in path:
       leaf = leaf[entry.key]
     return leaf
@@ -275,24 +277,15 @@ def _initial(session: Session, path: Any) -> jax.Array:
 
 
 def _save(folder: Path, session: Session, state: State, source: str) -> None:
-  """Writes the checkpoint, described as `engine.loop` does."""
+  """Writes the checkpoint."""
   checkpoints = Checkpoints(str(folder), **to_plain(session.config.checkpoint))
-  meta = {
-    'used': 0,
-    'seed': session.train.seed,
-    'data': session.spec.identity,
-    'n': session.spec.n,
-    'config': to_plain(session.config),
-    'versions': runtime.versions(),
-    'patience': [*Patience()],
-    'transferred_from': str(Path(source).resolve()),
-  }
-  checkpoints.save(0, state, meta, {})
+  meta = checkpoint_meta(session, 0, [Patience()], [str(Path(source).resolve())])
+  checkpoints.save(0, state, meta, [])
   checkpoints.close()
 
 
 def _next(session: Session, workdir: str) -> str:
-  script = 'sample.py' if session.objective.sample is not None else 'evaluate.py'
+  script = 'evaluate.py' if session.objective.sampler is None else 'sample.py'
   return (
     f'next: python {script} --workdir={workdir}, or to fine-tune it: '
     f'python train.py --config=configs/finetune.py:{workdir}'

@@ -110,7 +110,7 @@ def test_a_reference_is_read_once_for_all_runs(monkeypatch):
   def gone(*_):
     raise AssertionError('the reference is read again')
 
-  monkeypatch.setattr(arrays, 'load_arrays', gone)
+  monkeypatch.setattr(Source, 'load', gone)
   monkeypatch.setattr(Source, 'read', gone)
   again = figures_of(section(metrics, side=3, samples=20), Conditioned)
   assert again == first
@@ -127,7 +127,7 @@ def test_an_evaluation_in_memory_needs_no_cache(monkeypatch):
   monkeypatch.setattr(arrays, 'keep', lambda *_: False)
   found = evaluators_of(Conditioned, e=section(samples=20))
   first = found.evaluate('e', NOTHING, KEY)
-  monkeypatch.setattr(Source, 'read', None)
+  monkeypatch.setattr(Source, 'load', None)
   monkeypatch.setattr(arrays, 'kept', None)
   assert found.evaluate('e', NOTHING, KEY) == first
 
