@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 
 import files
 from commands.evaluate_run import as_json, finite
-from data import arrays
 from data.section import ALL_FOLDS, open_testing, open_whole
 from data.selection import Fold
 from data.spec import Spec
@@ -99,7 +98,7 @@ def cross_validate(config: ConfigDict, folds: int, workdir: str, argv: Sequence[
     )
   source = open_whole(data)
   Fold(source, 0, folds, held_out=True)  # Refuses a number of folds that cannot be cut.
-  as_lanes = not data.text and arrays.size_bytes(source) <= data.resident_mb * 2**20
+  as_lanes = not data.text and source.nbytes <= data.resident_mb * 2**20
   how = 'as lanes of one run' if as_lanes else 'one after another'
   print(f'folds    {folds} {how} of {source.spec.n:,} examples', flush=True)
   started = time.time()

@@ -85,13 +85,3 @@ def _remove_stale(parent: pathlib.Path) -> None:
 
 def _sum(array: np.ndarray) -> int:
   return zlib.crc32(array.reshape(-1).view(np.uint8))
-
-
-def load_arrays(examples: Examples) -> Arrays:
-  """Reads all examples into arrays; see `Examples.load`."""
-  return examples.load()
-
-
-def size_bytes(examples: Examples) -> int:
-  """Bytes of memory that `load_arrays` takes."""
-  return examples.nbytes

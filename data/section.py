@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from data.examples import Examples
 from data.selection import Fold
-from data.source import Examples, open_source
+from data.source import open_source
 from data.spec import Spec
 from data.text.options import Text, open_text
 from errors import UserError

@@ -1,6 +1,6 @@
 """The feed of a session: which batches its lanes train on."""
 
-from data import arrays, feed
+from data import feed
 from data.feed import Feed
 from data.resident import Resident
 from data.section import ALL_FOLDS, open_training, open_whole
@@ -17,7 +17,7 @@ def open_feed(session: Session, step: int) -> Feed:
   data = session.data
   every_fold = data.fold == ALL_FOLDS
   source = open_whole(data) if every_fold else open_training(data, session.spec.tokenizer)
-  if session.lanes.number > 1 and arrays.size_bytes(source) > data.resident_mb * 2**20:
+  if session.lanes.number > 1 and source.nbytes > data.resident_mb * 2**20:
     raise UserError(
       f'{session.lanes.number} lanes share a split that lives on the devices, and '
       f'{source.spec.name} is larger than config.data.resident_mb={data.resident_mb}; '
@@ -25,9 +25,7 @@ def open_feed(session: Session, step: int) -> Feed:
     )
   if every_fold:
     # The order is that of one fold's training examples; each lane skips its own fold.
-    return Resident(
-      arrays.load_arrays(source), session.spec, session.per_step, session.train.seed, session.mesh
-    )
+    return Resident(source.load(), session.spec, session.per_step, session.train.seed, session.mesh)
   return feed.open_feed(
     source=source,
     batch_size=session.per_step,

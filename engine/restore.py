@@ -8,8 +8,8 @@ import jax
 from ml_collections import ConfigDict
 
 import files
+from data.examples import Examples
 from data.section import check_features, open_testing
-from data.source import Examples
 from data.spec import Spec
 from engine import run
 from engine.build import to_plain

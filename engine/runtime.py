@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Mapping
 
-from data.source import cache_dir
+from data.folders import cache_dir
 
 # jaxlib releases on which the CPU options below were measured: an unknown value of such an option
 # aborts the process.

@@ -61,7 +61,7 @@ def _shards(folder: pathlib.Path, split: str) -> list[str]:
 
 
 def _fetch(source: files.Path, target: pathlib.Path, count: str = '') -> None:
-  """Copies an object unless it is there; `count` is said with it, '' to copy silently."""
+  """Copies an object unless it is there; `count` is printed with it, '' to copy silently."""
   if target.exists():
     return
   store, name = files.object_store(source)

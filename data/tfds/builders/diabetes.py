@@ -13,7 +13,7 @@ _SEX = 1  # column of the table
 class Diabetes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   """354 training and 88 test patients: ten baseline measures, and the disease's course in a year.
 
-  `sex` (0 or 1) stands beside the inputs too, so that figures can be told apart by it.
+  `sex` (0 or 1) stands beside the inputs too, so that there are figures for each sex.
   """
 
   VERSION = tfds.core.Version('1.0.0')
