@@ -1,7 +1,7 @@
-"""Adversarial losses: how a discriminator tells real from fake, how a generator answers.
+"""Adversarial losses of a discriminator and a generator, per example.
 
-Every loss is a pair of functions on logits `[B]` float32 (a critic's score for Wasserstein) with
-per-example results `[B]`. A discriminator's logit is the log-odds that an image is real.
+Every loss is a pair of functions on logits `[B]` float32 (a critic's scores for Wasserstein) with
+results `[B]`. A discriminator's logit is the log-odds that an image is real.
 """
 
 from collections.abc import Callable
@@ -12,14 +12,19 @@ import jax.numpy as jnp
 
 
 class Adversarial(NamedTuple):
-  """`discriminator(real_logits, fake_logits) -> [B]` and `generator(fake_logits) -> [B]`."""
+  """An adversarial loss: one function for each of the two players.
+
+  Attributes:
+    discriminator: (logits of real images, logits of generated images) -> [B].
+    generator: logits of generated images -> [B].
+  """
 
   discriminator: Callable[[jax.Array, jax.Array], jax.Array]
   generator: Callable[[jax.Array], jax.Array]
 
 
 def _log_loss(real: jax.Array, fake: jax.Array) -> jax.Array:
-  """−log D(x) − log(1 − D(G(z))), with D = sigmoid(logit) (Goodfellow et al. 2014, eq. 1)."""
+  """Returns −log D(x) − log(1 − D(G(z))), D = sigmoid(logit) (Goodfellow et al. 2014, eq. 1)."""
   return jax.nn.softplus(-real) + jax.nn.softplus(fake)
 
 

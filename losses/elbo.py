@@ -1,4 +1,4 @@
-"""Bounds on a likelihood: the ELBO's weight and free bits, and importance-sampled averages."""
+"""Parts of the ELBO (weight of the KL, free bits) and importance-sampled likelihoods."""
 
 import math
 from collections.abc import Callable
@@ -8,16 +8,16 @@ import jax.numpy as jnp
 
 
 def warmed_up(weight: float, warmup: int, step: jax.Array) -> jax.Array:
-  """`weight`, approached on a straight line over the first `warmup` steps (Bowman et al. 2016)."""
+  """Returns `weight`, raised linearly from 0 over the first `warmup` steps (Bowman et al. 2016)."""
   if not warmup:
     return jnp.float32(weight)
   return weight * jnp.minimum(1.0, (step + 1) / warmup)
 
 
 def with_free_bits(kl: jax.Array, free: float) -> jax.Array:
-  """Σⱼ max(free, mean KLⱼ) of kl [B, Z]: a scalar (Kingma et al. 2016, eq. 15).
+  """Returns Σⱼ max(free, mean KLⱼ) of kl [B, Z], a scalar (Kingma et al. 2016, eq. 15).
 
-  A coordinate that costs less than `free` nats in the mean over the batch is not pushed further.
+  A coordinate whose mean KL over the batch is below `free` nats has no gradient.
   """
   if not free:
     return kl.sum(axis=-1).mean()
@@ -25,7 +25,7 @@ def with_free_bits(kl: jax.Array, free: float) -> jax.Array:
 
 
 def log_mean_exp(log_weights: jax.Array, axis: int = 0) -> jax.Array:
-  """log of the mean of the weights (Burda et al. 2016, eq. 8)."""
+  """Returns the logarithm of the mean of the weights (Burda et al. 2016, eq. 8)."""
   return jax.nn.logsumexp(log_weights, axis=axis) - math.log(log_weights.shape[axis])
 
 
@@ -37,11 +37,11 @@ def importance_sampled(
   In expectation a lower bound that grows with `samples` (Burda et al. 2016, theorem 1).
 
   Args:
-    log_weights: keys [chunk, B] -> log weights [chunk, B], independent draws.
-    keys: PRNG keys [B]; sample i of example b draws from fold_in(keys[b], i), so neither `chunk`
-      nor the batch changes what is drawn.
+    log_weights: keys [chunk, B] -> log weights [chunk, B], independent samples.
+    keys: PRNG keys [B]; sample i of example b has the key fold_in(keys[b], i), so neither `chunk`
+      nor the batch changes the samples.
     samples: K, at least 1.
-    chunk: samples in memory at once.
+    chunk: how many samples are in memory at once.
 
   Returns:
     (log p(x) [B] in nats, effective sample size (Σw)²/Σw² [B] from 1 to K).

@@ -1,4 +1,4 @@
-"""Diagonal Gaussians over latents: draws, densities, divergences, mixtures. All in nats."""
+"""Diagonal Gaussians over latents: samples, densities, divergences, mixtures. All in nats."""
 
 import math
 from typing import NamedTuple
@@ -10,7 +10,7 @@ _LOG_2PI = math.log(2 * math.pi)
 
 
 class Gaussian(NamedTuple):
-  """Independent normal coordinates.
+  """A Gaussian whose coordinates are independent.
 
   Attributes:
     mean: float32 [..., Z].
@@ -22,11 +22,14 @@ class Gaussian(NamedTuple):
 
 
 def draw(posterior: Gaussian, keys: jax.Array) -> jax.Array:
-  """One reparameterised draw of each of B Gaussians [B, Z] (Kingma and Welling 2014, eq. 10).
+  """Samples once from each of B Gaussians, reparameterised (Kingma and Welling 2014, eq. 10).
 
   Args:
     posterior: [B, Z].
     keys: one PRNG key per example, [B].
+
+  Returns:
+    float32 [B, Z].
   """
   size = posterior.mean.shape[-1:]
   noise = jax.vmap(lambda key: jax.random.normal(key, size))(keys)
@@ -34,18 +37,18 @@ def draw(posterior: Gaussian, keys: jax.Array) -> jax.Array:
 
 
 def log_prob(gaussian: Gaussian, latents: jax.Array) -> jax.Array:
-  """Log density of latents [..., Z], summed over coordinates: [...]."""
+  """Returns the log density of latents [..., Z], summed over coordinates: [...]."""
   scaled = jnp.square(latents - gaussian.mean) * jnp.exp(-gaussian.log_variance)
   return -0.5 * jnp.sum(scaled + gaussian.log_variance + _LOG_2PI, axis=-1)
 
 
 def standard_log_prob(latents: jax.Array) -> jax.Array:
-  """Log density of latents [..., Z] under N(0, I): [...]."""
+  """Returns the log density of latents [..., Z] under N(0, I): [...]."""
   return -0.5 * jnp.sum(jnp.square(latents) + _LOG_2PI, axis=-1)
 
 
 def kl_to_standard_normal(posterior: Gaussian) -> jax.Array:
-  """KL(N(μ, σ²) ‖ N(0, 1)) of every coordinate, −½(1 + log σ² − μ² − σ²): [..., Z].
+  """Returns KL(N(μ, σ²) ‖ N(0, 1)) of every coordinate, −½(1 + log σ² − μ² − σ²): [..., Z].
 
   Kingma and Welling 2014, appendix B, before the sum over coordinates.
   """
@@ -54,7 +57,7 @@ def kl_to_standard_normal(posterior: Gaussian) -> jax.Array:
 
 
 def mixture_log_prob(components: Gaussian, latents: jax.Array) -> jax.Array:
-  """Log density of latents [..., Z] under the even mixture of K components [K, Z]: [...].
+  """Returns the log density of latents [..., Z] under an even mixture of K Gaussians [K, Z]: [...].
 
   (z − μ)²/σ² is expanded, so that all N × K densities are two matrix products and not an array
   [N, K, Z].

@@ -1,4 +1,4 @@
-"""How likely an image is, given what a decoder puts out: the reconstruction term of a VAE.
+"""Likelihoods of an image given a decoder's outputs: the reconstruction term of a VAE.
 
 Each entry makes a `Likelihood` from the config's `variance`, which only the Gaussian reads. Images
 are float32 [..., H, W, C] in [0, 1], a decoder's outputs float32 [..., H, W, C, outputs].
@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 
 # Keeps a learned variance from running away where an image is fitted exactly: σ ≥ 1/510, half of
 # one grey level.
@@ -20,7 +21,7 @@ class Likelihood(NamedTuple):
   """One observation model p(x | z).
 
   Attributes:
-    outputs: numbers that the decoder gives for every pixel and colour.
+    outputs: how many numbers the decoder outputs for every pixel and colour.
     log_prob: (images, outputs) -> [...], in nats, summed over pixels and colours.
     mean: outputs -> the expected images, in [0, 1].
   """
@@ -30,52 +31,55 @@ class Likelihood(NamedTuple):
   mean: Callable[[jax.Array], jax.Array]
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def _cross_entropy(pixels: jax.Array, logits: jax.Array) -> jax.Array:
   """−Σ (x·l − log(1 + eˡ)) of [..., P], which neither overflows nor takes the logarithm of 0."""
   softplus = jnp.maximum(logits, 0) + jnp.log1p(jnp.exp(-jnp.abs(logits)))
   return (softplus - pixels * logits).sum(axis=-1)
 
 
-def _cross_entropy_forward(pixels: jax.Array, logits: jax.Array):
-  return _cross_entropy(pixels, logits), (pixels, logits)
-
-
-def _cross_entropy_backward(saved: tuple[jax.Array, jax.Array], g: jax.Array):
+def _cross_entropy_jvp(primals: tuple[jax.Array, jax.Array], tangents: tuple):
   """The derivative sigmoid(l) − x, cheaper than what differentiating softplus makes of it."""
-  pixels, logits = saved
-  return -g[..., None] * logits, g[..., None] * (jax.nn.sigmoid(logits) - pixels)
+  (pixels, logits), (dpixels, dlogits) = primals, tangents
+  terms = []
+  # Images are data in training: the derivative in them costs nothing where none is asked for.
+  if not isinstance(dpixels, SymbolicZero):
+    terms.append(-logits * dpixels)
+  if not isinstance(dlogits, SymbolicZero):
+    terms.append((jax.nn.sigmoid(logits) - pixels) * dlogits)
+  losses = _cross_entropy(pixels, logits)
+  return losses, sum(terms[1:], terms[0]).sum(axis=-1) if terms else jnp.zeros_like(losses)
 
 
-_cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)
+_cross_entropy.defjvp(_cross_entropy_jvp, symbolic_zeros=True)
 
 
 def _flat(images: jax.Array) -> jax.Array:
-  """[..., H, W, C] to [..., P]: on a CPU a sum over one axis is twice as fast as over three."""
+  """[..., H, W, C] → [..., P]: on a CPU a sum over one axis is twice as fast as over three."""
   return images.reshape(*images.shape[:-3], -1)
 
 
 def bernoulli(variance: float) -> Likelihood:
-  """Pixels as coin flips (Kingma and Welling 2014, appendix C.1).
+  """Likelihood of pixels as coin flips (Kingma and Welling 2014, appendix C.1).
 
-  For grey pixels this is the cross-entropy, a loss but no likelihood; binarise for that.
+  For grey pixels this is the cross-entropy, which is not normalised; binarise for a likelihood.
   """
   del variance
 
   def log_prob(images: jax.Array, outputs: jax.Array) -> jax.Array:
     logits = _flat(outputs[..., 0])
-    # Broadcast out here: a rule written by hand has to return gradients of its inputs' shapes.
+    # Broadcast here, because the derivative above is written for pixels and logits of one shape.
     return -_cross_entropy(jnp.broadcast_to(_flat(images), logits.shape), logits)
 
   return Likelihood(1, log_prob, lambda outputs: jax.nn.sigmoid(outputs[..., 0]))
 
 
 def gaussian(variance: float) -> Likelihood:
-  """Pixels as N(mean, σ²); the mean is a sigmoid of the first output.
+  """Likelihood of pixels as N(mean, σ²); the mean is a sigmoid of the first output.
 
   Args:
-    variance: σ², the same for all; 0 learns one for each image, the mean of the second output over
-      its pixels being log σ². At the optimum it is the squared error the model expects there.
+    variance: σ² of every pixel; 0 learns one for each image, whose logarithm is the mean of the
+      second output over the pixels. At the optimum it is the squared error the model expects.
 
   Raises:
     ValueError: the variance is negative.
@@ -98,7 +102,7 @@ def gaussian(variance: float) -> Likelihood:
 
 
 def categorical(variance: float) -> Likelihood:
-  """Every pixel as one of 256 grey levels, with a logit for each (van den Oord et al. 2016)."""
+  """Likelihood of pixels as one of 256 grey levels, a logit each (van den Oord et al. 2016)."""
   del variance
 
   def log_prob(images: jax.Array, outputs: jax.Array) -> jax.Array:

@@ -1,9 +1,8 @@
 """Gradient penalties on a discriminator, each a pure function with per-example results.
 
-All share one signature, `penalty(keys, discriminator, real, fake) -> [B]`: `keys` are PRNG
-keys `[B]`, one an example, `discriminator` maps images `[B, H, W, C]` to logits `[B]`, `real` and
-`fake` are images in [0, 1]. The results are
-float32 and unweighted; the config gives the weight.
+All share one signature, `penalty(keys, discriminator, real, fake) -> [B]`: `keys` are PRNG keys
+`[B]`, one per example, `discriminator` maps images `[B, H, W, C]` to logits `[B]`, `real` and
+`fake` are images in [0, 1]. The results are float32 and unweighted; the config gives the weight.
 """
 
 from collections.abc import Callable
@@ -15,7 +14,7 @@ Discriminator = Callable[[jax.Array], jax.Array]
 
 
 def _uniform(keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-  """U[0, 1) of `shape` for each key: `[B, *shape]`."""
+  """Samples U[0, 1) of `shape` for each key: `[B, *shape]`."""
   return jax.vmap(lambda key: jax.random.uniform(key, shape))(keys)
 
 
@@ -35,13 +34,13 @@ def _distance_to_unit_norm(discriminator: Discriminator, images: jax.Array) -> j
 
 
 def r1(keys: jax.Array, discriminator: Discriminator, real: jax.Array, fake: jax.Array):
-  """½‖∇ D‖² at real images (Mescheder et al. 2018, eq. 9); the weight is their γ."""
+  """Returns ½‖∇ D‖² at real images (Mescheder et al. 2018, eq. 9); the weight is their γ."""
   del keys, fake
   return 0.5 * _squared_norm(discriminator, real)
 
 
 def r2(keys: jax.Array, discriminator: Discriminator, real: jax.Array, fake: jax.Array):
-  """½‖∇ D‖² at generated images (Mescheder et al. 2018, eq. 10); the weight is their γ."""
+  """Returns ½‖∇ D‖² at generated images (Mescheder et al. 2018, eq. 10); the weight is their γ."""
   del keys, real
   return 0.5 * _squared_norm(discriminator, fake)
 
@@ -49,13 +48,19 @@ def r2(keys: jax.Array, discriminator: Discriminator, real: jax.Array, fake: jax
 def gradient_penalty(
   keys: jax.Array, discriminator: Discriminator, real: jax.Array, fake: jax.Array
 ):
-  """(‖∇ D(x̂)‖ − 1)² at x̂ = εx + (1 − ε)G(z), ε ~ U[0, 1] (Gulrajani et al. 2017, eq. 3)."""
+  """Returns (‖∇ D(x̂)‖ − 1)² at x̂ = εx + (1 − ε)G(z), ε ~ U[0, 1].
+
+  Gulrajani et al. 2017, eq. 3.
+  """
   epsilon = _uniform(keys, (1, 1, 1))
   return _distance_to_unit_norm(discriminator, epsilon * real + (1 - epsilon) * fake)
 
 
 def dragan(keys: jax.Array, discriminator: Discriminator, real: jax.Array, fake: jax.Array):
-  """(‖∇ D(x + δ)‖ − 1)², δ = ½ std(x) U[0, 1] (Kodali et al. 2017, section 2.3 and their code)."""
+  """Returns (‖∇ D(x + δ)‖ − 1)², δ = ½ std(x) U[0, 1].
+
+  Kodali et al. 2017, section 2.3 and their code.
+  """
   del fake
   noise = 0.5 * jnp.std(real) * _uniform(keys, real.shape[1:])
   return _distance_to_unit_norm(discriminator, real + noise)

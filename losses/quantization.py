@@ -1,4 +1,4 @@
-"""Vector quantization: the nearest code, its gradient, and a codebook that follows by averages.
+"""Vector quantization: the nearest code, its gradient, and a codebook updated by moving averages.
 
 Features are float32 [B, h, w, D], the codes chosen for them int32 [B, h, w] of a codebook [K, D].
 """
@@ -8,17 +8,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-# Of the Laplace smoothing of the counts: no more than keeps a quotient finite.
+# Laplace smoothing of the counts, just enough to keep a quotient finite.
 _EPSILON = 1e-5
-# Share of the even distribution in a marginal: a code never seen at a place costs log(K / share)
+# Weight of the even distribution in a marginal: a code never seen at a place costs log(K / weight)
 # nats there, not infinitely many.
 _EVEN_SHARE = 1e-3
 
 
 class Codebook(NamedTuple):
-  """K codes and the exponential moving averages that they follow.
+  """A codebook of K codes and the exponential moving averages that they follow.
 
-  All averages start at 0, so they weigh the updates seen so far alone, and the quotient of two of
+  All averages start at 0, so they weigh only the updates seen so far, and the quotient of two of
   them needs no correction for the start.
 
   Attributes:
@@ -35,7 +35,7 @@ class Codebook(NamedTuple):
 
 
 def squared_distances(features: jax.Array, embedding: jax.Array) -> jax.Array:
-  """‖z − e‖² of features [..., D] and codes [K, D] by one product: [..., K]."""
+  """Returns ‖z − e‖² of features [..., D] and codes [K, D], by one product: [..., K]."""
   # In full precision: rounded products would choose another code where two are about as near.
   products = jnp.matmul(features, embedding.T, precision=jax.lax.Precision.HIGHEST)
   lengths = jnp.square(features).sum(axis=-1, keepdims=True)
@@ -43,17 +43,17 @@ def squared_distances(features: jax.Array, embedding: jax.Array) -> jax.Array:
 
 
 def nearest(features: jax.Array, embedding: jax.Array) -> jax.Array:
-  """The code nearest to each feature (van den Oord et al. 2017, eq. 1), int32 [...]."""
+  """Returns the code nearest to each feature (van den Oord et al. 2017, eq. 1), int32 [...]."""
   return squared_distances(features, embedding).argmin(axis=-1).astype(jnp.int32)
 
 
 def straight_through(features: jax.Array, quantized: jax.Array) -> jax.Array:
-  """`quantized`, whose gradient goes to `features` unchanged (ibid., section 3.2)."""
+  """Returns `quantized`, whose gradient goes to `features` unchanged (ibid., section 3.2)."""
   return features + jax.lax.stop_gradient(quantized - features)
 
 
 def commitment(features: jax.Array, quantized: jax.Array) -> jax.Array:
-  """‖z − sg[e]‖² summed over the map, [B] (ibid., eq. 3, third term).
+  """Returns ‖z − sg[e]‖² summed over the map, [B] (ibid., eq. 3, third term).
 
   The paper averages over the map; a sum has the scale of a reconstruction summed over pixels.
   """
@@ -61,7 +61,7 @@ def commitment(features: jax.Array, quantized: jax.Array) -> jax.Array:
 
 
 def followed(book: Codebook, features: jax.Array, chosen: jax.Array, decay: float) -> Codebook:
-  """The codebook after an update, γ = `decay` (ibid., appendix A.1, eqs. 6–8).
+  """Returns the codebook after an update, γ = `decay` (ibid., appendix A.1, eqs. 6–8).
 
   N ← γN + (1 − γ)n, m ← γm + (1 − γ)Σz, e = m / N with Laplace-smoothed N. A code never chosen
   stays where it is.
@@ -82,17 +82,17 @@ def followed(book: Codebook, features: jax.Array, chosen: jax.Array, decay: floa
 def restarted(
   book: Codebook, features: jax.Array, threshold: float, key: jax.Array
 ) -> tuple[Codebook, jax.Array]:
-  """Replaces codes that are hardly used by features drawn at random (Dhariwal et al. 2020, 3.1).
+  """Replaces codes that are hardly used by randomly sampled features (Dhariwal et al. 2020, 3.1).
 
   Args:
     book: a codebook after an update.
-    features: that update's, [B, h, w, D].
+    features: of that update, [B, h, w, D].
     threshold: a code is dead whose count is below this share of the mean count; so the batch's
       size does not matter. 0 never restarts.
-    key: draws the features.
+    key: a PRNG key, for sampling the features.
 
   Returns:
-    (the codebook, which codes were dead, bool [K]). A new code begins with the mean count.
+    (the codebook, bool [K] that marks the dead codes). A new code starts with the mean count.
   """
   mean = book.counts.mean()
   dead = book.counts < threshold * mean
@@ -104,7 +104,7 @@ def restarted(
 
 
 def _placed(book: Codebook) -> Codebook:
-  """The codes where their averages say."""
+  """Returns the codebook with its codes moved to their averages."""
   total, codes = book.counts.sum(), book.counts.shape[0]
   smoothed = (book.counts + _EPSILON) / (total + codes * _EPSILON) * total
   used = (book.counts > 0)[:, None]
@@ -113,22 +113,22 @@ def _placed(book: Codebook) -> Codebook:
 
 
 def perplexity(counts: jax.Array) -> jax.Array:
-  """exp of the entropy of counts [..., K]: from 1, a single code, to K, all alike."""
+  """Returns exp of the entropy of counts [..., K]: from 1, a single code, to K, all used alike."""
   return jnp.exp(jax.scipy.special.entr(_shares(counts)).sum(axis=-1))
 
 
 def marginals(positions: jax.Array) -> jax.Array:
-  """log probability of each code at each place, smoothed, [h, w, K], from counts [h, w, K]."""
+  """Returns the smoothed log probability of each code at each place, from counts [h, w, K]."""
   return jnp.log((1 - _EVEN_SHARE) * _shares(positions) + _EVEN_SHARE / positions.shape[-1])
 
 
 def rate(log_marginals: jax.Array, chosen: jax.Array) -> jax.Array:
-  """−log probability in nats, [B], of codes [B, h, w] if places were independent."""
+  """Returns −log probability in nats, [B], of codes [B, h, w] if places were independent."""
   picked = jnp.take_along_axis(log_marginals[None], chosen[..., None], axis=-1)
   return -picked.sum(axis=(-3, -2, -1))
 
 
 def _shares(counts: jax.Array) -> jax.Array:
-  """Counts [..., K] over their sum; even where there are none yet."""
+  """Returns counts [..., K] over their sum; uniform where there are none yet."""
   total = counts.sum(axis=-1, keepdims=True)
   return jnp.where(total > 0, counts / jnp.where(total > 0, total, 1), 1 / counts.shape[-1])

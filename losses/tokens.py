@@ -1,46 +1,49 @@
-"""Cross-entropy of one class out of many at every token; a target below 0 is none."""
+"""Cross-entropy of one class out of many at every token, and the mean over real tokens."""
 
 import jax
 import jax.numpy as jnp
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
-  """−log softmax(l)ₜ = log Σⱼ exp lⱼ − lₜ, in nats (Goodfellow et al. 2016, section 6.2.2.3).
+  """Cross-entropy −log softmax(l)ₜ = log Σⱼ exp lⱼ − lₜ of each target t, in nats.
 
-  Computed in float32, in the form that cannot overflow. To be differentiated once, and backward.
+  Goodfellow et al. 2016, section 6.2.2.3, computed in float32, in the form that cannot overflow.
 
   Args:
     logits: [..., V] of any float.
-    targets: int32 [...], the class t; below 0 there is none.
+    targets: int32 [...], the class t; below 0 there is no target.
 
   Returns:
     float32 [...], 0 and without a gradient where there is no target.
   """
-  return _forward(logits, targets)[0]
+  return _with_normaliser(logits, targets)[0]
 
 
-def _forward(logits: jax.Array, targets: jax.Array):
+def _with_normaliser(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """The cross-entropy, and log Σⱼ exp lⱼ; both float32 [...]."""
   wide = logits.astype(jnp.float32)
   normaliser = jax.nn.logsumexp(wide, axis=-1)
   chosen = jnp.take_along_axis(wide, jnp.maximum(targets, 0)[..., None], axis=-1)[..., 0]
-  return jnp.where(targets >= 0, normaliser - chosen, 0), (logits, normaliser, targets)
+  return jnp.where(targets >= 0, normaliser - chosen, 0), normaliser
 
 
-def _backward(saved, slope: jax.Array):
-  """softmax(l) less 1 at the target, in one pass over the logits: no scatter, no second sum."""
-  logits, normaliser, targets = saved
+@cross_entropy.defjvp
+def _differentiate(primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]):
+  """The gradient is softmax(l) less 1 at the target.
+
+  Transposed, that is one pass over the logits; what jax derives has a scatter and a second sum.
+  """
+  (logits, targets), (moved, _) = primals, tangents
+  losses, normaliser = _with_normaliser(logits, targets)
   probability = jnp.exp(logits.astype(jnp.float32) - normaliser[..., None])
   at_target = jnp.arange(logits.shape[-1]) == targets[..., None]
-  slope = jnp.where(targets >= 0, slope, 0)[..., None]
-  return (slope * (probability - at_target)).astype(logits.dtype), None
-
-
-cross_entropy.defvjp(_forward, _backward)
+  slopes = ((probability - at_target) * moved.astype(jnp.float32)).sum(axis=-1)
+  return losses, jnp.where(targets >= 0, slopes, 0)
 
 
 def mean(values: jax.Array, real: jax.Array, axis: int | None = None) -> jax.Array:
-  """The mean of `values` where `real` holds, over `axis` or all of them; 0 where it holds nowhere.
+  """Returns the mean of `values` where `real` holds, over `axis` or all; 0 where it holds nowhere.
 
   Args:
     values: float [...]; may be anything at the other places, NaN too.

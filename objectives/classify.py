@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from errors import UserError
 from losses import classification
-from losses.labels import smoothed
 from objectives.base import (
   Aux,
   Batch,
@@ -37,7 +37,7 @@ class Classify(Objective):
   Attributes:
     input: what the model sees: `image`, or `inputs` of a table.
     loss: a name in `losses.classification`; `squared` is a regression of `target`.
-    label_smoothing: ε, from 0 to below 1; see `losses.labels.smoothed`.
+    label_smoothing: ε, from 0 to below 1; see `optax.losses.smooth_labels`.
     class_weights: a factor on the loss of the examples of each class; empty for 1.
     num_classes: K, given by the data.
   """
@@ -165,12 +165,17 @@ class Classify(Objective):
     """The target of the loss: [B, K] shares of the classes, or [B] values."""
     if not self._classes:
       return batch['target']
-    target = smoothed(batch['label'], self.num_classes, self.label_smoothing)
+    target = self._smoothed(batch['label'])
     if 'mixed_label' not in batch:
       return target
-    other = smoothed(batch['mixed_label'], self.num_classes, self.label_smoothing)
+    other = self._smoothed(batch['mixed_label'])
     share = batch['mixed_share'][:, None]
     return (1 - share) * target + share * other
+
+  def _smoothed(self, label: jax.Array) -> jax.Array:
+    """Labels int32 [B] as distributions [B, K], smoothed (Szegedy et al. 2016, section 7)."""
+    one_hot = jax.nn.one_hot(label, self.num_classes)
+    return optax.losses.smooth_labels(one_hot, self.label_smoothing)
 
   # --- small parts
 

@@ -7,7 +7,6 @@ import pytest
 from sklearn import metrics
 
 from losses import classification
-from losses.labels import smoothed
 
 LOGITS = jnp.array([[2.0, -1.0, 0.5], [0.0, 0.0, 3.0], [-80.0, 90.0, 0.0]])
 LABELS = jnp.array([0, 1, 1])
@@ -52,11 +51,3 @@ def test_squared():
   outputs = jnp.array([[1.0], [-2.0]])
   np.testing.assert_allclose(loss.loss(outputs, jnp.array([3.0, -2.0])), [4, 0])
   assert loss.predict(outputs).shape == (2, 1) and loss.scores is None
-
-
-def test_smoothing_by_hand():
-  np.testing.assert_allclose(
-    smoothed(jnp.array([2, 0]), 4, 0.2),
-    [[0.05, 0.05, 0.85, 0.05], [0.85, 0.05, 0.05, 0.05]],
-    rtol=1e-6,
-  )

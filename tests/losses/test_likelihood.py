@@ -24,7 +24,7 @@ def test_bernoulli_is_the_cross_entropy_and_stays_finite():
   assert np.isfinite(value) and np.isfinite(gradient).all()
 
 
-def test_bernoulli_s_own_derivative_is_the_right_one():
+def test_bernoulli_s_own_derivatives_are_the_right_ones():
   model = likelihood.bernoulli(0.0)
   outputs = outputs_of(model)
 
@@ -32,10 +32,23 @@ def test_bernoulli_s_own_derivative_is_the_right_one():
     logits = outputs[..., 0]
     return (images * logits - jax.nn.softplus(logits)).sum()
 
-  ours = jax.grad(lambda *a: model.log_prob(*a).sum(), (0, 1))(IMAGES, outputs)
-  for a, b in zip(ours, jax.grad(plain, (0, 1))(IMAGES, outputs)):
+  own = lambda *a: model.log_prob(*a).sum()  # noqa: E731
+  for a, b in zip(*(jax.grad(f, (0, 1))(IMAGES, outputs) for f in (own, plain))):
     np.testing.assert_allclose(a, b, atol=1e-6)
-  # Several draws of the latents of one image: the gradient of the image is their sum.
+  # In forward mode along both operands and along one, and of the gradient.
+  towards = (jnp.cos(IMAGES), jnp.sin(outputs))
+  for f in (lambda f: f, lambda f: jax.grad(f, 1), lambda f: jax.grad(f, 0)):
+    values = (jax.jvp(f(g), (IMAGES, outputs), towards) for g in (own, plain))
+    for a, b in zip(*values):
+      np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+  for at in (0, 1):
+    along = lambda g, at=at: jax.jvp(  # noqa: E731
+      lambda x: g(*(x if i == at else v for i, v in enumerate((IMAGES, outputs)))),
+      ((IMAGES, outputs)[at],),
+      (towards[at],),
+    )
+    np.testing.assert_allclose(along(own), along(plain), rtol=1e-5)
+  # Several samples of the latents of one image: the gradient of the image is their sum.
   many = jnp.stack([outputs, 2 * outputs])
   ours = jax.grad(lambda x: model.log_prob(x[None], many).sum())(IMAGES)
   np.testing.assert_allclose(ours, many.sum(axis=(0, -1)), rtol=1e-5)

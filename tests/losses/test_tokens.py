@@ -1,8 +1,9 @@
-"""Cross-entropy of tokens, by hand and against JAX's own derivative."""
+"""Cross-entropy of tokens, by hand and against JAX's own derivatives."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from losses import tokens
@@ -21,7 +22,7 @@ def test_by_hand():
   np.testing.assert_allclose(losses, wanted, rtol=1e-6)
 
 
-def test_the_gradient_is_jax_s_of_the_plain_formula():
+def test_derivatives_are_jax_s_of_the_plain_formula():
   logits = jax.random.normal(jax.random.key(0), (4, 5, 11)) * 3
   targets = jax.random.randint(jax.random.key(1), (4, 5), 0, 11).at[1].set(-1)
   slopes = jax.random.normal(jax.random.key(2), (4, 5))
@@ -35,6 +36,22 @@ def test_the_gradient_is_jax_s_of_the_plain_formula():
 
   np.testing.assert_allclose(own(logits), plain(logits), rtol=1e-5)
   np.testing.assert_allclose(jax.grad(own)(logits), jax.grad(plain)(logits), atol=1e-6)
+  # In forward mode, and as often as asked: the derivative of the gradient, in both modes.
+  towards = jnp.cos(logits)
+  forward = lambda f: jax.jvp(f, (logits,), (towards,))  # noqa: E731
+  np.testing.assert_allclose(forward(own), forward(plain), rtol=1e-5)
+  for a, b in zip(forward(jax.grad(own)), forward(jax.grad(plain))):
+    np.testing.assert_allclose(a, b, atol=1e-5)
+  twice = lambda f: jax.grad(lambda x: jnp.square(jax.grad(f)(x)).sum())(logits)  # noqa: E731
+  np.testing.assert_allclose(twice(own), twice(plain), atol=1e-5)
+
+
+def test_the_gradient_needs_no_scatter():
+  """Guards the reason for the written-out derivative."""
+  gradient = lambda f: jax.jit(jax.grad(lambda x: f(x, TARGETS).sum()))  # noqa: E731
+  assert 'scatter' not in gradient(tokens.cross_entropy).lower(LOGITS).as_text()
+  indexed = optax.losses.softmax_cross_entropy_with_integer_labels
+  assert 'scatter' in gradient(indexed).lower(LOGITS).as_text()
 
 
 @pytest.mark.parametrize('size', [1e4, -1e4])

@@ -1,7 +1,6 @@
 """Turns a run into a folder that transformers loads, where its module is a GPT-2 or a BERT."""
 
 import dataclasses
-import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,10 +14,10 @@ from engine.restore import Restored, restore_run
 from engine.sharding import path_name
 from errors import UserError
 from files import write_json
-from models.transformer import Transformer
+from models.transformer import Transformer, unstacked
 from tools.hugging_face import tokenizer
 from tools.hugging_face.folder import CONFIG, WEIGHTS
-from tools.hugging_face.layout import FAMILIES, Family, Leaf
+from tools.hugging_face.layout import FAMILIES, Family
 from tools.hugging_face.new_folder import check_empty, new_folder
 
 
@@ -85,21 +84,14 @@ def make_tensors(
   Raises:
     UserError: a parameter is there that the family has no place for.
   """
-  variables = restored.variables()['model']['params']
-  leaves = jax.tree_util.tree_leaves_with_path(variables)
-  params = {path_name(path): np.asarray(jax.device_get(leaf)) for path, leaf in leaves}
+  params = jax.device_get(restored.variables()['model']['params'])
+  if options['scan']:
+    params = unstacked(params)
+  found = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
   tensors: dict[str, np.ndarray] = {}
   for leaf in family.leaves(options):
-    arrays = leaf.unpack(_parameter(params, leaf))
+    parameter = found[leaf.path] if leaf.path in found else np.zeros(leaf.shape, np.float32)
+    arrays = leaf.unpack(parameter)
     tensors.update(zip(leaf.tensors, map(np.ascontiguousarray, arrays), strict=True))
   # Both names, for releases that read one of them.
   return tensors | {new: tensors[old] for new, old in family.other_names.items()}
-
-
-def _parameter(params: Mapping[str, np.ndarray], leaf: Leaf) -> np.ndarray:
-  if leaf.path in params:
-    return params[leaf.path]
-  stacked = re.fullmatch(r'block_(\d+)/(.*)', leaf.path)
-  if stacked and f'blocks/{stacked[2]}' in params:
-    return params[f'blocks/{stacked[2]}'][int(stacked[1])]
-  return np.zeros(leaf.shape, np.float32)

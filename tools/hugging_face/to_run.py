@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import unflatten_dict
 from ml_collections import ConfigDict
 
 from configs import bert, gpt
@@ -20,9 +21,9 @@ from engine.checkpoint import Checkpoints
 from engine.metadata import checkpoint_meta
 from engine.patience import Patience
 from engine.session import Session, open_session
-from engine.sharding import path_name
 from engine.state import State
 from errors import UserError, nearest
+from models.transformer import stacked
 from tools.hugging_face import folder as folders
 from tools.hugging_face.layout import FAMILIES, Family, Leaf, Shape, expected
 from tools.hugging_face.new_folder import check_empty, new_folder
@@ -236,14 +237,14 @@ def _open(config: ConfigDict, tokenizer: tokenization.Tokenizer) -> Session:
 
 def _state(session: Session, found: Found) -> State:
   """The state at step 0; every parameter is in its place before the next one is read."""
-  scan = session.objective.modules['model'].scan
-  sources: dict[str, list[Leaf]] = {}
-  for leaf in found.leaves:
-    path = re.sub(r'^block_\d+/', 'blocks/', leaf.path) if scan else leaf.path
-    sources.setdefault(f'model/{path}', []).append(leaf)
+  leaves = found.leaves
+  # Every parameter is the leaf of one number, or where blocks are scanned those of several.
+  numbers = unflatten_dict({tuple(leaf.path.split('/')): i for i, leaf in enumerate(leaves)})
+  if session.objective.modules['model'].scan:
+    numbers = stacked(numbers, stack=np.array)
 
-  def read(path: Any, place: jax.ShapeDtypeStruct) -> jax.Array:
-    parts = sources[path_name(path)]
+  def read(path: Any, place: jax.ShapeDtypeStruct, number: int | np.ndarray) -> jax.Array:
+    parts = [leaves[i] for i in np.ravel(number)]
     if any(name in found.fresh for part in parts for name in part.tensors):
       return _initial(session, path)
     array = np.empty((len(parts), *parts[0].shape), place.dtype)
@@ -251,7 +252,7 @@ def _state(session: Session, found: Found) -> State:
       array[i] = part.pack(*(folders.read_tensor(*found.entries[name]) for name in part.tensors))
     return jax.device_put(array.reshape(place.shape), place.sharding)
 
-  params = jax.tree_util.tree_map_with_path(read, session.lane_abstract.params)
+  params = jax.tree_util.tree_map_with_path(read, session.lane_abstract.params, {'model': numbers})
   optimizers = {name: made.init(params) for name, made in session.optimizers.items()}
   state = State(
     step=jnp.int32(0),
