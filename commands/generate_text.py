@@ -28,8 +28,6 @@ _STRIDE = 8
 _CHUNK = 64
 # Tokens where neither the user nor the model gives a bound.
 _UNBOUND = 256
-
-
 # Tokens before the new ones that are decoded again, since a tokenizer's spacing depends on them.
 _OVERLAP = 4
 # Bytes that are no whole character decode to this one.
@@ -80,21 +78,22 @@ def texts(opened: Opened, screen: Any) -> Iterator[Text]:
     numbers = np.arange(first, min(first + _CHUNK, num))
     decoders = [Decoder(tokenizer) for _ in numbers]
     for tokens in program.growing(prompt, numbers):
-      pieces = [decoder.feed(row) for decoder, row in zip(decoders, tokens)]
+      for decoder, row in zip(decoders, tokens):
+        decoder.feed(row)
       if num == 1:
-        screen.write(pieces[0])
-        screen.flush()
+        _show(screen, decoders[0].grown())
       if all(decoder.ended for decoder in decoders):
         break
     for number, decoder in zip(numbers, decoders):
-      text = decoder.finish()
-      if num > 1:
-        screen.write(text.text + ('\n' if number == num - 1 else BETWEEN_TEXTS))
-        screen.flush()
+      text = decoder.text()
+      begin = decoder.rest() if num == 1 else text.text
+      _show(screen, begin + ('\n' if number == num - 1 else BETWEEN_TEXTS))
       yield text
-  if num == 1:
-    screen.write('\n')
-    screen.flush()
+
+
+def _show(screen: Any, text: str) -> None:
+  screen.write(text)
+  screen.flush()
 
 
 def _prompt(opened: Opened, tokenizer: tokenization.Tokenizer) -> tuple[np.ndarray, int]:
@@ -145,7 +144,8 @@ class _Program:
       state = self._advance(variables, state, jnp.int32(_STRIDE), **self._options)
       # All rows have the same prompt, so they stand at the same position.
       position = int(state.positions[0])
-      yield np.asarray(state.tokens[:, :position])
+      # Cut here and not on the device, where every length would be compiled anew.
+      yield np.asarray(state.tokens)[:, :position]
 
 
 class Decoder:
@@ -164,8 +164,8 @@ class Decoder:
     self._shown = 0  # tokens whose text was returned
     self.ended = False
 
-  def feed(self, row: np.ndarray) -> str:
-    """Takes the row's tokens int32 [position] so far; returns the text they add."""
+  def feed(self, row: np.ndarray) -> None:
+    """Takes the row's tokens int32 [position] so far."""
     for place in range(self._read, len(row)):
       token = int(row[place])
       is_end = token == self._end
@@ -173,22 +173,35 @@ class Decoder:
       if not is_end and not self.ended:
         self._tokens.append(token)
     self._read = len(row)
-    return self._grown()
 
-  def finish(self) -> Text:
-    """Returns the whole text."""
-    tokens = np.asarray(self._tokens, np.int32)
-    return Text(tokens, self._tokenizer.decode(tokens))
-
-  def _grown(self) -> str:
-    """The text of the tokens that are not shown yet; '' while a character's bytes are missing."""
-    first = max(self._shown - _OVERLAP, 0)
-    before = self._tokenizer.decode(np.asarray(self._tokens[first : self._shown], np.int32))
-    now = self._tokenizer.decode(np.asarray(self._tokens[first:], np.int32))
-    if not now.startswith(before) or now.endswith(_INCOMPLETE):
+  def grown(self) -> str:
+    """Returns the text since the last call; '' while its last character lacks bytes."""
+    text = self._new_text()
+    if text.endswith(_INCOMPLETE):
       return ''
     self._shown = len(self._tokens)
-    return now[len(before) :]
+    return text
+
+  def rest(self) -> str:
+    """Returns what `grown` has not returned, characters without all of their bytes included."""
+    text = self._new_text()
+    self._shown = len(self._tokens)
+    return text
+
+  def text(self) -> Text:
+    """Returns the whole text."""
+    return Text(np.asarray(self._tokens, np.int32), self._decode(0, len(self._tokens)))
+
+  def _new_text(self) -> str:
+    """The text of the tokens that are not shown yet."""
+    first, last = max(self._shown - _OVERLAP, 0), len(self._tokens)
+    before, now = self._decode(first, self._shown), self._decode(first, last)
+    # Where new tokens change the text before them, as WordPiece's spacing at an apostrophe, what is
+    # on the screen stays, and they are decoded alone.
+    return now[len(before) :] if now.startswith(before) else self._decode(self._shown, last)
+
+  def _decode(self, first: int, last: int) -> str:
+    return self._tokenizer.decode(np.asarray(self._tokens[first:last], np.int32))
 
 
 def _save(path: files.Path, made: list[Text], step: int, seed: int) -> None:
