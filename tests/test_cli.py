@@ -38,7 +38,7 @@ MISTAKES = {
     'is no optimizer (did you mean "adam',
   ),
   'unknown data set': (['train.py', '--config=configs/gan.py:mnist5'], 'mnist5k'),
-  'bad sampling': (['sample.py', '--workdir=nowhere', '--out=x.jpg'], '.png'),
+  'bad sampling': (['sample.py', '--workdir=nowhere', '--out=x.jpg'], 'is no run'),
   'no run': (['sample.py', '--workdir=nowhere'], 'nowhere is no run'),
   'no workdir': (['sample.py'], 'give --workdir'),
 }
@@ -111,7 +111,7 @@ def test_a_run_says_what_it_is_and_writes_what_it_promises(finished):
     assert {'step', 'wall_time', 'steps_per_second', 'generator/loss', 'discriminator/loss'} <= set(
       line
     )
-  assert 'eval/fd_pixels14' in lines[1] and 'eval/fd_pixels14' not in lines[0]
+  assert 'samples/fd_pixels14_32-test' in lines[1] and 'samples/fd_pixels14_32-test' not in lines[0]
 
 
 def test_samples_need_nothing_but_the_run(finished, script, tmp_path):

@@ -6,21 +6,23 @@ import signal
 import numpy as np
 import pytest
 
-from commands import evaluate_run, generate_text
+from commands import evaluate_run
+from commands.sample_run import Request, sample_run
+from data.section import open_testing
 from data.source import open_source
 from data.text import tokenization
-from engine.evaluation import make_evaluator
+from engine.evaluation import open_evaluators
 from engine.restore import restore_run
-from engine.session import open_testing
-from engine.state import variables_for_sampling
 from errors import UserError
 from tests import runs
 from tests.golden import short_runs
 from tests.golden.short_runs import STEPS
 
-WISH = generate_text.Wish(
-  prompt='Ann', length=20, temperature=1.0, top_k=0, top_p=1.0, num=1, seed=3
-)
+OPTIONS = {'prompt': 'Ann', 'length': 20}
+
+
+def request_for(gpt, out=None, num=1, seed=3, **options):
+  return Request(str(gpt), num=num, seed=seed, out=out, options={**OPTIONS, **options})
 
 
 def arguments(small, workdir, *more):
@@ -60,39 +62,40 @@ def test_what_a_run_of_text_holds(gpt):
   assert tokenizer.specials == {'end': 256} and tokenizer.size == 257
   assert (gpt / 'samples' / f'step_{STEPS:08d}.txt').read_text().count('\n---------------\n') == 1
   assert 'tokenizer' in json.loads((gpt / 'run.json').read_text())['data']
-  last = [line for line in runs.metrics(gpt) if 'eval/loss' in line][-1]
+  last = [line for line in runs.metrics(gpt) if 'test/loss' in line][-1]
   # It has learned something: fewer bits than 8 a byte.
-  assert last['eval/loss'] < runs.metrics(gpt)[0]['model/loss']
-  assert last['eval/bits_per_byte'] < 6
-  assert last['eval/perplexity'] == pytest.approx(np.exp(last['eval/loss']))
+  assert last['test/loss'] < runs.metrics(gpt)[0]['model/loss']
+  assert last['test/bits_per_byte'] < 6
+  assert last['test/perplexity'] == pytest.approx(np.exp(last['test/loss']))
 
 
 def test_evaluate_py_says_what_training_logged(gpt, capsys):
-  evaluate_run.judge(str(gpt), '', '', None, f'{gpt}/metrics.json', [])
+  evaluate_run.evaluate_run(evaluate_run.Request(str(gpt), f'{gpt}/metrics.json'), [])
   metrics = json.loads((gpt / 'metrics.json').read_text())
-  logged = [line for line in runs.metrics(gpt) if 'eval/loss' in line][-1]
-  assert metrics['metrics']['loss'] == pytest.approx(logged['eval/loss'], rel=1e-5)
-  assert metrics['standard_errors']['loss'] > 0
-  assert 'bytes' not in metrics['metrics'] and 'perplexity' in capsys.readouterr().out
+  logged = [line for line in runs.metrics(gpt) if 'test/loss' in line][-1]
+  assert metrics['metrics']['test/loss'] == pytest.approx(logged['test/loss'], rel=1e-5)
+  assert metrics['standard_errors']['test/loss'] > 0
+  assert 'test/bytes' not in metrics['metrics'] and 'perplexity' in capsys.readouterr().out
   # The key of the tokenizer, not its text.
-  assert len(metrics['made_by']['data']['tokenizer']) == 16
+  assert len(metrics['made_by']['data']['test']['tokenizer']) == 16
 
 
 def test_evaluation_counts_every_token_once(restored):
   """By hand, over the stream without its windows: each token from at most 23 before it."""
-  session, state = restored.session, restored.state
+  session = restored.session
   config = session.config.copy_and_resolve_references()
   losses = []
   for batch_size in (7, 64):
-    config.evaluate.batch_size = batch_size
-    evaluator = make_evaluator(session._replace(config=config))
-    losses.append(evaluator.evaluate(variables_for_sampling(state), state.key, False).figures)
-  assert losses[0]['loss'].mean == pytest.approx(losses[1]['loss'].mean, rel=1e-5)
+    config.evaluators.test.batch_size = batch_size
+    evaluators = open_evaluators(session._replace(config=config))
+    results = evaluators.evaluate('test', restored.weights, restored.key())
+    losses.append(results.figures['test/loss'].mean)
+  assert losses[0] == pytest.approx(losses[1], rel=1e-5)
   source = open_testing(session.data, session.spec.tokenizer)
   rows = source.read(range(len(source)))
   model, total, count = session.objective.modules['model'], 0.0, 0
   logits = np.asarray(
-    model.apply(variables_for_sampling(state)['model'], rows['tokens'][:, :-1], train=False)
+    model.apply(restored.variables()['model'], rows['tokens'][:, :-1], train=False)
   ).astype(np.float64)
   shares = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
   for row, tokens, length in zip(shares, rows['tokens'], rows['length']):
@@ -100,7 +103,7 @@ def test_evaluation_counts_every_token_once(restored):
       total -= row[t - 1, tokens[t]]
       count += 1
   assert count == sum(len(name) + 1 for name in names_of('validation')) - 1
-  assert losses[0]['loss'].mean == pytest.approx(total / count, rel=1e-5)
+  assert losses[0] == pytest.approx(total / count, rel=1e-5)
 
 
 def names_of(split):
@@ -117,49 +120,46 @@ def test_writing(gpt, tmp_path, script):
   )
   assert several.split('\n---------------\n')[0] == text.removesuffix('\n')
   assert (tmp_path / 't.txt').read_text() == several[: several.index('3 texts')]
-  assert 'trained without a label' in written(script, gpt, '--label=1', code=2)
+  assert 'there is no flag --label' in written(script, gpt, '--label=1', code=2)
 
 
-def test_the_likeliest_text_needs_no_luck(restored):
-  greedy = [
-    next(
-      generate_text.texts(
-        restored, WISH._replace(temperature=0.0, seed=seed), generate_text.Screen()
-      )
-    ).text
-    for seed in (0, 1)
-  ]
-  assert greedy[0] == greedy[1]
+def test_the_likeliest_text_needs_no_luck(gpt, capsys):
+  for seed in (0, 1):
+    sample_run(request_for(gpt, temperature=0.0, seed=seed))
+  first, second = capsys.readouterr().out.splitlines()
+  assert first == second and first.startswith('Ann')
+
+
+def test_past_the_context_text_goes_on(gpt, tmp_path, capsys):
+  """The model sees 24 tokens; ends of documents are no ends here, so that a text can be longer."""
+  sample_run(request_for(gpt, out=f'{tmp_path}/t.npz', num=4, length=60, temperature=3.0))
+  rows = np.load(tmp_path / 't.npz')['tokens']
+  assert len(rows) == 4 and (rows >= -1).all()
+  assert capsys.readouterr().out.count('---------------') == 3
 
 
 MISTAKES = {
-  'past the context': (dict(length=25), '--length=25 is past the context of this model, 24'),
   'long prompt': (dict(prompt=24 * 'a'), 'the prompt has 24 tokens'),
   'top_p': (dict(top_p=0.0), '--top_p=0.0 must be above 0 and at most 1'),
-  'top_k': (dict(top_k=-1), '--top_k=-1 must be 0'),
-  'temperature': (dict(temperature=-1.0), '--temperature=-1.0 must be 0'),
+  'top_k': (dict(top_k=-1), '--top_k=-1 must be at least 0'),
+  'temperature': (dict(temperature=-1.0), '--temperature=-1.0 must be at least 0'),
   'num': (dict(num=0), '--num=0 must be at least 1'),
-  'seed': (dict(seed=-1), '--seed=-1 must be from 0'),
+  'seed': (dict(seed=-1), '--seed=-1 must be at least 0'),
+  'ending': (dict(out='x.png'), 'must end in .txt'),
+  'folder': (dict(out='/dev/null/x.txt'), 'cannot write /dev/null/x.txt'),
 }
 
 
 @pytest.mark.parametrize('mistake', MISTAKES)
-def test_mistakes_in_one_sentence(restored, mistake):
+def test_mistakes_in_one_sentence(gpt, mistake):
   wrong, sentence = MISTAKES[mistake]
   with pytest.raises(UserError) as error:
-    generate_text.write(restored, WISH._replace(**wrong), 'run', None)
+    sample_run(request_for(gpt, **wrong))
   assert sentence in str(error.value) and '\n' not in str(error.value)
 
 
-def test_where_texts_cannot_go(restored):
-  with pytest.raises(UserError, match=r'must end in \.txt'):
-    generate_text.write(restored, WISH, 'run', 'x.png')
-  with pytest.raises(UserError, match=r'cannot write /dev/null/x\.txt'):
-    generate_text.write(restored, WISH, 'run', '/dev/null/x.txt')
-
-
-def test_tokens_of_texts(restored, tmp_path, capsys):
-  generate_text.write(restored, WISH._replace(num=3), 'run', f'{tmp_path}/t.npz')
+def test_tokens_of_texts(gpt, restored, tmp_path, capsys):
+  sample_run(request_for(gpt, out=f'{tmp_path}/t.npz', num=3))
   rows = np.load(tmp_path / 't.npz')['tokens']
   tokenizer = tokenization.from_json(restored.session.spec.tokenizer)
   texts = [tokenizer.decode(row[row >= 0]) for row in rows]
@@ -180,9 +180,7 @@ def test_a_character_that_the_vocabulary_lacks(tmp_path, script):
 
 def test_options_of_text_are_for_language_models(tmp_path, script):
   runs.train(*runs.SMALL_GAN, f'--workdir={tmp_path}/gan', '--config.train.steps=2')
-  assert '--prompt is for language models' in written(
-    script, f'{tmp_path}/gan', '--prompt=a', code=2
-  )
+  assert 'there is no flag --prompt' in written(script, f'{tmp_path}/gan', '--prompt=a', code=2)
 
 
 def test_fine_tuning_takes_modules_tokenizer_and_parameters(gpt, tmp_path, script):
@@ -221,7 +219,7 @@ def test_a_bert_becomes_a_classifier(tmp_path, script):
     for path in found:
       np.testing.assert_array_equal(before[path], after[path])
     assert found
-  assert runs.metrics(names)[-1]['eval/accuracy'] > 0
+  assert runs.metrics(names)[-1]['test/accuracy'] > 0
 
 
 def test_text_needs_a_config_of_text(script):

@@ -6,18 +6,21 @@ import jax
 import numpy as np
 import pytest
 
-from commands import cli, export_dataset, render_samples
+from commands import cli, export_dataset
+from commands.sample_run import Request, sample_run
 from data.folders import cache_dir
 from data.source import open_source
 from data.spec import Spec
 from engine import run
 from engine.build import to_plain
 from engine.checkpoint import Checkpoints
+from engine.metadata import checkpoint_meta
+from engine.patience import Patience
 from engine.pictures import to_uint8
 from engine.restore import restore_run
 from engine.session import open_session
-from engine.state import stream_key, variables_for_sampling
 from errors import UserError
+from objectives.base import numbered_keys, stream_key
 from tests.conftest import ROOT
 
 NAMES = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
@@ -33,7 +36,7 @@ def untrained(workdir, name):
   session = open_session(config, spec)
   run.claim(str(workdir), config, spec)
   checkpoints = Checkpoints(str(workdir), **to_plain(config.checkpoint))
-  checkpoints.save(2, session.init(), {}, {})
+  checkpoints.save(2, session.init(), checkpoint_meta(session, 2, [Patience()], []), [])
   checkpoints.close()
   return workdir
 
@@ -50,7 +53,7 @@ def own_cache(tmp_path, monkeypatch):
 
 
 def write(workdir, out, num=None, kind='prior', seed=0, **conditions):
-  export_dataset.synthesise(str(workdir), 'latest', kind, num, conditions, seed, str(out))
+  sample_run(Request(str(workdir), kind, num, str(out), seed=seed, options=conditions))
 
 
 def test_images_of_every_class_in_turn_as_sample_py_draws_them(cgan, tmp_path, monkeypatch):
@@ -67,21 +70,18 @@ def test_images_of_every_class_in_turn_as_sample_py_draws_them(cgan, tmp_path, m
   read = source.read(range(507))
   np.testing.assert_array_equal(read['label'], np.arange(507) % 10)
   restored = restore_run(str(cgan), 'latest')
-  render_samples.draw(restored, str(cgan), 'prior', 507, {}, '', 4, str(tmp_path / 'x.npz'))
+  write(cgan, tmp_path / 'x.npz', num=507, seed=4)
   arrays = np.load(tmp_path / 'x.npz')['image']
   np.testing.assert_array_equal(read['image'], to_uint8(arrays))
-  # The labels are those that the generator was told, in the second chunk too.
-  restored = restore_run(str(cgan), 'latest')
-  key = jax.random.fold_in(stream_key(jax.random.key(4), 'sample'), 1)
-  told = jax.jit(lambda variables, label: restored.session.objective.sample(
-    variables, key, 250, label=label
-  ))  # fmt: skip
-  variables = variables_for_sampling(restored.state)
-  expected = np.asarray(told(variables, read['label'][250:500]))
-  assert np.abs(read['image'][250:500] / 255 - expected).max() < 0.51 / 255
-  wrong = np.asarray(told(variables, (read['label'][250:500] + 1) % 10))
-  assert np.abs(read['image'][250:500] / 255 - wrong).max() > 2 / 255
-  assert counted == [250, 500, 507]
+  # The labels are those that the generator was conditioned on, in the second chunk too.
+  gan, numbers = restored.session.objective, np.arange(256, 507)
+  latents = gan.latents(numbered_keys(stream_key(jax.random.key(4), 'sample'), numbers))
+  generate = jax.jit(lambda labels: gan.generate(restored.variables(), latents, labels))
+  expected = np.asarray(generate(read['label'][256:]))
+  assert np.abs(read['image'][256:] / 255 - expected).max() < 0.51 / 255
+  wrong = np.asarray(generate((read['label'][256:] + 1) % 10))
+  assert np.abs(read['image'][256:] / 255 - wrong).max() > 2 / 255
+  assert counted == [256, 507]
 
 
 def test_the_script_says_where_it_is_and_how_to_train_on_it(cgan, script, tmp_path):
@@ -116,12 +116,12 @@ def test_the_command_finds_what_was_written_where_it_is_looked_for(cgan, capsys)
 @pytest.mark.parametrize(
   'options, part',
   [
-    ({'kind': 'interpolate'}, '--kind=interpolate is a picture'),
+    ({'kind': 'interpolate'}, 'must end in .png'),
     ({'num': 0}, '--num=0 must be at least 1'),
-    ({'seed': -1}, '--seed=-1'),
+    ({'seed': -1}, '--seed=-1 must be at least 0'),
     ({'out': 'mnist5k'}, 'data/tfds/builders/mnist5k.py'),
-    ({'label': 10}, '--label=10 is no class'),
-    ({'colour': 1}, 'trained without a colour'),
+    ({'label': 10}, '--label=10 must be at least 0 and at most 9'),
+    ({'colour': 1}, '--colour is no option of the sampler'),
   ],
 )
 def test_data_sets_that_cannot_be(cgan, options, part):

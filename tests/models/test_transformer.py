@@ -368,18 +368,21 @@ def test_token_by_token_equals_all_at_once(options, scan):
   params = random_params(options)
   model = Transformer(**{**options, 'scan': scan})
   variables = {'params': stacked(params) if scan else params}
-  step = jax.jit(lambda carry, token, t: model.apply(variables, carry, token, t, method='step'))
-  # Room for more than is written, and what lies there must not be seen.
-  carry = model.apply(variables, 2, T + 2, method='start')
-  carry = jax.tree.map(lambda cache: cache + 100.0, carry)
-  logits = []
-  for t in range(T):
-    before = carry
-    carry, behind = step(carry, TOKENS[:, t], t)
-    assert behind.dtype == jnp.float32
-    logits.append(behind)
-  assert jax.tree.map(jnp.shape, carry) == jax.tree.map(jnp.shape, before)
-  close(jnp.stack(logits, axis=1), run(options, params))
+  read = jax.jit(lambda *given: model.apply(variables, *given, T, method='read'))
+  step = jax.jit(lambda *given: model.apply(variables, *given, method='step'))
+  whole, rows = run(options, params), jnp.arange(2)
+  # Prompts of different lengths in one batch, padded with what must not be seen.
+  lengths = jnp.array([1, 3])
+  prompts = jnp.where(jnp.arange(3) < lengths[:, None], TOKENS[:, :3], 1)
+  carry, logits = read(prompts, lengths)
+  close(logits, whole[rows, lengths - 1])
+  shapes = jax.tree.map(jnp.shape, carry)
+  for i in range(T - 1):
+    at = jnp.minimum(lengths + i, T - 1)  # a row that is complete goes on without a meaning
+    carry, logits = step(carry, TOKENS[rows, at], at)
+    assert logits.dtype == jnp.float32 and jax.tree.map(jnp.shape, carry) == shapes
+    going = np.asarray(lengths + i < T)
+    close(logits[going], whole[rows, at][going])
 
 
 # --- precision and dropout ------------------------------------------------------------------------
@@ -399,12 +402,14 @@ def test_bfloat16_is_of_the_products_alone(options):
   products = [line for line in text.splitlines() if 'dot_general' in line]
   assert len(products) >= 6 * L
   model = Transformer(**half)
-  carry = model.apply({'params': params}, 2, T, method='start')
-  assert {leaf.dtype.name for leaf in jax.tree.leaves(carry)} == {'bfloat16'}
-  step = jax.jit(lambda *given: model.apply({'params': params}, *given, method='step'))
-  carry, logits = step(carry, TOKENS[:, 0], 0)
-  assert {leaf.dtype.name for leaf in jax.tree.leaves(carry)} == {'bfloat16'}
+  lengths = jnp.ones(2, jnp.int32)
+  carry, logits = model.apply({'params': params}, TOKENS[:, :1], lengths, T, method='read')
+  assert {leaf.dtype.name for leaf in jax.tree.leaves(carry.blocks)} == {'bfloat16'}
   close(logits, got[:, 0], 0.02)
+  step = jax.jit(lambda *given: model.apply({'params': params}, *given, method='step'))
+  carry, logits = step(carry, TOKENS[:, 1], lengths)
+  assert {leaf.dtype.name for leaf in jax.tree.leaves(carry.blocks)} == {'bfloat16'}
+  close(logits, got[:, 1], 0.02)
 
 
 @pytest.mark.parametrize('scan', [False, True], ids=['unrolled', 'scanned'])
@@ -467,10 +472,11 @@ def test_refuses(changed, message):
 
 def test_refuses_to_write_with_a_model_that_sees_what_is_behind():
   with pytest.raises(UserError, match='causal=False sees the tokens after each token'):
-    Transformer(**BERT).apply({}, 1, 4, method='start')
+    Transformer(**BERT).apply({}, TOKENS, jnp.array([1, 1]), 4, method='read')
 
 
 def test_refuses_a_cache_longer_than_the_learned_positions():
   with pytest.raises(UserError, match='9 tokens are more than'):
-    Transformer(**GPT).apply({}, 1, 9, method='start')
-  Transformer(**LLAMA).apply({}, 1, 9, method='start')
+    Transformer(**GPT).apply({}, TOKENS, jnp.array([1, 1]), 9, method='read')
+  params = {'params': random_params(LLAMA)}
+  Transformer(**LLAMA).apply(params, TOKENS, jnp.array([1, 1]), 9, method='read')

@@ -10,7 +10,9 @@ import pytest
 
 from errors import UserError
 from models.rnn import RNN
+from objectives.base import numbered_keys
 from objectives.causal_lm import CausalLM
+from tests.objectives import calls
 from tests.objectives.models_of_text import (
   Table,
   V,
@@ -172,61 +174,94 @@ def recurrent():
 
 def sampled(model, num, **conditions):
   objective, given = model
-  return np.asarray(jax.jit(lambda given: objective.sample(given, KEY, num, **conditions))(given))
+  return np.asarray(
+    jax.jit(lambda given: calls.sample(objective, given, KEY, num, **conditions))(given)
+  )
+
+
+def grown(model, prompts, length, stride, **options):
+  """Texts int32 [B, length] of prompts of different lengths, some tokens at a time."""
+  objective, given = model
+  lengths = jnp.array([len(prompt) for prompt in prompts])
+  padded = np.full((len(prompts), max(map(len, prompts))), 9, np.int32)
+  for row, prompt in zip(padded, prompts):
+    row[: len(prompt)] = prompt
+  sampler, keys = objective.sampler, numbered_keys(KEY, jnp.arange(len(prompts)))
+  options = {'temperature': 0.8, 'top_k': 5, 'top_p': 0.9, **options}
+  state = jax.jit(sampler.start, static_argnums=4)(given, padded, lengths, keys, length)
+  advance = jax.jit(sampler.advance, donate_argnums=1)
+  while (np.asarray(state.positions) < length).any():
+    before = np.asarray(state.positions)
+    state = advance(given, state, jnp.int32(stride), **options)
+    np.testing.assert_array_equal(state.positions, np.minimum(before + stride, length))
+  return np.asarray(state.tokens)
+
+
+def followed(model, texts, first):
+  """The likeliest token after each of the first tokens of texts, by whole passes.
+
+  Past the context, the model sees the last tokens alone.
+  """
+  objective, given = model
+  module = objective.modules['model']
+  context = module.context or texts.shape[1]
+  columns = [
+    jax.jit(lambda seen: module.apply(given['model'], seen, train=False))(
+      texts[:, max(0, at - context) : at]
+    )[:, -1].argmax(-1)
+    for at in range(first, texts.shape[1])
+  ]
+  return np.stack(columns, axis=1)
 
 
 @pytest.mark.parametrize('model', ['trained', 'recurrent'])
 def test_greedy_text_is_what_the_whole_forward_pass_says(model, request):
-  objective, given = model = request.getfixturevalue(model)
-  texts = sampled(model, 2, prompt=np.array([3, 1, 4]), length=12, temperature=0.0)
-  assert texts.shape == (2, 12) and texts.dtype == np.int32
+  model = request.getfixturevalue(model)
+  texts = grown(model, [[3, 1, 4]] * 2, 12, 5, temperature=0.0)
   np.testing.assert_array_equal(texts[:, :3], [[3, 1, 4]] * 2)
-  forward = jax.jit(lambda given: objective.modules['model'].apply(given, texts, train=False))
-  likeliest = np.argmax(forward(given['model']), axis=-1)
-  np.testing.assert_array_equal(texts[:, 3:], likeliest[:, 2:-1])
+  np.testing.assert_array_equal(texts[:, 3:], followed(model, texts, 3))
   assert len(np.unique(texts[0, 3:])) > 1
 
 
+@pytest.mark.parametrize('prompt', [3, 14], ids=['short', 'longer than the context'])
+def test_past_the_context_the_window_slides(trained, prompt):
+  """The model sees 12 tokens: from there on each is what those last ones alone lead to."""
+  prompts = np.asarray(some(2, prompt))
+  texts = grown(trained, [*prompts], 20, 4, temperature=0.0)
+  np.testing.assert_array_equal(texts[:, :prompt], prompts)
+  np.testing.assert_array_equal(texts[:, prompt:], followed(trained, texts, prompt))
+
+
+@pytest.mark.parametrize('model', ['trained', 'recurrent'])
+@pytest.mark.parametrize('length', [11, 17])
+def test_rows_of_different_prompts_are_what_each_is_alone(model, length, request):
+  model = request.getfixturevalue(model)
+  prompts = [[3], [1, 2, 5, 6], [7, 8]]
+  together = grown(model, prompts, length, 3)
+  for row, prompt in enumerate(prompts[:1]):
+    alone = grown(model, [prompt], length, 100)
+    np.testing.assert_array_equal(alone[0], together[row])
+  np.testing.assert_array_equal(grown(model, prompts[:2], length, 1), together[:2])
+
+
 def test_texts_differ_and_do_not_depend_on_their_number(recurrent):
-  texts = sampled(recurrent, 4, prompt=np.array([3]), length=9)
-  np.testing.assert_array_equal(sampled(recurrent, 2, prompt=np.array([3]), length=9), texts[:2])
-  assert len({tuple(row) for row in texts.tolist()}) == 4
+  texts = sampled(recurrent, 4, length=9)
+  np.testing.assert_array_equal(sampled(recurrent, 2, length=9), texts[:2])
+  assert len({tuple(row) for row in texts.tolist()}) > 2
 
 
 def test_a_text_without_a_prompt_begins_as_a_document_does(recurrent):
   texts = sampled(recurrent, 3, length=5)
   assert (texts[:, 0] == END).all()
-  nothing = np.zeros(0, np.int32)
-  np.testing.assert_array_equal(sampled(recurrent, 3, prompt=nothing, length=5), texts)
   plain = build(recurrent[0].modules['model'], specials={})
   assert (sampled((plain, recurrent[1]), 1, length=4)[:, 0] == 0).all()
 
 
 def test_a_text_is_as_long_as_the_model_can_see(trained, recurrent):
   for (objective, given), context, length in ((trained, 12, 12), (recurrent, 0, 256)):
-    assert objective.writing.context == context
-    texts = jax.eval_shape(lambda given, o=objective: o.sample(given, KEY, 3), given)
+    assert objective.sampler.context == context
+    texts = jax.eval_shape(lambda given, o=objective: calls.sample(o, given, KEY, 3), given)
     assert texts.shape == (3, length)
-
-
-def test_streaming_says_the_same(recurrent):
-  objective, given = recurrent
-  options = dict(temperature=0.8, top_k=5, top_p=0.9)
-  wanted = sampled(recurrent, 2, prompt=np.array([1, 2]), length=10, **options)
-  prompts = jnp.array([[1, 2], [1, 2]])
-  loop = jax.jit(objective.writing.begin, static_argnums=3)(given, prompts, KEY, 10)
-  advance = jax.jit(objective.writing.advance, donate_argnums=1)
-  for position in (4, 7, 10):
-    loop = advance(given, loop, jnp.int32(3), 0.8, 5, 0.9)
-    assert int(loop.position) == position
-    np.testing.assert_array_equal(loop.tokens[:, :position], wanted[:, :position])
-
-
-def test_what_writing_refuses():
-  objective = build()
-  objective.writing.check(np.array([1]), 12, 1.0, 0, 1.0)
-  with pytest.raises(UserError, match='top_p=2'):
-    objective.writing.check(np.array([1]), 12, 1.0, 0, 2.0)
 
 
 # --- what cannot be
@@ -253,16 +288,14 @@ def test_data_without_text():
 @pytest.mark.parametrize(
   ('conditions', 'message'),
   [
-    (dict(length=13), '--length=13 is past the context of this model, 12 tokens'),
-    (dict(length=0), '--length=0 counts them too'),
-    (dict(prompt=np.array([1, 2, 3]), length=3), 'the prompt has 3 tokens'),
-    (dict(prompt=np.array([V])), f'token {V} of the prompt'),
+    (dict(length=1), '--length=1 must be at least 2'),
     (dict(temperature=-1.0), '--temperature=-1.0'),
     (dict(top_k=-1), '--top_k=-1'),
     (dict(top_p=0.0), '--top_p=0.0'),
+    (dict(guidance=2.0), '--guidance is no option of the sampler'),
   ],
 )
 def test_conditions_that_cannot_be(trained, conditions, message):
   objective, given = trained
   with pytest.raises(UserError, match=message):
-    objective.sample(given, KEY, 1, **conditions)
+    calls.sample(objective, given, KEY, 1, **conditions)

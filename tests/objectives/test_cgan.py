@@ -357,7 +357,9 @@ def test_gradients_reach_what_belongs_to_the_labels_of_the_batch(modules):
 
   def gradients(params):
     losses = {
-      player.name: lambda p, loss=player.loss: loss(p, mutable, batch(), jax.random.key(3))[0]
+      player.name: lambda p, loss=player.loss: loss(p, mutable, *given(batch(), jax.random.key(3)))[
+        0
+      ]
       for player in objective.players
     }
     return {name: jax.grad(loss)(params)[name] for name, loss in losses.items()}

@@ -137,7 +137,8 @@ def test_the_measured_likelihood_is_the_integral(kind):
   more = dict(importance_samples=2) if kind is IWAE else {}
   objective = build(kind, latent_size=1, **more)
   variables, data = variables_of(objective, scale=1.5), batch()
-  measured = jax.jit(objective.measure)(variables, data, jax.random.key(0))
+  estimate = jax.jit(lambda *given: measure(objective, 'likelihood', *given, samples=3000))
+  measured = estimate(variables, data, jax.random.key(0))
   log_prior = objective._log_prior(variables)
   np.testing.assert_allclose(
     jnp.trapezoid(jnp.exp(log_prior(jnp.linspace(-9, 9, 6001)[:, None])), dx=18 / 6000),
@@ -167,12 +168,14 @@ def test_the_likelihood_is_of_the_same_draw_of_the_data_as_the_elbo():
 def test_pixels_are_drawn_anew_with_the_chance_of_their_grey_level():
   objective = build(binarise=True)
   data = {'image': jnp.full((4000, 2, 2, 1), 0.3), 'position': jnp.arange(4000)}
-  seen = objective._observe(data, jax.random.key(0))
+  seen = objective._observe(data, jax.random.split(jax.random.key(0), 4000))
   assert set(np.unique(seen)) == {0.0, 1.0}
   np.testing.assert_allclose(seen.mean(axis=0), 0.3, atol=0.03)
-  assert (seen != objective._observe(data, jax.random.key(1))).any()
+  assert (seen != objective._observe(data, jax.random.split(jax.random.key(1), 4000))).any()
   exact = {'image': jnp.array([0.0, 1.0]).reshape(2, 1, 1, 1), 'position': jnp.arange(2)}
-  np.testing.assert_array_equal(objective._observe(exact, jax.random.key(0)), exact['image'])
+  np.testing.assert_array_equal(
+    objective._observe(exact, jax.random.split(jax.random.key(0), 2)), exact['image']
+  )
 
 
 def test_iwae_bounds_grow_with_k_and_one_sample_is_the_elbo():

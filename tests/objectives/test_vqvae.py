@@ -177,8 +177,15 @@ def test_evaluation_and_sampling_never_ask_for_a_mutable_collection(trained, mon
   monkeypatch.setattr(quantization, 'followed', None)
   monkeypatch.setattr(quantization, 'restarted', None)
   before = jax.tree.map(np.array, trained.variables)
-  jax.eval_shape(objective().evaluate, trained.variables, batch(), jax.random.key(0))
-  jax.eval_shape(lambda v, k: sample(objective(), v, k, 4), trained.variables, jax.random.key(0))
+  jax.eval_shape(
+    lambda *given: calls.evaluate(objective(), *given),
+    trained.variables,
+    batch(),
+    jax.random.key(0),
+  )
+  jax.eval_shape(
+    lambda v, k: calls.sample(objective(), v, k, 4), trained.variables, jax.random.key(0)
+  )
   assert asked and not any(asked)
   for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(trained.variables)):
     np.testing.assert_array_equal(a, b)

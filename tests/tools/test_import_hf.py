@@ -10,8 +10,8 @@ from safetensors.numpy import load_file, save_file
 from commands import cli
 from engine import loop
 from engine.restore import restore_run
-from engine.state import variables_for_sampling
 from errors import UserError
+from objectives.base import numbered_keys
 from tests.conftest import ROOT
 from tests.tools import hugging_face as hf
 from tools.hugging_face.folder import INDEX, WEIGHTS, find_tensors, read_tensor
@@ -120,13 +120,11 @@ def test_it_writes_what_transformers_writes(gpt2):
   restored = restore_run(str(run), '')
   tokenizer = hf.gpt2_tokenizer()
   prompt = np.array(tokenizer.encode('import os').ids, np.int32)
-  ours = restored.session.objective.sample(
-    variables_for_sampling(restored.state),
-    restored.state.key,
-    1,
-    prompt=prompt,
-    length=hf.CONTEXT,
-    temperature=0.0,
+  sampler, number = restored.session.objective.sampler, np.arange(1)
+  options = dict(temperature=0.0, top_k=0, top_p=1.0)
+  keys = numbered_keys(restored.key(), number)
+  ours = sampler.sample(
+    restored.variables(), keys, number, prompt=prompt.tolist(), length=hf.CONTEXT, **options
   )
   theirs = model.generate(
     hf.torch.tensor(prompt[None]).long(),

@@ -138,5 +138,6 @@ def test_cached_attention_is_the_last_row_of_the_whole():
   # After the third place the cache holds what must not be seen.
   cache = Cache(*(e.swapaxes(1, 2).at[:, :, 3:].set(50.0) for e in ENTRIES))
   new = Cache(*(e[:, 3][:, :, None] for e in ENTRIES))
-  got = jax.jit(cached_attention)(QUERY[:, 3], new, cache, 3)
+  filled = jnp.broadcast_to(jnp.arange(cache.key.shape[2]) < 3, (len(QUERY), cache.key.shape[2]))
+  got = jax.jit(cached_attention)(QUERY[:, 3], new, cache, filled)
   np.testing.assert_allclose(got, wanted, atol=1e-6)
