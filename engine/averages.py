@@ -73,7 +73,7 @@ def chosen_averages(averages: Mapping[str, Average], requested: str) -> dict[str
   Args:
     averages: of the run.
     requested: the name of an average, 'none' for the parameters themselves, or '' for the first
-      average of each module.
+      average of each module; those of a config are in alphabetical order.
 
   Raises:
     UserError: there is no such average.

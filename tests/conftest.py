@@ -62,6 +62,7 @@ _TRAINERS = (
   'tests.golden.short_runs',
   'tests.golden.tiny',
   'tests.runs',
+  'tests.steps',
 )
 _FOLDERS = ('commands', 'models', 'objectives')
 

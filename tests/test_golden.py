@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.golden import adapter, record, short_runs, tiny, values
+from tests.golden import record, short_runs, tiny, values
 from tests.golden.values import Tolerance
 
 FAMILIES = values.families()
@@ -34,8 +34,7 @@ def test_five_steps_and_an_evaluation(name, data):
 @pytest.mark.parametrize(('family', 'case'), DRAWN)
 def test_with_all_keys_one(family, case):
   """What is computed from the noise is the same, whatever streams the keys are folded from."""
-  with adapter.one_key():
-    outcome = tiny.run(*tiny.open_training(*case.split(':')))
+  outcome = tiny.five_steps_of_one_key(*case.split(':'))
   assert_same_case(family, case, RECORDED[family]['one_key'], outcome)
 
 

@@ -57,9 +57,7 @@ def _renew(family: str, given: argparse.Namespace) -> None:
     tolerance = Tolerance(*given.tolerance, _LEAST, {}, given.reason)._asdict()
   for what, recorded, now in _parts(old, new):
     lines, farthest = values.compare(recorded, now, Tolerance(**tolerance))
-    print(
-      f'{family}, {what}: {len(lines)} of {len(now)} differ; at most {farthest:.2g} × tolerance'
-    )
+    print(f'{family}, {what}: {len(lines)} of {len(now)} differ ({farthest:.2g} × tolerance)')
     print(*(f'  {line}\n' for line in lines[:_SHOWN]), sep='', end='', flush=True)
   if not given.dry_run:
     values.write(family, {'why': [*old['why'], given.why], 'tolerance': tolerance, **new})
@@ -73,12 +71,13 @@ def _five_steps(family: str) -> dict[str, dict[str, Any]]:
   for name, data in tiny.cases():
     if values.family_of(tiny.config_of(name, data).objective.name) != family:
       continue
-    entry = _entry(tiny.run(*(training := tiny.open_training(name, data))))
-    drawn = _differences(entry, _entry(tiny.run(*training, other_noise=True)))
+    description, training = tiny.open_training(name, data)
+    entry = _entry(tiny.run(description, training, training.start()))
+    other = adapter.with_other_noise(training.start())
+    drawn = _differences(entry, _entry(tiny.run(description, training, other)))
     steps[f'{name}:{data}'] = {**entry, 'drawn': drawn}
     if drawn['metrics'] or drawn['evaluation']:
-      with adapter.one_key():
-        one_key[f'{name}:{data}'] = _entry(tiny.run(*tiny.open_training(name, data)))
+      one_key[f'{name}:{data}'] = _entry(tiny.five_steps_of_one_key(name, data))
   return {'steps': steps, 'one_key': one_key}
 
 

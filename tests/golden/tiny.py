@@ -152,7 +152,16 @@ class Outcome(NamedTuple):
 @functools.cache
 def five_steps(name: str, data: str) -> Outcome:
   """Trains `config_of(name, data)` for five steps; once for whoever asks."""
-  return run(*open_training(name, data))
+  description, training = open_training(name, data)
+  return run(description, training, training.start())
+
+
+def five_steps_of_one_key(name: str, data: str) -> Outcome:
+  """Likewise from the same parameters, with one key for all that is drawn."""
+  description, training = open_training(name, data)
+  state = training.start()
+  with adapter.one_key():
+    return run(description, training, state)
 
 
 def open_training(name: str, data: str) -> tuple[Spec, adapter.Training]:
@@ -169,17 +178,8 @@ def open_training(name: str, data: str) -> tuple[Spec, adapter.Training]:
   return description, adapter.open_training(config, description, batches)
 
 
-def run(description: Spec, training: adapter.Training, other_noise: bool = False) -> Outcome:
-  """Takes the five steps, evaluates and samples.
-
-  Args:
-    description: the looks of the data.
-    training: of a config on them.
-    other_noise: whether the same parameters take the same steps with other noise.
-  """
-  state = training.start()
-  if other_noise:
-    state = adapter.with_other_noise(state)
+def run(description: Spec, training: adapter.Training, state: adapter.State) -> Outcome:
+  """Takes the five steps from `state`, the one at step 0, evaluates and samples."""
   before = jax.device_get(state.params)
   state, first = training.advance(state, 0, 1)
   moved = frozenset(module for module in before if _differ(before[module], state.params[module]))
