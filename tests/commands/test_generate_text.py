@@ -1,0 +1,101 @@
+"""Texts as they grow: what is shown piece by piece is the text, and each token is decoded once."""
+
+import numpy as np
+import pytest
+
+from commands import generate_text
+from commands.generate_text import Decoder
+from data.text import tokenization
+
+TEXT = 'René said: "∀ 👍 don\'t, won\'t" — a\'b.\n\tx = 1.5' * 3
+ROLES = ('end', 'unknown')
+
+
+def tokenizer_of(kind):
+  size = {'bpe': 280, 'wordpiece': 60}.get(kind, 0)
+  return tokenization.train(kind, [TEXT], size, ROLES)
+
+
+class Counting:
+  """A tokenizer that counts the tokens it decodes."""
+
+  def __init__(self, tokenizer):
+    self.specials, self.decoded, self._tokenizer = tokenizer.specials, 0, tokenizer
+
+  def decode(self, ids):
+    self.decoded += len(ids)
+    return self._tokenizer.decode(ids)
+
+
+def shown(decoder, row, stride):
+  """The pieces of a text that grows by `stride` tokens at a time."""
+  pieces = []
+  for position in range(stride, len(row) + stride, stride):
+    decoder.feed(row[:position])
+    pieces.append(decoder.grown())
+  return [*pieces, decoder.rest()]
+
+
+@pytest.mark.parametrize('kind', ['byte', 'character', 'bpe'])
+@pytest.mark.parametrize('stride', [1, 2, 8])
+def test_the_pieces_are_the_text(kind, stride):
+  tokenizer = tokenizer_of(kind)
+  row = tokenizer.encode(TEXT)
+  counting = Counting(tokenizer)
+  decoder = Decoder(counting)
+  pieces = shown(decoder, row, stride)
+  assert ''.join(pieces) == TEXT and '\ufffd' not in ''.join(pieces)
+  # Each token a few times, however long the text is.
+  assert counting.decoded < 12 * len(row)
+  assert decoder.text().text == TEXT
+  np.testing.assert_array_equal(decoder.text().tokens, row)
+
+
+@pytest.mark.parametrize('stride', [1, 8])
+def test_words_are_shown_though_later_ones_change_the_spaces_before_them(stride):
+  """WordPiece joins a'b once b is there, when "a '" is on the screen already."""
+  tokenizer = tokenizer_of('wordpiece')
+  row = tokenizer.encode(TEXT)
+  decoder = Decoder(tokenizer)
+  pieces = shown(decoder, row, stride)
+  whole = decoder.text().text
+  assert whole == tokenizer.decode(row)
+  assert ''.join(pieces).replace(' ', '') == whole.replace(' ', '')
+  assert not pieces[-1] or len(pieces[-1]) < 20
+
+
+def test_bytes_that_are_no_text_are_shown_in_the_end():
+  tokenizer = tokenizer_of('byte')
+  row = np.array([65, 0xF0, 0x9F, 66, 0xF0, 0x9F], np.int32)
+  decoder = Decoder(tokenizer)
+  assert shown(decoder, row, 1) == ['A', '', '', '\ufffdB', '', '', '\ufffd']
+
+
+@pytest.mark.parametrize('kind', ['byte', 'bpe'])
+def test_a_text_ends_at_the_first_end_after_its_start(kind):
+  tokenizer = tokenizer_of(kind)
+  end = tokenizer.specials['end']
+  word, more = tokenizer.encode('one'), tokenizer.encode('two')
+  decoder = Decoder(tokenizer)
+  decoder.feed(np.array([end, *word]))
+  assert not decoder.ended
+  decoder.feed(np.array([end, *word, end, *more]))
+  assert decoder.ended and decoder.grown() == decoder.text().text == 'one'
+  assert decoder.rest() == ''
+
+
+def test_text_i_is_the_same_whatever_their_number_is(tmp_path, monkeypatch, capsys):
+  from commands.sample_run import Request, sample_run
+  from tests.golden import short_runs
+
+  workdir = str(short_runs.folder('causal_lm'))
+  monkeypatch.setattr(generate_text, '_CHUNK', 2)
+  options = {'prompt': 'An', 'length': 12}
+  out = f'{tmp_path}/t.npz'
+  sample_run(Request(workdir, num=5, seed=1, out=out, options=options))
+  five = np.load(out)['tokens']
+  sample_run(Request(workdir, num=1, seed=1, out=out, options=options))
+  one = np.load(out)['tokens'][0]
+  np.testing.assert_array_equal(five[0][: len(one)], one)
+  assert len({row.tobytes() for row in five}) > 1 and len(five) == 5
+  assert '5 texts, step' in capsys.readouterr().out
