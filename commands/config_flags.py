@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -13,7 +14,7 @@ from ml_collections.config_flags import config_flags
 import files
 from commands import cli
 from engine import run
-from engine.build import keyword_options, resolve
+from engine.build import keyword_options, resolve, to_plain
 from errors import UserError
 
 _DOC = 'The experiment: configs/NAME.py[:ARGUMENT]; --config.SECTION.OPTION=VALUE changes it.'
@@ -58,7 +59,7 @@ def define_training_config(argv: Sequence[str]) -> tuple[ConfigDict | None, Sequ
     config = _load(path)
   except UserError as error:
     workdir = workdir or cli.default_workdir(argv)
-    if not _holds_run(workdir) or not _starts_from(_stored(workdir), path.partition(':')[2]):
+    if not _holds_run(workdir) or not _starts_from(_stored(workdir), path):
       raise
     print(f'stored   the config in {workdir} is used, since {error}', flush=True)
     config, path = _stored(workdir), workdir
@@ -72,16 +73,18 @@ def _load(path: str) -> ConfigDict:
 
 
 def _stored(workdir: str) -> ConfigDict:
-  return ConfigDict(run.read_config(workdir))
+  # Lists of JSON become tuples again, which flags can set.
+  return ConfigDict(to_plain(run.read_config(workdir)))
 
 
 def _holds_run(workdir: str) -> bool:
   return (files.path(workdir) / 'config.json').exists()
 
 
-def _starts_from(config: ConfigDict, source: str) -> bool:
-  """Whether a module of the config starts from the run `source`."""
-  return bool(source) and source in [entry.run for entry in config.init_from.values()]
+def _starts_from(config: ConfigDict, path: str) -> bool:
+  """Whether a module of a stored config starts from the run that `configs/NAME.py:RUN` names."""
+  file, _, source = path.partition(':')
+  return Path(file).is_file() and source in [entry.run for entry in config.init_from.values()]
 
 
 def _without_path(argv: Sequence[str]) -> tuple[None, Sequence[str]]:

@@ -73,15 +73,13 @@ def test_another_optimizer_with_options_of_its_own(parse, capsys):
     GAN, f'{place}.name=sgd', f'{place}.momentum=0.9', f'{place}.nesterov=True', f'{place}.clip=1'
   )
   own = dict(name='sgd', momentum=0.9, nesterov=True, clip=1.0)
-  lost = {'b1', 'b2'}
+  lost = ['b1', 'b2']
   assert config.optimizer.generator.to_dict() == {
     name: value for name, value in {**before, **own}.items() if name not in lost
   }
-  dropped = capsys.readouterr().err.splitlines()
-  assert dropped == [
-    f'dropped  config.optimizer.generator.{name}: it belongs to {before["name"]}'
-    for name in before if name in lost
-  ]  # fmt: skip
+  assert sorted(capsys.readouterr().err.splitlines()) == [
+    f'dropped  config.optimizer.generator.{name}: it belongs to adam' for name in lost
+  ]
   # Without the other name there is no such option, and no other's is added.
   with pytest.raises(UserError, match=r'has no option --config\.optimizer\.generator\.momentum'):
     parse(GAN, f'{place}.momentum=0.9')

@@ -12,7 +12,7 @@ ROLES = ('end', 'unknown')
 
 
 def tokenizer_of(kind):
-  size = {'bpe': 280, 'wordpiece': 60}.get(kind, 0)
+  size = {'bpe': 280, 'wordpiece': 120}.get(kind, 0)
   return tokenization.train(kind, [TEXT], size, ROLES)
 
 

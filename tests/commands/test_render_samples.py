@@ -110,11 +110,8 @@ def test_the_count_is_what_the_picture_shows(vae, made, capsys, kind, num, split
     (dict(options={'guidance': 2.0}), r'--guidance is no option of the sampler of .*; it has: none'),
   ],
 )
-def test_mistakes_spend_no_memory(vae, tmp_path, monkeypatch, options, message):
-  def no_array(*_):
-    pytest.fail('something was computed')
-
-  monkeypatch.setattr(render_samples.np, 'asarray', no_array)
+def test_mistakes_are_found_before_memory_is_spent(vae, tmp_path, monkeypatch, options, message):
+  monkeypatch.setattr(render_samples, 'sample_chunks', lambda *_: pytest.fail('it samples'))
   with pytest.raises(UserError, match=message):
     sample_run(Request(vae, **{**options, 'out': f'{tmp_path}/new/{options.get("out", "x.png")}'}))
   assert not (tmp_path / 'new').exists()
