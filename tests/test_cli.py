@@ -254,7 +254,11 @@ cli.launch(main, ['script'])
 
 
 def test_help_lists_the_flags_of_the_script(script):
-  for words in (('train.py', '-h'), ('sample.py', '--help'), ('sample.py', '--help', '--workdir=x')):
+  for words in (
+    ('train.py', '-h'),
+    ('sample.py', '--help'),
+    ('sample.py', '--help', '--workdir=x'),
+  ):
     done = script(*words)
     assert (done.returncode, done.stderr) == (0, ''), done.stderr
     assert '--workdir: ' in done.stdout and '--label' not in done.stdout

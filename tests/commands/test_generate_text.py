@@ -7,7 +7,7 @@ from commands import generate_text
 from commands.generate_text import Decoder
 from data.text import tokenization
 
-TEXT = 'René said: "∀ 👍 don\'t, won\'t" — a\'b.\n\tx = 1.5' * 3
+TEXT = "René said: \"∀ 👍 don't, won't\" — a'b.\n\tx = 1.5" * 3
 ROLES = ('end', 'unknown')
 
 

@@ -107,7 +107,10 @@ def test_the_count_is_what_the_picture_shows(vae, made, capsys, kind, num, split
     (dict(split='test'), '--split=test has no effect with --kind=prior'),
     (dict(kind='reconstruct', out='name'), 'for --kind=reconstruct makes no data set'),
     (dict(average='generator'), '--average=generator is unknown'),
-    (dict(options={'guidance': 2.0}), r'--guidance is no option of the sampler of .*; it has: none'),
+    (
+      dict(options={'guidance': 2.0}),
+      r'--guidance is no option of the sampler of .*; it has: none',
+    ),
   ],
 )
 def test_mistakes_are_found_before_memory_is_spent(vae, tmp_path, monkeypatch, options, message):
