@@ -147,6 +147,9 @@ def test_a_run_goes_on_from_its_folder_alone(parse, started):
   assert config.train.steps == 9
   config.train.steps = stored(workdir)['train']['steps']
   assert json.loads(config.to_json()) == stored(workdir)
+  # Lists of JSON are tuples again.
+  config = parse(workdir, '--config.modules.generator.widths=8,4')
+  assert config.modules.generator.widths == (8, 4)
 
 
 def test_a_moved_source_changes_nothing(parse, started, capsys):
