@@ -195,10 +195,7 @@ class Decoder:
   def _new_text(self) -> str:
     """The text of the tokens that are not shown yet."""
     first, last = max(self._shown - _OVERLAP, 0), len(self._tokens)
-    before, now = self._decode(first, self._shown), self._decode(first, last)
-    # Where new tokens change the text before them, as WordPiece's spacing at an apostrophe, what is
-    # on the screen stays, and they are decoded alone.
-    return now[len(before) :] if now.startswith(before) else self._decode(self._shown, last)
+    return self._decode(first, last)[len(self._decode(first, self._shown)) :]
 
   def _decode(self, first: int, last: int) -> str:
     return self._tokenizer.decode(np.asarray(self._tokens[first:last], np.int32))

@@ -70,7 +70,12 @@ def test_another_optimizer_with_options_of_its_own(parse, capsys):
   before = parse(GAN).optimizer.generator.to_dict()
   place = '--config.optimizer.generator'
   config = parse(
-    GAN, f'{place}.name=sgd', f'{place}.momentum=0.9', f'{place}.nesterov=True', f'{place}.clip=1'
+    GAN,
+    f'{place}.name=sgd',
+    f'{place}.momentum',
+    '0.9',
+    f'{place}.nesterov=True',
+    f'{place}.clip=1',
   )
   own = dict(name='sgd', momentum=0.9, nesterov=True, clip=1.0)
   lost = ['b1', 'b2']
