@@ -1,11 +1,13 @@
 """What the root scripts share: strict flags, and errors as one sentence with exit code 2."""
 
+import itertools
 import os
 import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags, logging
 from ml_collections import ConfigDict
@@ -88,7 +90,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
     ) from None
   if len(rest) > 1:
     raise UserError(f'unexpected argument "{rest[1]}"; options look like --config.train.steps=300')
-  return _overridden(argv)
+  return [*overrides(argv)]
 
 
 def _first_line(error: Exception) -> str:
@@ -103,15 +105,18 @@ def check_overrides(argv: Sequence[str], config: ConfigDict, path: str) -> None:
     config: what can be overridden.
     path: where it comes from, for messages.
   """
-  for key in _overridden(argv):
+  for key in overrides(argv):
     _check_key(config, key, path)
 
 
-def _overridden(argv: Sequence[str]) -> list[str]:
-  """The keys of all `--config.KEY=VALUE`."""
-  words = [word.lstrip('-') for word in argv[1:] if word.startswith('-')]
-  keys = [word.split('=', 1)[0] for word in words]
-  return [key.removeprefix('config.') for key in keys if key.startswith('config.')]
+def overrides(argv: Sequence[str]) -> dict[str, str]:
+  """Returns the values of all `--config.KEY=VALUE` and `--config.KEY VALUE`, as text, by key."""
+  given = {}
+  for word, following in itertools.zip_longest(argv[1:], argv[2:], fillvalue=''):
+    name, equals, value = word.lstrip('-').partition('=')
+    if word.startswith('-') and name.startswith('config.'):
+      given[name.removeprefix('config.')] = value if equals else following
+  return given
 
 
 def asks_for_help(argv: Sequence[str]) -> bool:
@@ -154,6 +159,25 @@ def load(path: str) -> ConfigDict:
   if not hasattr(module, 'get_config'):
     raise UserError(f'{file} is no config: it defines no get_config(); see configs/gan.py')
   return module.get_config(argument) if argument else module.get_config()
+
+
+def has_option(config: ConfigDict, key: str) -> bool:
+  """Returns whether `SECTION.OPTION` is an option, or a section, of a config."""
+  node: Any = config
+  for part in key.split('.'):
+    if not isinstance(node, ConfigDict) or part not in node:
+      return False
+    node = node[part]
+  return True
+
+
+def list_options(config: ConfigDict, prefix: str = '--config') -> list[str]:
+  """Returns every option of a config with its value, as it is written on the command line."""
+  lines = []
+  for key, value in config.items():
+    path = f'{prefix}.{key}'
+    lines += list_options(value, path) if isinstance(value, ConfigDict) else [f'{path}={value}']
+  return lines
 
 
 def _check_key(config: ConfigDict, key: str, path: str) -> None:

@@ -1,8 +1,11 @@
 """The flag --config: a config loaded, completed, and changed by the command line."""
 
+import ast
 import re
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict
@@ -11,7 +14,7 @@ from ml_collections.config_flags import config_flags
 import files
 from commands import cli
 from engine import run
-from engine.build import keyword_options, resolve
+from engine.build import keyword_options, resolve, to_plain
 from errors import UserError
 
 _DOC = 'The experiment: configs/NAME.py[:ARGUMENT]; --config.SECTION.OPTION=VALUE changes it.'
@@ -28,44 +31,78 @@ def define_config(argv: Sequence[str]) -> tuple[ConfigDict | None, Sequence[str]
   """
   path = cli.value_of(argv, 'config')
   if path is None:
-    return None, argv
-  return _define(cli.load(path), path, argv)
+    return _without_path(argv)
+  return _define(_load(path), path, argv)
 
 
 def define_training_config(argv: Sequence[str]) -> tuple[ConfigDict | None, Sequence[str]]:
   """Likewise, for train.py: a run that has started needs its config's file no more.
 
   Without --config, the run in --workdir goes on with the config it was started with. It does so too
-  where the config's file refuses, e.g. because a run that it starts from has moved.
+  where the config's file refuses because a run that it starts from has moved.
+
+  Raises:
+    UserError: likewise, or --workdir alone holds no run.
   """
   path = cli.value_of(argv, 'config')
   workdir = cli.value_of(argv, 'workdir')
   if path is None:
-    if workdir is None or not (files.path(workdir) / 'config.json').exists():
-      return None, argv
+    if workdir is None or (cli.asks_for_help(argv) and not _holds_run(workdir)):
+      return _without_path(argv)
+    if not _holds_run(workdir):
+      raise UserError(
+        f'give --config too, e.g. --config=configs/gan.py, for --workdir={workdir} holds no run '
+        'that could go on'
+      )
     return _define(_stored(workdir), workdir, argv)
   try:
-    config = cli.load(path)
+    config = _load(path)
   except UserError as error:
     workdir = workdir or cli.default_workdir(argv)
-    if not (files.path(workdir) / 'config.json').exists():
+    if not _holds_run(workdir) or not _starts_from(_stored(workdir), path):
       raise
     print(f'stored   the config in {workdir} is used, since {error}', flush=True)
     config, path = _stored(workdir), workdir
   return _define(config, path, argv)
 
 
+def _load(path: str) -> ConfigDict:
+  config = cli.load(path)
+  complete_init_from(config)
+  return config
+
+
 def _stored(workdir: str) -> ConfigDict:
-  return ConfigDict(run.read_config(workdir))
+  # Lists of JSON become tuples again, which flags can set.
+  return ConfigDict(to_plain(run.read_config(workdir)))
+
+
+def _holds_run(workdir: str) -> bool:
+  return (files.path(workdir) / 'config.json').exists()
+
+
+def _starts_from(config: ConfigDict, path: str) -> bool:
+  """Whether a module of a stored config starts from the run that `configs/NAME.py:RUN` names."""
+  file, _, source = path.partition(':')
+  return Path(file).is_file() and source in [entry.run for entry in config.init_from.values()]
+
+
+def _without_path(argv: Sequence[str]) -> tuple[None, Sequence[str]]:
+  """Defines --config for --help alone; see `define_config`."""
+  if cli.asks_for_help(argv):
+    flags.DEFINE_string('config', None, _DOC)
+    cli.show_in_help('config', argv)
+  return None, argv
 
 
 def _define(config: ConfigDict, path: str, argv: Sequence[str]) -> tuple[ConfigDict, Sequence[str]]:
-  complete_init_from(config)
-  words = [word for given in _without_config(argv) for word in _expanded(given, config)]
-  cli.check_overrides(words, config, path)
+  words = _expand_init_from(_without_config(argv), config)
   original = config.copy_and_resolve_references()
-  config_flags.DEFINE_config_dict('config', config, _DOC, sys_argv=list(words))
-  flags.FLAGS['config'].default_as_str = ''  # The whole config, which --help would print.
+  _add_new_options(config, words)
+  cli.check_overrides(words, config, path)
+  doc = '\n'.join([_DOC, f'Options of {path}, with their values:', *cli.list_options(config)])
+  config_flags.DEFINE_config_dict('config', config, doc, sys_argv=list(words))
+  flags.FLAGS['config'].default_as_str = ''  # The same again.
   cli.show_in_help('config', argv)
   return original, words
 
@@ -91,12 +128,16 @@ def _without_config(argv: Sequence[str]) -> list[str]:
   return words
 
 
-def _expanded(word: str, config: ConfigDict) -> list[str]:
-  """--config.init_from=RUN as one flag for every module; other words as they are."""
-  name, equals, value = word.lstrip('-').partition('=')
-  if name != 'config.init_from' or not equals:
-    return [word]
-  return [f'--config.init_from.{module}.run={value}' for module in config.modules]
+def _expand_init_from(argv: Sequence[str], config: ConfigDict) -> list[str]:
+  """The command line with one flag for every module in place of --config.init_from=RUN."""
+  words: list[str] = []
+  for word in argv:
+    name, equals, value = word.lstrip('-').partition('=')
+    if name == 'config.init_from' and word.startswith('-') and equals:
+      words += [f'--config.init_from.{module}.run={value}' for module in config.modules]
+    else:
+      words.append(word)
+  return words
 
 
 # --- replacing a named thing ----------------------------------------------------------------------
@@ -109,6 +150,33 @@ _ROOMS = {
   r'evaluators\.[^.]+\.features': 'metrics.features',
   r'evaluators\.[^.]+\.metrics\.[^.]+': 'metrics',
 }
+
+
+def _add_new_options(config: ConfigDict, argv: Sequence[str]) -> None:
+  """Adds the options that flags give to a thing that a flag names and the config's own lacks.
+
+  `--config.optimizer.generator.name=sgd --config.optimizer.generator.momentum=0.9` sets an option
+  that the config, written for Adam, does not have; in place.
+  """
+  given = cli.overrides(argv)
+  for key, name in given.items():
+    parent, _, last = key.rpartition('.')
+    if last != 'name' or not cli.has_option(config, key):
+      continue
+    section = _at(config, parent)
+    for option in _options_of(parent, name) or ():
+      value = given.get(f'{parent}.{option}')
+      if value is not None and option not in section:
+        with config.unlocked():
+          section[option] = _literal(value)
+
+
+def _literal(text: str) -> Any:
+  """A number, a truth value or a tuple as Python writes it; else the text."""
+  try:
+    return ast.literal_eval(text)
+  except (ValueError, SyntaxError):
+    return text
 
 
 def drop_stale(config: ConfigDict, original: ConfigDict, overridden: Sequence[str]) -> None:

@@ -142,7 +142,8 @@ class _Program:
       state = self._advance(variables, state, jnp.int32(_STRIDE), **self._options)
       # All rows have the same prompt, so they stand at the same position.
       position = int(state.positions[0])
-      yield np.asarray(state.tokens[:, :position])
+      # Cut here and not on the device, where every length would be compiled anew.
+      yield np.asarray(state.tokens)[:, :position]
 
 
 class Decoder:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from data.transforms import OFF, prepare
 from engine import pictures
 from engine.restore import make_folder, open_split
 from errors import UserError
-from objectives.base import numbered_keys, stream_key
+from objectives.base import Picture, numbered_keys, stream_key
 
 if TYPE_CHECKING:
   from commands.sample_run import Opened
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
 CHUNK = 256
 # Test examples that a picture is given at least, to judge a code by more than one image.
 EXAMPLES = 500
-# Images in a picture, at most: beyond it a grid is too large for a viewer and for memory.
-MOST_IN_A_PICTURE = 10_000
-_ENDINGS = ('.png', '.npz')
+# Bytes of all images in a file, at most, by its ending, and those of one value.
+_MOST_BYTES = {'.png': 2**26, '.npz': 2**32}
+_BYTES_OF_A_VALUE = {'.png': 1, '.npz': 4}
 
 
 def render_samples(opened: Opened) -> None:
@@ -37,10 +38,22 @@ def render_samples(opened: Opened) -> None:
   """
   request = opened.request
   num, out = request.num or 64, request.out or f'{request.workdir}/samples.png'
-  _check_out(out, num)
+  _check_ending(out, 'or nothing, to be the name of a data set')
+  _check_size(opened, out, num, _shape_of_a_sample(opened))
+  make_folder(out)
   images = np.concatenate([*sample_chunks(opened, num)])
   _write(opened, out, images, pictures.grid)
-  print(f'prior: {num} samples, step {opened.restored.step} of {request.workdir}: {out}')
+  print(f'prior: {num:,} samples, step {opened.restored.step} of {request.workdir}: {out}')
+
+
+def _shape_of_a_sample(opened: Opened) -> Sequence[int]:
+  sampler = opened.restored.session.objective.sampler
+
+  def sample(variables, key):
+    numbers = jnp.arange(1)
+    return sampler.sample(variables, numbered_keys(key, numbers), numbers, **opened.options)
+
+  return jax.eval_shape(sample, opened.variables, jax.random.key(0)).shape[1:]
 
 
 def sample_chunks(opened: Opened, num: int) -> Iterator[np.ndarray]:
@@ -61,62 +74,111 @@ def render_picture(opened: Opened) -> None:
   """Writes a picture of the model, of the kind that is requested.
 
   Raises:
-    UserError: another ending than .png and .npz, too large a picture, or too few test examples.
+    UserError: another ending than .png and .npz, too large a picture, too few test examples, or
+      --split where none are looked at.
   """
   request, restored = opened.request, opened.restored
   picture = restored.session.objective.pictures[request.kind]
-  num, out = request.num or picture.num, request.out or f'{request.workdir}/{request.kind}.png'
-  _check_out(out, num)
-  images = render(opened, num)
+  out = request.out or f'{request.workdir}/{request.kind}.png'
+  _check_ending(out, f'for --kind={request.kind} makes no data set')
+  images, num = render(opened, picture, request.num or picture.num, out)
   flat = images.reshape(-1, *images.shape[2:])
-  if not len(flat):
-    raise UserError(
-      f'--split={request.split or "test"} has too few examples for --kind={request.kind}, which '
-      f'counts {picture.count}; name a larger split'
-    )
   _write(opened, out, images, lambda images: pictures.grid(flat, images.shape[1]))
-  rows, columns = images.shape[:2]
   print(
-    f'{request.kind}: {rows} × {columns} images ({picture.count}, {num} requested), step '
-    f'{restored.step} of {request.workdir}: {out}'
+    f'{request.kind}: {num:,} {picture.count}, step {restored.step} of {request.workdir}: {out}'
   )
 
 
-def render(opened: Opened, num: int) -> np.ndarray:
-  """Returns images float32 [rows, columns, H, W, C] of the requested kind of picture.
+def render(opened: Opened, picture: Picture, num: int, out: str) -> tuple[np.ndarray, int]:
+  """Renders a picture that is to be written to `out`.
 
-  The seed picks the test examples, which are read at least `EXAMPLES` at a time where there are so
-  many.
+  Returns:
+    Images float32 [rows, columns, H, W, C], and how many of what the picture counts they show: not
+    more than there are.
+
+  Raises:
+    UserError: see `render_picture`.
   """
-  request, session = opened.request, opened.restored.session
-  picture = session.objective.pictures[request.kind]
-  source = open_split(session, request.split)
-  number = min(len(source), max(EXAMPLES, 2 * num))
-  index = np.random.default_rng(request.seed).choice(len(source), number, replace=False)
-  batch = {name: jnp.asarray(rows) for name, rows in source.read(index).items()}
-  key = stream_key(jax.random.key(request.seed), 'picture')
+  key = stream_key(jax.random.key(opened.request.seed), 'picture')
+  examples = _test_examples(opened, picture, num)
+  if picture.examples:
+    num = min(num, examples.number // picture.examples)
 
   @jax.jit
   def rendered(variables, batch):
-    keys = numbered_keys(key, jnp.arange(number))
+    keys = numbered_keys(key, jnp.arange(examples.number))
     return picture.render(variables, prepare(batch, key, OFF), keys, num)
 
-  return np.asarray(rendered(opened.variables, batch))
-
-
-def _check_out(out: str, num: int) -> None:
-  ending = Path(out).suffix
-  if ending not in _ENDINGS:
-    raise UserError(f'--out={out} must end in .png (a grid) or .npz (arrays), or name a data set')
-  if ending == '.png' and num > MOST_IN_A_PICTURE:
-    raise UserError(
-      f'--num={num} is too much for one picture, which holds {MOST_IN_A_PICTURE:,} at most; let '
-      '--out end in .npz'
-    )
+  shape = jax.eval_shape(rendered, opened.variables, examples.abstract).shape
+  _check_size(opened, out, math.prod(shape[:2]), shape[2:])
   make_folder(out)
+  images = np.asarray(rendered(opened.variables, examples.read()))
+  # The rows are what is counted, unless several of them share a row.
+  return images, num if picture.examples else images.shape[0]
 
 
-def _write(opened: Opened, out: str, images: np.ndarray, grid) -> None:
+class _Examples(NamedTuple):
+  """Test examples for a picture, not read yet.
+
+  Attributes:
+    number: N, how many.
+    abstract: the batch [N, …] as shapes and types.
+    read: returns the batch.
+  """
+
+  number: int
+  abstract: Mapping[str, jax.ShapeDtypeStruct]
+  read: Callable[[], Mapping[str, np.ndarray]]
+
+
+def _test_examples(opened: Opened, picture: Picture, num: int) -> _Examples:
+  """The test examples for `num` of what a picture counts; the seed picks them.
+
+  Raises:
+    UserError: there are too few, or --split names some and none are looked at.
+  """
+  request = opened.request
+  if not picture.reads_examples:
+    if request.split:
+      raise UserError(
+        f'--split={request.split} has no effect with --kind={request.kind}, which shows no test '
+        'examples; leave it out'
+      )
+    return _Examples(1, {}, dict)
+  source = open_split(opened.restored.session, request.split)
+  number, least = min(len(source), max(EXAMPLES, picture.examples * num)), max(picture.examples, 1)
+  if number < least:
+    raise UserError(
+      f'--kind={request.kind} needs {least} examples at least, and {source.spec.name} '
+      f'{source.spec.split} has {number}; name a larger --split'
+    )
+  features = source.spec.features.items()
+  abstract = {n: jax.ShapeDtypeStruct((number, *shape), dtype) for n, (shape, dtype) in features}
+  chosen = np.random.default_rng(request.seed).choice(len(source), number, replace=False)
+  return _Examples(number, abstract, lambda: dict(source.read(chosen)))
+
+
+def _check_ending(out: str, otherwise: str) -> None:
+  if Path(out).suffix not in _MOST_BYTES:
+    raise UserError(f'--out={out} must end in .png (a grid) or .npz (arrays), {otherwise}')
+
+
+def _check_size(opened: Opened, out: str, number: int, shape: Sequence[int]) -> None:
+  """Raises UserError, before any memory is spent, where so many images [H, W, C] are too many."""
+  ending = Path(out).suffix
+  most = _MOST_BYTES[ending] // (_BYTES_OF_A_VALUE[ending] * math.prod(shape))
+  if number > most:
+    elsewhere = {'.png': 'let --out end in .npz, or ', '.npz': ''}[ending]
+    size = ' × '.join(map(str, shape))
+    raise UserError(
+      f'--num={opened.request.num} makes {number:,} images of {size}, and a {ending} holds '
+      f'{most:,} of them at most; {elsewhere}give a smaller --num'
+    )
+
+
+def _write(
+  opened: Opened, out: str, images: np.ndarray, grid: Callable[[np.ndarray], np.ndarray]
+) -> None:
   path = files.path(out)
   try:
     if path.suffix == '.png':

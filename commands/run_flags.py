@@ -52,20 +52,12 @@ def define_run_flags(argv: Sequence[str], sections: Sequence[str] = PLACEMENT) -
   shown = ConfigDict({section: stored[section] for section in sections})
   shown = shown.copy_and_resolve_references()
   cli.check_overrides(argv, shown, workdir)
-  lines = [f'Options of {workdir} that can be overridden, with their values:', *_options(shown)]
-  config_flags.DEFINE_config_dict('config', shown, '\n'.join(lines), sys_argv=list(argv))
+  title = f'Options of {workdir} that can be overridden, with their values:'
+  doc = '\n'.join([title, *cli.list_options(shown)])
+  config_flags.DEFINE_config_dict('config', shown, doc, sys_argv=list(argv))
   flags.FLAGS['config'].default_as_str = ''  # The same again.
   cli.show_in_help('config', argv)
   return stored
-
-
-def _options(config: ConfigDict, prefix: str = '--config') -> list[str]:
-  """Every option below a section, as it is written on the command line."""
-  lines = []
-  for key, value in config.items():
-    path = f'{prefix}.{key}'
-    lines += _options(value, path) if isinstance(value, ConfigDict) else [f'{path}={value}']
-  return lines
 
 
 def placement(values: flags.FlagValues) -> Placement:

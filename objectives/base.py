@@ -124,11 +124,15 @@ class Picture(NamedTuple):
       W, C]` float32 in [0, 1].
     num: how many of what `count` names where the user gives no number.
     count: what is counted, e.g. 'pairs of test images'.
+    examples: test examples that each of those takes; 0 where their number does not depend on them.
+    reads_examples: whether `render` looks at the test examples at all; its batch is empty if not.
   """
 
   render: Callable[[Variables, Batch, jax.Array, int], jax.Array]
   num: int
   count: str
+  examples: int = 0
+  reads_examples: bool = True
 
 
 class Measurement(NamedTuple):

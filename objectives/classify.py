@@ -141,7 +141,7 @@ class Classify(Objective):
   def pictures(self) -> Mapping[str, Picture]:
     if self.input != 'image' or not self._classes:
       return {}
-    return {'explain': Picture(self._explanations, 8, 'test images')}
+    return {'explain': Picture(self._explanations, 8, 'test images', examples=1)}
 
   # --- training
 

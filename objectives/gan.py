@@ -110,7 +110,8 @@ class GAN(Objective):
 
   @property
   def pictures(self) -> Mapping[str, Picture]:
-    return {'interpolate': Picture(self._interpolations, 8, 'pairs of latents')}
+    of_latents = Picture(self._interpolations, 8, 'pairs of latents', reads_examples=False)
+    return {'interpolate': of_latents}
 
   @property
   def sampler(self) -> Sampler:

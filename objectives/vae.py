@@ -150,8 +150,8 @@ class VAE(Objective):
   @property
   def pictures(self) -> Mapping[str, Picture]:
     return {
-      'reconstruct': Picture(self._reconstructions, 32, 'test images'),
-      'interpolate': Picture(self._interpolations, 8, 'pairs of test images'),
+      'reconstruct': Picture(self._reconstructions, 32, 'test images', examples=1),
+      'interpolate': Picture(self._interpolations, 8, 'pairs of test images', examples=2),
       'traverse': Picture(self._traversals, 10, 'latent dimensions, the most used first'),
       'manifold': Picture(self._manifold, 20, 'points along a side'),
     }

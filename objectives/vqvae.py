@@ -124,7 +124,7 @@ class VQVAE(Objective):
 
   @property
   def pictures(self) -> Mapping[str, Picture]:
-    return {'reconstruct': Picture(self._reconstructions, 32, 'test images')}
+    return {'reconstruct': Picture(self._reconstructions, 32, 'test images', examples=1)}
 
   # --- training
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from commands import cli
 from tests import runs
 from tests.conftest import ROOT
 
@@ -40,6 +41,7 @@ MISTAKES = {
   'unknown data set': (['train.py', '--config=configs/gan.py:mnist5'], 'mnist5k'),
   'bad sampling': (['sample.py', '--workdir=nowhere', '--out=x.jpg'], 'is no run'),
   'no run': (['sample.py', '--workdir=nowhere'], 'nowhere is no run'),
+  'only a folder': (['train.py', '--workdir=nowhere'], 'nowhere holds no run'),
   'no workdir': (['sample.py'], 'give --workdir'),
 }
 
@@ -111,7 +113,9 @@ def test_a_run_says_what_it_is_and_writes_what_it_promises(finished):
     assert {'step', 'wall_time', 'steps_per_second', 'generator/loss', 'discriminator/loss'} <= set(
       line
     )
-  assert 'test/real_logit' in lines[1] and 'test/real_logit' not in lines[0]
+  evaluated = [i for i, line in enumerate(lines) if 'test/generator_loss' in line]
+  compared = [i for i, line in enumerate(lines) if 'samples/fd_pixels14_32-test' in line]
+  assert (evaluated, compared) == ([1, 3], [3])
 
 
 def test_samples_need_nothing_but_the_run(finished, script, tmp_path):
@@ -156,6 +160,15 @@ def test_going_on_with_more_steps(finished, script):
   assert done.returncode == 0, done.stderr
   assert 'changed  train.steps: 20 → 25' in done.stdout
   assert 'resumed  from step 20 of 25' in done.stdout
+
+
+def test_a_run_goes_on_from_its_folder_alone(finished, script):
+  workdir, _ = finished
+  done = script('train.py', f'--workdir={workdir}', '--config.train.steps=20')
+  assert done.returncode == 0, done.stderr
+  assert 'complete step ' in done.stdout and 'of 20 in' in done.stdout
+  done = script('train.py', f'--workdir={workdir}', '--config.train.seed=5')
+  assert done.returncode == 2 and 'train.seed: 0 → 5' in done.stderr
 
 
 def test_replacing_an_optimizer_drops_its_options(script, tmp_path):
@@ -237,3 +250,57 @@ cli.launch(main, ['script'])
   assert process.wait(60) == code, said
   assert ('Traceback' in said) == (code == 1)
   assert ('that read the output has ended' in said) == (code == 141)
+
+
+# --- flags ----------------------------------------------------------------------------------------
+
+
+def test_help_lists_the_flags_of_the_script(script):
+  for words in (
+    ('train.py', '-h'),
+    ('sample.py', '--help'),
+    ('sample.py', '--help', '--workdir=x'),
+  ):
+    done = script(*words)
+    assert (done.returncode, done.stderr) == (0, ''), done.stderr
+    assert '--workdir: ' in done.stdout and '--label' not in done.stdout
+    assert ('--config: ' in done.stdout) == (words[0] == 'train.py')
+    assert '--logtostderr' not in done.stdout, 'absl has flags of its own'
+  done = script('train.py', '--config=configs/gan.py', '--help')
+  assert '--config.optimizer.generator.b1=0.5\n' in done.stdout
+  assert '--config.init_from.discriminator.run=\n' in done.stdout
+
+
+@pytest.fixture(scope='module')
+def cgan(tmp_path_factory):
+  config = runs.small(cli.load(f'{ROOT}/configs/cgan.py'))
+  return runs.saved_run(tmp_path_factory.mktemp('cgan') / 'run', config)
+
+
+def test_help_lists_the_options_of_the_runs_sampler(cgan, finished, script):
+  said = ' '.join(script('sample.py', f'--workdir={cgan}', '--help').stdout.split())
+  assert '--label: Option of the sampler. Class of every sample' in said
+  assert 'It must be at least 0 and at most 9.' in said and '--config.mesh.fsdp=1' in said
+  assert '--label' not in script('sample.py', f'--workdir={finished[0]}', '-h').stdout
+
+
+def test_an_option_that_the_sampler_does_not_declare_is_refused(cgan, script):
+  done = script('sample.py', f'--workdir={cgan}', '--guidance=2')
+  assert done.returncode == 2 and done.stderr.count('\n') == 1, done.stderr
+  assert 'there is no flag --guidance' in done.stderr and '--label' in done.stderr
+  done = script('sample.py', f'--workdir={cgan}', '--label=three')
+  assert done.returncode == 2 and 'label' in done.stderr and 'Traceback' not in done.stderr
+
+
+def test_samples_are_the_same_on_another_mesh(cgan, script, tmp_path):
+  rules = '(("generator/hidden.*kernel$", (None, "fsdp")),)'
+  for out, more in (
+    ('one', {}),
+    ('eight', dict(devices=8, words=('--mesh=data:1,fsdp:8', f'--config.sharding={rules}'))),
+  ):
+    words = more.pop('words', ())
+    done = script('sample.py', f'--workdir={cgan}', '--num=3', '--label=4', *words,
+                  f'--out={tmp_path}/{out}.npz', **more)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+  one, eight = (np.load(tmp_path / f'{name}.npz')['image'] for name in ('one', 'eight'))
+  np.testing.assert_allclose(one, eight, atol=1e-5)

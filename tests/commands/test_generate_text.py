@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
+from commands import generate_text
 from commands.generate_text import Decoder
+from commands.sample_run import Request, sample_run
 from data.text import tokenization
+from tests.golden import short_runs
 
 TEXTS = (
   'Größe, naïve façade',
@@ -98,3 +101,19 @@ def test_a_text_goes_on_until_an_end_after_its_first_token(tokenizers):
   end, text = tokenizer.specials['end'], tokenizer.encode('stop')
   assert not printed(tokenizer, [end, *text], 1)[1].ended
   assert printed(tokenizer, [*text, end], 1)[1].ended
+
+
+def test_text_i_is_the_same_whatever_their_number_is(tmp_path, monkeypatch, capsys):
+  workdir = str(short_runs.folder('causal_lm'))
+  request = Request(workdir, seed=1, options={'prompt': 'An', 'length': 12})
+  made = {}
+  for num, chunk in ((5, 5), (5, 2), (1, 2)):
+    monkeypatch.setattr(generate_text, '_CHUNK', chunk)
+    out = f'{tmp_path}/{num}_{chunk}.npz'
+    sample_run(request._replace(num=num, out=out))
+    made[num, chunk] = np.load(out)['tokens']
+    assert f'{num} texts, step' in capsys.readouterr().out
+  np.testing.assert_array_equal(made[5, 2], made[5, 5])
+  alone = made[1, 2][0]
+  np.testing.assert_array_equal(made[5, 2][0][: len(alone)], alone)
+  assert len({row.tobytes() for row in made[5, 5]}) == 5

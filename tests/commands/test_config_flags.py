@@ -1,0 +1,187 @@
+"""The flag --config: what is added to a config, what flags change, and where the stored one is."""
+
+import json
+
+import pytest
+from absl import flags
+
+from commands import cli, config_flags
+from data.spec import Spec
+from engine import run
+from errors import UserError
+from tests.conftest import ROOT
+
+GAN = f'--config={ROOT}/configs/gan.py'
+
+
+@pytest.fixture
+def parse(monkeypatch):
+  """`parse(*words)` returns the config that train.py trains, given its command line."""
+  monkeypatch.setattr(cli, 'show_in_help', lambda *_: None)
+  known = set(flags.FLAGS)
+
+  def parsed(*words, define=config_flags.define_training_config):
+    flags.FLAGS.remove_flag_values([name for name in flags.FLAGS if name not in known])
+    flags.DEFINE_string('workdir', None, '')
+    original, argv = define(['train.py', *words])
+    flags.FLAGS(list(argv))
+    config_flags.drop_stale(flags.FLAGS.config, original, [*cli.overrides(argv)])
+    return flags.FLAGS.config
+
+  yield parsed
+  flags.FLAGS.remove_flag_values([name for name in flags.FLAGS if name not in known])
+
+
+def runs_of(config):
+  return {module: entry.run for module, entry in config.init_from.items()}
+
+
+def test_every_module_can_start_from_another_run(parse):
+  assert runs_of(parse(GAN)) == {'generator': '', 'discriminator': ''}
+  config = parse(GAN, '--config.init_from.generator.run=a', '--config.init_from.generator.module=g')
+  assert runs_of(config) == {'generator': 'a', 'discriminator': ''}
+  assert config.init_from.generator.to_dict() == dict(
+    run='a', module='g', rules='.*=load', checkpoint=''
+  )
+  config = parse(GAN, '--config.init_from=b', '--config.init_from.generator.run=c')
+  assert runs_of(config) == {'generator': 'c', 'discriminator': 'b'}
+
+
+def test_a_source_in_the_config_stays(parse):
+  config = parse(GAN).copy_and_resolve_references()
+  with config.unlocked():
+    config.init_from = dict(generator=dict(run='x', module='', rules='a=load', checkpoint='3'))
+  config_flags.complete_init_from(config)
+  assert config.init_from.generator.to_dict() == dict(
+    run='x', module='', rules='a=load', checkpoint='3'
+  )
+  assert config.init_from.discriminator.run == ''
+
+
+@pytest.mark.parametrize(
+  'words', [('--config.seeds=8', '--config.profile'), ('--config.seeds', '8', '--config.profile')]
+)
+def test_plain_options(parse, words):
+  config = parse(GAN, *words)
+  assert (config.seeds, type(config.seeds), config.profile) == (8, int, True)
+
+
+def test_another_optimizer_with_options_of_its_own(parse, capsys):
+  before = parse(GAN).optimizer.generator.to_dict()
+  place = '--config.optimizer.generator'
+  config = parse(
+    GAN,
+    f'{place}.name=sgd',
+    f'{place}.momentum',
+    '0.9',
+    f'{place}.nesterov=True',
+    f'{place}.clip=1',
+  )
+  own = dict(name='sgd', momentum=0.9, nesterov=True, clip=1.0)
+  lost = ['b1', 'b2']
+  assert config.optimizer.generator.to_dict() == {
+    name: value for name, value in {**before, **own}.items() if name not in lost
+  }
+  assert sorted(capsys.readouterr().err.splitlines()) == [
+    f'dropped  config.optimizer.generator.{name}: it belongs to adam' for name in lost
+  ]
+  # Without the other name there is no such option, and no other's is added.
+  with pytest.raises(UserError, match=r'has no option --config\.optimizer\.generator\.momentum'):
+    parse(GAN, f'{place}.momentum=0.9')
+  with pytest.raises(UserError, match=r'optimizer\.generator\.momentun .did you mean "momentum"'):
+    parse(GAN, f'{place}.name=sgd', f'{place}.momentum=0.9', f'{place}.momentun=0.9')
+
+
+def test_another_module_with_options_of_its_own(parse, capsys):
+  place = '--config.modules.generator'
+  config = parse(GAN, f'{place}.name=dcgan.Generator', f'{place}.widths=8,4')
+  assert config.modules.generator.widths == (8, 4)
+  assert 'activation' not in config.modules.generator
+  assert 'config.modules.generator.activation: it belongs to mlp' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ('word', 'message'),
+  [
+    ('--config.init_from.genrator.run=x', 'did you mean "generator"'),
+    ('--config.train.step=3', r'configs/gan\.py has no option --config\.train\.step '),
+    ('--config.train.steps.more=3', 'is a value and has no "more" below it'),
+    ('--config.train=3', 'is a section; set one of: --config.train.'),
+  ],
+)
+def test_keys_that_are_not_there(parse, word, message):
+  with pytest.raises(UserError, match=message):
+    parse(GAN, word)
+
+
+# --- runs that have started -----------------------------------------------------------------------
+
+REFUSING = """
+from pathlib import Path
+from configs import gan
+from errors import UserError
+
+def get_config(run):
+  if not Path(run).is_dir():
+    raise UserError(f'{run} has moved')
+  config = gan.get_config()
+  config.init_from.generator = dict(run=run, module='', rules='.*=load', checkpoint='')
+  return config
+"""
+
+
+@pytest.fixture
+def started(parse, tmp_path):
+  """(--config of a run that started from another, --workdir of it, the folder of the other)."""
+  file, source, workdir = (tmp_path / name for name in ('starts.py', 'source', 'run'))
+  file.write_text(REFUSING)
+  source.mkdir()
+  config = parse(f'--config={file}:{source}', '--config.train.seed=7')
+  features = {'image': ((28, 28, 1), 'uint8')}
+  run.claim(str(workdir), config, Spec('mnist5k', 'train', 4000, features, 10, 'identity'))
+  return f'--config={file}:{source}', f'--workdir={workdir}', source
+
+
+def stored(workdir):
+  return json.loads(open(f'{workdir.partition("=")[2]}/config.json').read())
+
+
+def test_a_run_goes_on_from_its_folder_alone(parse, started):
+  _, workdir, _ = started
+  config = parse(workdir, '--config.train.steps=9')
+  assert config.train.steps == 9
+  config.train.steps = stored(workdir)['train']['steps']
+  assert json.loads(config.to_json()) == stored(workdir)
+  # Lists of JSON are tuples again.
+  config = parse(workdir, '--config.modules.generator.widths=8,4')
+  assert config.modules.generator.widths == (8, 4)
+
+
+def test_a_moved_source_changes_nothing(parse, started, capsys):
+  config, workdir, source = started
+  source.rename(source.with_name('elsewhere'))
+  going_on = parse(config, workdir, '--config.train.seed=7', '--config.train.steps=9')
+  said = capsys.readouterr().out
+  assert said.count('\n') == 1 and f'{source} has moved' in said and 'is used' in said
+  assert going_on.train.steps == 9 and going_on.init_from.generator.run == str(source)
+  assert going_on.train.seed == 7
+
+
+def test_only_the_run_that_started_there_goes_on(parse, started, tmp_path):
+  config, workdir, source = started
+  source.rename(source.with_name('elsewhere'))
+  with pytest.raises(UserError, match='source has moved'):
+    parse(config, f'--workdir={tmp_path}/new')
+  with pytest.raises(UserError, match='other has moved'):
+    parse(config.replace(str(source), f'{tmp_path}/other'), workdir)
+  # A slip in the name of the config's file is no moved source.
+  with pytest.raises(UserError, match='there is no config'):
+    parse(config.replace('starts.py', 'strats.py'), workdir)
+  # Nor does anything but train.py go on with a run.
+  with pytest.raises(UserError, match='source has moved'):
+    parse(config, workdir, define=config_flags.define_config)
+
+
+def test_a_folder_without_a_run_needs_a_config(parse, tmp_path):
+  with pytest.raises(UserError, match=r'give --config too, .* holds no run'):
+    parse(f'--workdir={tmp_path}')
