@@ -10,7 +10,7 @@ from data.feed import Feed
 from data.transforms import prepare
 from engine import runtime
 from engine.gradients import Metrics
-from engine.lanes import AXES
+from engine.lanes import lane_axes
 from engine.session import Session
 from engine.state import State
 from objectives.base import stream_key
@@ -116,7 +116,8 @@ class _Loop(NamedTuple):
       state, metrics = self.step(state, self._batch(state, {**taken, **own}, i))
       return state, self._row(metrics)
 
-    each = jax.vmap(one, (AXES, 0, None), (AXES, 0), spmd_axis_name='lane')
+    axes = lane_axes(state)
+    each = jax.vmap(one, (axes, 0, None), (axes, 0), spmd_axis_name='lane')
 
     def body(carry):
       i, state, rows, _ = carry

@@ -6,7 +6,7 @@ cache of keys and values, or the state of a recurrent network; the loop does not
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,14 @@ OPTIONS = {
     high=1,
   ),
 }
+
+
+class Options(TypedDict):
+  """The options of `sample_tokens` by name; each may be traced."""
+
+  temperature: jax.Array | float
+  top_k: jax.Array | int
+  top_p: jax.Array | float
 
 
 class DecodeState(NamedTuple):
@@ -81,7 +89,7 @@ def advance(
   count: jax.Array | int,
   context: int,
   window: Window,
-  **options: jax.Array | float,
+  **options: Unpack[Options],
 ) -> DecodeState:
   """Returns the state with up to `count` more tokens in every row.
 
