@@ -40,7 +40,8 @@ def make_program(session: Session, feed: Feed) -> Program:
   cut into dispatches, or killed and resumed, cannot change what a step computes.
   """
   capacity, train_step = session.train.dispatch, session.train_step()
-  step = jax.jit(train_step.__call__)  # Traced once: for the names here, and below.
+  # Traced once: for the names here, and in the loop, where arguments have the same shardings.
+  step = jax.jit(train_step.__call__)
   names = tuple(sorted(jax.eval_shape(step, session.lane_abstract, _abstract_batch(session))[1]))
   loop = _Loop(session, feed, step, names, capacity)
   several = session.lanes.number > 1
@@ -62,8 +63,11 @@ def _abstract_batch(session: Session) -> dict[str, jax.ShapeDtypeStruct]:
     name: jax.ShapeDtypeStruct((session.per_step, *shape), dtype)
     for name, (shape, dtype) in features.items()
   }
-  return jax.eval_shape(
+  prepared = jax.eval_shape(
     lambda batch: prepare(batch, jax.random.key(0), session.data.augment), shapes
+  )
+  return jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=session.replicated), prepared
   )
 
 
