@@ -34,9 +34,10 @@ from errors import UserError, choose
 from objectives.base import numbered_keys, stream_key
 from options import complete
 
-# A dispatch aims at this many seconds: long enough that the host costs nothing, short enough that
-# the bar moves and Ctrl-C is heard.
-DISPATCH_SECONDS = 0.5
+# A dispatch aims at this many seconds for each lane, and at no more than the second number: long
+# enough that neither the host nor the change between lanes, which copies their states, costs
+# anything, short enough that the bar moves and Ctrl-C is heard.
+DISPATCH_SECONDS, MOST_DISPATCH_SECONDS = 0.5, 2.0
 Say = Callable[[str, str], None]
 
 
@@ -207,7 +208,7 @@ class _Trainer:
     return np.array([not each.exhausted(self.options.patience) for each in self.patience])
 
   def _next_length(self, step: int) -> int:
-    """Steps of the next dispatch: up to the next event, and for about DISPATCH_SECONDS.
+    """Steps of the next dispatch: up to the next event, and for about DISPATCH_SECONDS a lane.
 
     The compiled program and so every bit of the result are the same whatever this returns. On
     several processes it must be the same everywhere, so it does not look at the clock.
@@ -216,7 +217,8 @@ class _Trainer:
     room = min([room, *(every - step % every for every in self._intervals)])
     if jax.process_count() > 1:
       return room
-    return max(1, min(room, round(self._speed * DISPATCH_SECONDS)))
+    seconds = min(DISPATCH_SECONDS * len(self.patience), MOST_DISPATCH_SECONDS)
+    return max(1, min(room, round(self._speed * seconds)))
 
   def _is_event(self, step: int) -> bool:
     return step >= self.options.steps or any(step % every == 0 for every in self._intervals)

@@ -101,17 +101,24 @@ class _Loop(NamedTuple):
     For a CPU, where batched products are slower than single ones. Switching lanes every step would
     copy the state every step.
     """
-    first = state.step
+    first, inputs = state.step, self._lane_inputs()
 
-    def one(lane):
-      held, own, runs = lane
-      held = held.replace(step=first)
-      held, ok_after, rows = self.alone(held, ok, {**taken, **own}, jnp.where(runs, steps, 0), runs)
-      return held.replace(step=None), ok_after, rows[0]
+    def one(lane: jax.Array, carry):
+      held, all_ok, rows = carry
+      mine, own, runs = jax.tree.map(lambda leaf: leaf[lane], (held, inputs, active))
+      mine = mine.replace(step=first)
+      mine, ok_after, row = self.alone(mine, ok, {**taken, **own}, jnp.where(runs, steps, 0), runs)
+      held, rows = jax.tree.map(
+        lambda leaf, new: leaf.at[lane].set(new), (held, rows), (mine.replace(step=None), row[0])
+      )
+      return held, all_ok & ok_after, rows
 
-    lanes = state.replace(step=None), self._lane_inputs(), active
-    held, oks, rows = jax.lax.map(one, lanes)
-    return held.replace(step=first + jnp.where(ok, steps, 0)), oks.all(), rows
+    # The state is carried and not mapped over: a map would write it into a second one.
+    lanes = active.shape[0]
+    rows = jnp.zeros((lanes, self.capacity, len(self.names), 2), jnp.float32)
+    carry = state.replace(step=None), jnp.bool_(True), rows
+    held, all_ok, rows = jax.lax.fori_loop(0, lanes, one, carry)
+    return held.replace(step=first + jnp.where(ok, steps, 0)), all_ok, rows
 
   def at_once(self, state: State, ok: jax.Array, taken: Any, steps: jax.Array, active: jax.Array):
     """Steps of several lanes side by side, each step of all lanes in one batched program."""
