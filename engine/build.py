@@ -10,6 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from errors import UserError, nearest
+from options import declared_options
 
 
 def build(spec: Mapping[str, Any], room: str, where: str, provided: Mapping[str, Any] = {}) -> Any:
@@ -34,7 +35,14 @@ def build(spec: Mapping[str, Any], room: str, where: str, provided: Mapping[str,
 
 
 def call(target: Callable, arguments: Mapping[str, Any], where: str, *positional: Any) -> Any:
-  """Calls `target(*positional, **arguments)`, with the config's place in every complaint."""
+  """Calls `target(*positional, **arguments)`, with the config's place in every complaint.
+
+  Values of fields that `options.option` declares are checked first.
+
+  Raises:
+    UserError: an unknown or a missing keyword, a value of another type or out of range, or the
+      callable refused one.
+  """
   taken = list(parameters(target))[len(positional) :]
   accepts_any = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(target).parameters.values())
   for key in arguments:
@@ -46,6 +54,11 @@ def call(target: Callable, arguments: Mapping[str, Any], where: str, *positional
     inspect.signature(target).bind(*positional, **arguments)
   except TypeError as error:
     raise UserError(f'{where}: {error}; it takes: {", ".join(sorted(taken))}') from None
+  declared = declared_options(target)
+  arguments = {
+    key: declared[key].check(value, f'{where}.{key}') if key in declared else value
+    for key, value in arguments.items()
+  }
   try:
     return target(*positional, **arguments)
   except ValueError as error:

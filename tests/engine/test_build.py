@@ -31,3 +31,11 @@ def test_an_unknown_keyword_names_those_there_are():
   wrong = r'config\.m has no option "width" \(did you mean "widths"\?\); it takes: .*image_shape'
   with pytest.raises(UserError, match=wrong):
     build(dict(GENERATOR, width=8), 'models', 'config.m', KNOWN)
+
+
+def test_values_of_declared_fields_are_checked():
+  spec = dict(name='cnn.CNN', channels=(4, 0), kernel=3, widths=(8,), activation='relu')
+  with pytest.raises(UserError, match=r'^config.m.channels=4,0: 0 must be at least 1$'):
+    build(spec, 'models', 'config.m')
+  with pytest.raises(UserError, match=r'^config.m.dropout=50 must be at least 0 and below 1$'):
+    build({**spec, 'channels': 4, 'dropout': 50}, 'models', 'config.m')
