@@ -11,7 +11,7 @@ DRAWN = [(family, case) for family in FAMILIES for case in RECORDED[family]['one
 
 
 def assert_same(family, recorded, now):
-  lines, _ = values.compare(recorded, now, Tolerance(**RECORDED[family]['tolerance']))
+  lines, _ = values.compare(recorded, now, values.tolerance_of(RECORDED[family]))
   assert not lines, '\n'.join([f'{len(lines)} golden values differ:', *lines,
                                values.how_to_renew(family)])  # fmt: skip
 
@@ -122,3 +122,11 @@ def test_the_message_says_how_to_renew():
     AssertionError, match=r'says why: python -m tests\.golden\.record --family=vae'
   ):
     assert_same('vae', {'evaluation/elbo': 1.0}, {'evaluation/elbo': 2.0})
+
+
+def test_another_version_of_jax_may_be_farther_off_after_the_first_step():
+  same, other = (TOLERANCE.for_version('0.10.2', now) for now in ('0.10.2', '0.11.0'))
+  assert same == TOLERANCE
+  assert other.allowed('gan:mnist5k/metrics/loss[0]') == same.allowed('gan:mnist5k/metrics/loss[0]')
+  for name in ('gan:mnist5k/metrics/loss[3]', 'iwae:mnist5k/evaluation/kl', 'run/loss'):
+    assert other.allowed(name) == pytest.approx(10 * same.allowed(name))
