@@ -286,7 +286,7 @@ def test_without_network_raw_files_are_asked_for_quickly(tmp_path, monkeypatch):
     tmp_path,
     'cifar-10-binary.tar.gz.*downloads/manual/cifar10.*TFDS_DATA_DIR.*mnist5k',
   )
-  assert time.monotonic() - start < 5
+  assert time.monotonic() - start < 20  # Most of it imports; waiting for a network takes minutes.
   assert not [path for path in (tmp_path / 'downloads').rglob('*') if path.is_file()]
   assert source.catalog.find('cifar10', [tmp_path]) is None
 
