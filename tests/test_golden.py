@@ -4,6 +4,7 @@ import pytest
 
 from tests.golden import record, short_runs, tiny, values
 from tests.golden.values import Tolerance
+from tests.marks import slow_where
 
 FAMILIES = values.families()
 RECORDED = {family: values.read(family) for family in FAMILIES}
@@ -21,7 +22,7 @@ def assert_same_case(family, case, cases, outcome):
   assert_same(family, values.flat_cases(recorded), values.flat_cases(now))
 
 
-@pytest.mark.parametrize(('name', 'data'), tiny.cases())
+@pytest.mark.parametrize(('name', 'data'), tiny.marked_cases())
 def test_five_steps_and_an_evaluation(name, data):
   """Of the steps that tests/test_configs.py takes."""
   family = values.family_of(tiny.config_of(name, data).objective.name)
@@ -38,7 +39,9 @@ def test_with_all_keys_one(family, case):
   assert_same_case(family, case, RECORDED[family]['one_key'], outcome)
 
 
-@pytest.mark.parametrize('family', FAMILIES)
+@pytest.mark.parametrize(
+  'family', slow_where(lambda family: family in ('gan', 'masked_lm', 'vqvae'), FAMILIES)
+)
 def test_a_short_run(family):
   recorded = RECORDED[family]['run']['metrics']
   now = short_runs.last_metrics(family)
