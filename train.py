@@ -13,22 +13,14 @@ from commands import cli, config_flags
 from errors import UserError
 
 flags.DEFINE_string('workdir', None, "The run's folder; runs/NAME of the config if not given.")
-flags.DEFINE_bool(
-  'distributed',
-  False,
-  'This is one process of several. They find each other by themselves on TPU pods and Slurm, else '
-  'through JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.',
-)
+flags.DEFINE_bool('distributed', False, cli.DISTRIBUTED)
 
 
 def main() -> None:
   values = flags.FLAGS
   if 'config' not in values:
     raise UserError('give --config, e.g. python train.py --config=configs/gan.py')
-  if values.distributed:
-    from engine import distributed
-
-    distributed.join()
+  cli.join_processes(values.distributed)
   from engine import loop
 
   loop.train(values.config, values.workdir or cli.default_workdir(sys.argv))

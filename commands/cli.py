@@ -18,6 +18,11 @@ from errors import UserError, nearest
 # command line -> (the config that flags override or None, the command line to parse)
 Define = Callable[[Sequence[str]], tuple[ConfigDict | None, Sequence[str]]]
 
+DISTRIBUTED = (
+  'This is one process of several. They find each other by themselves on TPU pods and Slurm, else '
+  'through JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.'
+)
+
 
 def launch(
   main: Callable[[], None],
@@ -60,6 +65,18 @@ def launch(
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     print('stopped: the program that read the output has ended', file=sys.stderr)
     sys.exit(128 + signal.SIGPIPE)
+
+
+def join_processes(distributed: bool) -> None:
+  """Joins the processes of one job where the flag --distributed is given, before jax is used.
+
+  Raises:
+    UserError: they cannot be found.
+  """
+  if distributed:
+    from engine import distributed as processes
+
+    processes.join()
 
 
 def _reader_left() -> bool:

@@ -5,13 +5,16 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 import files
 from data.text import tokenization
 from engine import pictures
+
+if TYPE_CHECKING:
+  from rich.progress import Progress
 
 # Stands between texts, on the terminal and in files.
 BETWEEN_TEXTS = '\n---------------\n'
@@ -84,7 +87,7 @@ class Report:
     if not self._visible:
       return
     metrics = combine_lanes(lanes, self._shown.lanes)
-    line = {'step': step, 'wall_time': time.time()}
+    line: dict[str, float | None] = {'step': step, 'wall_time': time.time()}
     if speed is not None:
       line['steps_per_second'] = round(speed, 3)
     # JSON has no NaN.
@@ -169,7 +172,7 @@ class Counting:
 
   def __init__(self, what: str, total: int):
     self._what, self._total = what, total
-    self._bar = None
+    self._bar: Progress | None = None
     self._started = self._said = time.monotonic()
 
   def __enter__(self) -> 'Counting':
@@ -197,7 +200,7 @@ class Counting:
       self._bar.stop()
 
 
-def _counting_bar(what: str):
+def _counting_bar(what: str) -> 'Progress':
   from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
   return Progress(

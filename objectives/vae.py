@@ -233,11 +233,10 @@ class VAE(Objective):
     return jax.vmap(jax.random.bernoulli)(pixel_keys, images).astype(jnp.float32)
 
   def _encode(self, variables: Variables, images: jax.Array, condition: jax.Array) -> Gaussian:
-    encoder = self.modules['encoder']
-    return Gaussian(*encoder.apply(variables['encoder'], images, condition, train=False))
+    return Gaussian(*self._outputs('encoder', variables, images, condition))
 
   def _decode(self, variables: Variables, latents: jax.Array, condition: jax.Array) -> jax.Array:
-    return self.modules['decoder'].apply(variables['decoder'], latents, condition, train=False)
+    return self._outputs('decoder', variables, latents, condition)
 
   def _images(self, variables: Variables, latents: jax.Array, condition: jax.Array) -> jax.Array:
     return self._likelihood.mean(self._decode(variables, latents, condition))

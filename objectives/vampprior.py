@@ -38,5 +38,5 @@ class VampPrior(VAE):
 
   def _components(self, variables: Variables) -> Gaussian:
     """The posteriors [K, Z] of the pseudo-inputs."""
-    images = self.modules['pseudo_inputs'].apply(variables['pseudo_inputs'], train=False)
+    images = self._outputs('pseudo_inputs', variables)
     return self._encode(variables, images, self._no_condition(images.shape[0]))

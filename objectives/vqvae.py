@@ -169,10 +169,10 @@ class VQVAE(Objective):
     return pick(likelihood, self.reconstruction, 'config.objective.reconstruction')(self.variance)
 
   def _encode(self, variables: Variables, images: jax.Array) -> jax.Array:
-    return self.modules['encoder'].apply(variables['encoder'], images, train=False)
+    return self._outputs('encoder', variables, images)
 
   def _decode(self, variables: Variables, codes: jax.Array) -> jax.Array:
-    return self.modules['decoder'].apply(variables['decoder'], codes, train=False)
+    return self._outputs('decoder', variables, codes)
 
   def _reconstructions(self, variables: Variables, batch: Batch, keys: jax.Array, num: int):
     """Rows of originals, each over the row of its reconstructions, eight to a row."""

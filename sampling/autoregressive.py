@@ -6,7 +6,7 @@ cache of keys and values, or the state of a recurrent network; the loop does not
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,14 @@ OPTIONS = {
     high=1,
   ),
 }
+
+
+class Options(TypedDict):
+  """The options of `sample_tokens` by name; each may be traced."""
+
+  temperature: jax.Array | float
+  top_k: jax.Array | int
+  top_p: jax.Array | float
 
 
 class DecodeState(NamedTuple):
@@ -81,7 +89,7 @@ def advance(
   count: jax.Array | int,
   context: int,
   window: Window,
-  **options: jax.Array | float,
+  **options: Unpack[Options],
 ) -> DecodeState:
   """Returns the state with up to `count` more tokens in every row.
 
@@ -95,7 +103,7 @@ def advance(
     window: reads the last `context` tokens of each row anew.
     **options: those of `sample_tokens`.
   """
-  length = state.tokens.shape[1]
+  rows, length = state.tokens.shape
   last = jnp.minimum(state.positions + count, length)
 
   def next_logits(state: DecodeState, tokens: jax.Array, sampled: jax.Array):
@@ -109,13 +117,17 @@ def advance(
       return cached()
     return jax.lax.cond(jnp.any(after > context), anew, cached)
 
+  # Derived for all positions at once: token by token they would take a tenth of the time.
+  keys = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))(
+    state.keys, jnp.arange(length)
+  )
+
   def one(state: DecodeState) -> DecodeState:
-    keys = jax.vmap(jax.random.fold_in)(state.keys, state.positions)
-    sampled = sample_tokens(state.logits, keys, **options)
+    here = jnp.arange(length) == state.positions[:, None]
+    sampled = sample_tokens(state.logits, keys[jnp.arange(rows), state.positions], **options)
     growing = state.positions < last
-    # A row that is complete writes past the end, which is dropped.
-    at = jnp.where(growing, state.positions, length)
-    tokens = state.tokens.at[jnp.arange(at.shape[0]), at].set(sampled, mode='drop')
+    # Not a scatter, which XLA's CPU backend turns into a loop over the rows.
+    tokens = jnp.where(here & growing[:, None], sampled[:, None], state.tokens)
     carry, logits = next_logits(state, tokens, sampled)
     return DecodeState(tokens, state.positions + growing, state.keys, logits, carry)
 

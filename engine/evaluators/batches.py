@@ -105,8 +105,11 @@ class PerExample:
   def shapes(self, variables: Variables, key: Any, split: Split, size: int) -> Values:
     """Returns the shapes and types of the values of a batch of `size` rows."""
     features = {**split.examples.spec.features, 'index': ((), 'int32'), 'mask': ((), 'bool')}
+    # With the sharding of real batches, for which it is then not traced again.
+    place = batch_sharding(self._mesh)
     batch = {
-      name: jax.ShapeDtypeStruct((size, *shape), dtype) for name, (shape, dtype) in features.items()
+      name: jax.ShapeDtypeStruct((size, *shape), dtype, sharding=place)
+      for name, (shape, dtype) in features.items()
     }
     return jax.eval_shape(self.call, variables, key, batch)[0]
 
