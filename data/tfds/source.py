@@ -62,7 +62,7 @@ class Source(Examples):
 
   def load(self) -> dict[str, np.ndarray]:
     """Reads all examples, [N, …] of each feature; decoded once and kept in the cache."""
-    return arrays.decoded_once(self, super().load)
+    return arrays.decode_cached(self, super().load)
 
   def __getstate__(self) -> dict[str, Any]:
     # Worker processes open the files themselves.

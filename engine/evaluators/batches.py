@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from data import placement
-from data.eval_batches import in_order
+from data.eval_batches import batches_in_order
 from data.examples import Examples
 from data.transforms import OFF, prepare
 from engine import runtime
@@ -55,8 +55,8 @@ class Split:
     return self.examples.load() if fits else self.examples
 
   def batches(self, size: int, rows: range) -> Iterator[dict[str, np.ndarray]]:
-    """Yields `rows` of every batch of `size` examples; see `data.eval_batches.in_order`."""
-    return in_order(self._loaded, size, rows)
+    """Yields `rows` of every batch of `size` examples; see `data.eval_batches.batches_in_order`."""
+    return batches_in_order(self._loaded, size, rows)
 
 
 class Values(NamedTuple):
