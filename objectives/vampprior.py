@@ -34,7 +34,7 @@ class VampPrior(VAE):
       stream_keys(keys, 'component')
     )
     picked = Gaussian(components.mean[chosen], components.log_variance[chosen])
-    return gaussian.draw(picked, stream_keys(keys, 'latents'))
+    return gaussian.sample(picked, stream_keys(keys, 'latents'))
 
   def _components(self, variables: Variables) -> Gaussian:
     """The posteriors [K, Z] of the pseudo-inputs."""

@@ -146,8 +146,10 @@ class VQVAE(Objective):
     commitment = quantization.commitment(features, quantized).mean()
     counts = jnp.bincount(chosen.reshape(-1), length=book.counts.shape[0])
     seen = jax.lax.stop_gradient(features)
-    book = quantization.followed(book, seen, chosen, self.decay)
-    book, dead = quantization.restarted(book, seen, self.restart_below, context.fold('restart')[0])
+    book = quantization.update_codebook(book, seen, chosen, self.decay)
+    book, dead = quantization.restart_dead_codes(
+      book, seen, self.restart_below, context.fold('restart')[0]
+    )
     metrics = {
       'reconstruction': reconstruction,
       'commitment': commitment,

@@ -191,12 +191,12 @@ REFUSED = {
   'metric without its column': (
     vae,
     examples(metrics=dict(m=dict(name='classification.Report'))),
-    r'classification\.Report needs a column "prediction".*give only: label;',
+    r'classification\.Report needs a column "prediction".*have only: label;',
   ),
   'column without integers': (
     mlp,
     examples(metrics=dict(m=dict(name='groups.Gaps', by=('probability',)))),
-    'no column of integers "probability"',
+    'no integer column "probability"',
   ),
   'metric of samples on examples': (
     mlp,
