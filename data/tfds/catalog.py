@@ -44,26 +44,33 @@ class Prepared(NamedTuple):
     """Changes when the folder is prepared again, so that no cache outlives its data."""
     return files.stamp(self.folder / DESCRIPTION)
 
-  def lengths(self) -> dict[str, int]:
-    """Counts the examples of each split."""
+  def shard_lengths(self) -> dict[str, list[int]]:
+    """Returns the number of examples in each record file, by split."""
     return {
-      split['name']: sum(int(length) for length in split.get('shardLengths', ()))
+      split['name']: [int(length) for length in split.get('shardLengths', ())]
       for split in self.info['splits']
     }
 
-  def count(self, split: str) -> int:
-    """Counts the examples that `split` selects; UserError where that is none."""
-    lengths = self.lengths()
-    n = splits.count(split, lengths)
-    if n is None:
-      n = self._count_by_tfds(split)
-    if not n:
-      have = ', '.join(f'{name} ({length:,})' for name, length in lengths.items())
+  def count(self, split: str, where: str) -> int:
+    """Counts the examples that a TFDS split selects.
+
+    Args:
+      split: what TFDS reads, e.g. 'train', 'train[:90%]', 'train+test', 'all'.
+      where: the option that holds the split, as a user writes it, e.g. 'config.data.split'.
+
+    Raises:
+      UserError: it selects none.
+    """
+    lengths = self.shard_lengths()
+    try:
+      return splits.count(split, lengths)
+    except ValueError as error:
+      have = ', '.join(f'{name} ({sum(each):,})' for name, each in lengths.items())
       raise errors.UserError(
-        f'data set {self.full_name} has no examples in split "{split}"'
-        f'{errors.nearest(split, lengths)}; it has {have}, and slices such as "train[90%:]"'
-      )
-    return n
+        f'{where}={split} selects no examples of {self.full_name}: {error}'
+        f'{errors.nearest(split, lengths)}; choose from {have}, a slice such as "train[:90%]" or '
+        '"train[100:200]", a sum such as "train+test", or "all"'
+      ) from error
 
   def feature(self, name: str) -> tuple[Feature, int] | None:
     """Reads ((shape, dtype), number of classes) of a top-level feature; None if it is not plain.
@@ -99,14 +106,6 @@ class Prepared(NamedTuple):
     sizes = sorted((entry['name'], int(entry.get('numBytes', 0))) for entry in self.info['splits'])
     text = json.dumps([self.full_name, split, n, sizes])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-  def _count_by_tfds(self, split: str) -> int:
-    import tensorflow_datasets as tfds
-
-    try:
-      return tfds.builder_from_directory(self.folder).info.splits[split].num_examples
-    except (KeyError, ValueError, NotImplementedError):  # TFDS's ways to refuse a split
-      return 0
 
 
 def find(name: str, roots: Iterable[files.Path]) -> Prepared | None:

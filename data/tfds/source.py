@@ -27,18 +27,26 @@ class Source(Examples):
     split: a TFDS split.
     folder: the data set.
     columns: further scalar features of whole numbers to read.
+    where: the option that holds the split, as a user writes it.
 
   Raises:
     UserError: there is no such split or column, or no feature that a model can see.
   """
 
-  def __init__(self, name: str, split: str, folder: catalog.Prepared, columns: Sequence[str] = ()):
+  def __init__(
+    self,
+    name: str,
+    split: str,
+    folder: catalog.Prepared,
+    columns: Sequence[str] = (),
+    where: str = 'config.data.split',
+  ):
     self._folder = folder
     self._split = split
     self._records = None
     self._decode: dict[tuple[str, ...], Any] = {}
     self.stamp = folder.stamp
-    n = folder.count(split)
+    n = folder.count(split, where)
     features, num_classes = self._features(name, columns)
     names = folder.class_names('label' if 'label' in features else 'kind') if num_classes else ()
     names = names or tuple(str(label) for label in range(num_classes))
