@@ -52,23 +52,8 @@ def claim(workdir: str, config: ConfigDict, spec: Spec) -> list[str]:
   Raises:
     UserError: the folder belongs to another config or tokenizer, or cannot be written.
   """
-  folder = files.path(workdir)
-  plain = json.loads(json.dumps(to_plain(config)))
-  if (folder / 'config.json').exists():
-    changes = _differences(read_config(workdir), plain)
-    refused = [line for key, line in changes.items() if not _is_free(key)]
-    if refused:
-      raise UserError(
-        f'{workdir} holds a run of another config ({"; ".join(refused)}); choose another '
-        '--workdir, or give the options of that run'
-      )
-    if spec.tokenizer != read_tokenizer(workdir):
-      raise UserError(
-        f'{workdir} holds a run with another tokenizer than {spec.name} makes now: the text or '
-        f'{config.data.text.tokenizer} changed; choose another --workdir'
-      )
-  else:
-    changes = {}
+  changed = changes(workdir, config, spec)
+  folder, plain = files.path(workdir), _as_json(config)
   description = {'format': FORMAT, 'data': spec.to_json(), 'versions': versions()}
   try:
     if spec.tokenizer:
@@ -79,7 +64,35 @@ def claim(workdir: str, config: ConfigDict, spec: Spec) -> list[str]:
     raise UserError(
       f'cannot write to {workdir} ({error.strerror or error}); choose another --workdir'
     ) from error
-  return list(changes.values())
+  return changed
+
+
+def changes(workdir: str, config: ConfigDict, spec: Spec) -> list[str]:
+  """Returns one line per option that differs from those of the run in `workdir` and may.
+
+  Raises:
+    UserError: the folder belongs to another config or tokenizer.
+  """
+  if not (files.path(workdir) / 'config.json').exists():
+    return []
+  changed = differences(read_config(workdir), _as_json(config))
+  refused = [line for key, line in changed.items() if not _is_free(key)]
+  if refused:
+    raise UserError(
+      f'{workdir} holds a run of another config ({"; ".join(refused)}); choose another '
+      '--workdir, or give the options of that run'
+    )
+  if spec.tokenizer != read_tokenizer(workdir):
+    raise UserError(
+      f'{workdir} holds a run with another tokenizer than {spec.name} makes now: the text or '
+      f'{config.data.text.tokenizer} changed; choose another --workdir'
+    )
+  return [*changed.values()]
+
+
+def _as_json(config: ConfigDict) -> dict[str, Any]:
+  """A config as config.json gives it back."""
+  return json.loads(json.dumps(to_plain(config)))
 
 
 def read_config(workdir: str) -> dict[str, Any]:
@@ -140,13 +153,13 @@ def only_writer(workdir: str) -> Iterator[None]:
     yield
 
 
-def _differences(old: Any, new: Any, prefix: str = '') -> dict[str, str]:
-  """`{key: 'key: old → new'}` for every leaf that differs."""
+def differences(old: Any, new: Any, prefix: str = '') -> dict[str, str]:
+  """Returns `{key: 'key: old → new'}` for every leaf of two configs, of JSON, that differs."""
   if isinstance(old, dict) and isinstance(new, dict):
     found = {}
     for key in sorted({*old, *new}):
       path = f'{prefix}.{key}' if prefix else key
-      found.update(_differences(old.get(key, '(none)'), new.get(key, '(none)'), path))
+      found.update(differences(old.get(key, '(none)'), new.get(key, '(none)'), path))
     return found
   return {} if old == new else {prefix: f'{prefix}: {old} → {new}'}
 
