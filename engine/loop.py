@@ -66,7 +66,7 @@ def train(config: ConfigDict, workdir: str) -> None:
   with ExitStack() as stack:
     if first:
       stack.enter_context(run.only_writer(workdir))
-      for line in run.claim(workdir, config, session.spec):
+      for line in run.claim(workdir, config, session.spec, steps):
         say('changed', line)
     stack.callback(checkpoints.close)
     state, start, meta = _restore_or_init(checkpoints, session, say)

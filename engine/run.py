@@ -38,13 +38,14 @@ FREE = (
 )
 
 
-def claim(workdir: str, config: ConfigDict, spec: Spec) -> list[str]:
+def claim(workdir: str, config: ConfigDict, spec: Spec, steps: int | None = None) -> list[str]:
   """Makes `workdir` the run of `config`, or checks that it is.
 
   Args:
     workdir: the folder, made if it is not there.
     config: the whole config.
     spec: of the training split, kept with its tokenizer so that sampling needs no data.
+    steps: the length of the run, for whoever lists runs; None where it is not trained.
 
   Returns:
     One line per option that differs from the last call's and may.
@@ -54,7 +55,12 @@ def claim(workdir: str, config: ConfigDict, spec: Spec) -> list[str]:
   """
   changed = changes(workdir, config, spec)
   folder, plain = files.path(workdir), _as_json(config)
-  description = {'format': FORMAT, 'data': spec.to_json(), 'versions': versions()}
+  description = {
+    'format': FORMAT,
+    'data': spec.to_json(),
+    'versions': versions(),
+    'steps': steps,
+  }
   try:
     if spec.tokenizer:
       files.write_text(folder / TOKENIZER, spec.tokenizer)
@@ -106,7 +112,7 @@ def read_config(workdir: str) -> dict[str, Any]:
 
 
 def read_description(workdir: str) -> dict[str, Any]:
-  """Returns `format`, `data` (a data set's description) and `versions` of a run.
+  """Returns `format`, `data` (a data set's description), `versions` and `steps` of a run.
 
   Raises:
     UserError: the folder is no run, of another format, or its description is unreadable.
@@ -134,9 +140,12 @@ def _read(workdir: str, name: str) -> dict[str, Any]:
       f'{workdir} is no run: there is no {path}; give the --workdir that train.py wrote to'
     )
   try:
-    return files.read_json(path)
+    found = files.read_json(path)
   except ValueError as error:
     raise UserError(f'{path} is damaged ({error}); start again in another --workdir') from error
+  if not isinstance(found, dict):
+    raise UserError(f'{path} is damaged (it holds no mapping); start again in another --workdir')
+  return found
 
 
 @contextmanager
