@@ -81,7 +81,13 @@ def train(config: ConfigDict, workdir: str) -> None:
     say('modules', summaries.modules(session.lane_abstract, lanes))
     if start:
       say('resumed', f'from step {start} of {steps} in {workdir}')
-    shown = Shown(session.lanes.labels, evaluators[0].names, session.spec.tokenizer)
+    shown = Shown(
+      session.lanes.labels,
+      evaluators[0].names,
+      session.spec.tokenizer,
+      summaries.options(config),
+      best,
+    )
     report = Report(workdir, start, steps, shown, visible=first)
     stack.callback(report.close)
     trainer = _Trainer(

@@ -5,7 +5,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -27,11 +27,15 @@ class Shown(NamedTuple):
     lanes: label of each lane.
     evaluators: names of the evaluators, whose figures are always shown.
     tokenizer: JSON of the tokenizer; '' for a run without text.
+    options: of the config by their place in it, the hyperparameters of TensorBoard.
+    best: the figure by which runs are compared there; '' for none.
   """
 
   lanes: Sequence[str]
   evaluators: Sequence[str]
   tokenizer: str
+  options: Mapping[str, Any]
+  best: str
 
 
 class Report:
@@ -56,7 +60,7 @@ class Report:
     _drop_lines_after(self._workdir / 'metrics.jsonl', first_step)
     self._lines = files.append_lines(self._workdir / 'metrics.jsonl')
     self._first_step = first_step
-    self._events = None
+    self._events: Any = None
     kind = _Bar if sys.stdout.isatty() else _Plain
     self._bar = kind(first_step, last_step)
 
@@ -153,7 +157,20 @@ class Report:
       # purge_step hides what a killed process wrote beyond the checkpoint.
       purge = self._first_step + 1 if self._first_step else None
       self._events = SummaryWriter(str(self._workdir), purge_step=purge)
+      self._write_options()
     return self._events
+
+  def _write_options(self) -> None:
+    """Puts the config into TensorBoard: a table under Text, and a row under HParams."""
+    from tensorboardX.summary import hparams
+
+    options = self._shown.options
+    rows = ''.join(f'| {name} | {value} |\n' for name, value in options.items())
+    self._events.add_text('config', f'| option | value |\n| --- | --- |\n{rows}', self._first_step)
+    # `SummaryWriter.add_hparams` would write them into a run of its own.
+    plain = {n: v if isinstance(v, (bool, int, float)) else str(v) for n, v in options.items()}
+    for summary in hparams(plain, {self._shown.best: 0.0} if self._shown.best else {}):
+      self._events.file_writer.add_summary(summary)
 
 
 # How samples of each feature are shown.

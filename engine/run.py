@@ -11,6 +11,7 @@ import files
 from data.spec import Spec
 from engine import lock
 from engine.build import to_plain
+from engine.code_version import code_version
 from engine.runtime import versions
 from errors import UserError
 
@@ -59,6 +60,7 @@ def claim(workdir: str, config: ConfigDict, spec: Spec, steps: int | None = None
     'format': FORMAT,
     'data': spec.to_json(),
     'versions': versions(),
+    'code': code_version(),
     'steps': steps,
   }
   try:
@@ -112,7 +114,7 @@ def read_config(workdir: str) -> dict[str, Any]:
 
 
 def read_description(workdir: str) -> dict[str, Any]:
-  """Returns `format`, `data` (a data set's description), `versions` and `steps` of a run.
+  """Returns `format`, `data` (a data set's description), `versions`, `code` and `steps` of a run.
 
   Raises:
     UserError: the folder is no run, of another format, or its description is unreadable.

@@ -1,14 +1,17 @@
 import json
+import struct
 import sys
 import time
 
 import numpy as np
 from PIL import Image
+from tensorboardX.proto import event_pb2, plugin_hparams_pb2
 
 from engine import pictures
 from engine.report import Counting, Report, Shown
 
-SHOWN = Shown(('seed_0',), ('eval',), '')
+OPTIONS = {'train.steps': 40, 'optimizer.name': 'adam', 'ema.on': True, 'data.classes': (3, 5)}
+SHOWN = Shown(('seed_0',), ('eval',), '', OPTIONS, 'eval/x')
 
 
 def test_lines_past_the_checkpoint_are_dropped_and_so_is_a_torn_one(tmp_path):
@@ -82,7 +85,7 @@ def test_rounding_and_clipping_of_pixels():
 
 
 def test_lanes_are_shown_by_mean_deviation_and_each_of_them(tmp_path, capsys):
-  shown = Shown(('seed_3', 'seed_4'), ('eval',), '')
+  shown = Shown(('seed_3', 'seed_4'), ('eval',), '', {}, '')
   report = Report(str(tmp_path), 0, 40, shown, visible=True)
   report.scalars(10, None, [{'model/loss': 1.0, 'eval/x': 5.0}, {'model/loss': 2.0}])
   report.samples(10, 'image', [np.zeros((1, 2, 2, 1)), np.ones((1, 2, 2, 1))])
@@ -114,3 +117,37 @@ def test_progress_is_a_bar_on_a_terminal_from_the_beginning(capsys, monkeypatch)
   monkeypatch.setattr(sys.stdout, 'isatty', lambda: True)
   with Counting('evaluate test', 4000):
     assert 'evaluate test' in capsys.readouterr().out
+
+
+def test_tensorboard_is_given_the_options(tmp_path):
+  report = Report(str(tmp_path), 0, 40, SHOWN, visible=True)
+  report.scalars(10, 2.5, [{'eval/x': 1.25}])
+  report.close()
+  assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [], 'no run of its own'
+  values = {}
+  for summary in summaries_in(tmp_path):
+    for value in summary.value:
+      values[value.tag] = value
+  table = values['config/text_summary'].tensor.string_val[0].decode()
+  assert '| train.steps | 40 |' in table and '| data.classes | (3, 5) |' in table
+  start = values['_hparams_/session_start_info'].metadata.plugin_data
+  content = plugin_hparams_pb2.HParamsPluginData.FromString(start.content).session_start_info
+  given = {name: value.WhichOneof('kind') for name, value in content.hparams.items()}
+  assert given == {
+    'train.steps': 'number_value', 'optimizer.name': 'string_value', 'ema.on': 'bool_value',
+    'data.classes': 'string_value',
+  }  # fmt: skip
+  experiment = values['_hparams_/experiment'].metadata.plugin_data
+  known = plugin_hparams_pb2.HParamsPluginData.FromString(experiment.content).experiment
+  assert [metric.name.tag for metric in known.metric_infos] == ['eval/x']
+  assert values['eval/x'].simple_value == 1.25
+
+
+def summaries_in(folder):
+  """Every summary of a run's TensorBoard file, whose records have a length and two checksums."""
+  (path,) = folder.glob('events.out.tfevents.*')
+  content, at = path.read_bytes(), 0
+  while at < len(content):
+    (length,) = struct.unpack_from('<Q', content, at)
+    yield event_pb2.Event.FromString(content[at + 12 : at + 12 + length]).summary
+    at += 12 + length + 4
