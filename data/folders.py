@@ -35,16 +35,15 @@ def roots(data_dir: str) -> tuple[files.Path, ...]:
 
 
 def writable_root(data_dir: str) -> files.Path:
-  """The first folder that a data set can be prepared in: the one the user named, or the cache.
+  """The first folder that a data set can be prepared in: `data_dir` where it is given, or the cache.
 
-  TFDS's default in the home folder is read but never written, since nobody asked for it; nor is a
-  bucket, since TFDS and array_record write their files themselves.
+  $TFDS_DATA_DIR and TFDS's default in the home folder are read but never written: other projects
+  and people share them. Nor is a bucket, since TFDS and array_record write their files themselves.
 
   Raises:
     UserError: none can be written.
   """
-  chosen = data_dir or os.environ.get('TFDS_DATA_DIR')
-  named = [files.path(chosen)] if chosen and files.is_local(chosen) else []
+  named = [files.path(data_dir)] if data_dir and files.is_local(data_dir) else []
   tried = [*named, files.path(cache_dir() / 'tfds')]
   for root in tried:
     if _writable(root):
