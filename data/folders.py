@@ -35,7 +35,7 @@ def roots(data_dir: str) -> tuple[files.Path, ...]:
 
 
 def writable_root(data_dir: str) -> files.Path:
-  """The first folder that a data set can be prepared in: `data_dir` where it is given, or the cache.
+  """The first folder that a data set can be prepared in: `data_dir` if it is given, or the cache.
 
   $TFDS_DATA_DIR and TFDS's default in the home folder are read but never written: other projects
   and people share them. Nor is a bucket, since TFDS and array_record write their files themselves.
