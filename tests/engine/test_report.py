@@ -4,6 +4,7 @@ import sys
 import time
 
 import numpy as np
+import pytest
 from PIL import Image
 from tensorboardX.proto import event_pb2, plugin_hparams_pb2
 
@@ -30,7 +31,12 @@ def test_a_line_has_the_named_fields(tmp_path, capsys):
   assert lines[0]['step'] == 10 and lines[0]['steps_per_second'] == 2.5
   assert lines[0]['generator/loss'] == 1.25 and lines[0]['eval/x'] is None
   assert lines[0]['wall_time'] > 1.7e9 and 'steps_per_second' not in lines[1]
-  assert 'step 10/40  2.5 steps/s  ETA 0:12  generator/loss 1.25' in capsys.readouterr().out
+  assert capsys.readouterr().out.splitlines() == [
+    'step 10/40     2.5 steps/s  ETA 0:12     generator/loss 1.25',
+    '     eval/x        nan',
+    'step 20/40',
+    '     eval/x          3',
+  ]
   assert list(tmp_path.glob('events.out.tfevents.*'))
 
 
@@ -45,10 +51,48 @@ def test_a_log_file_hears_of_slow_steps(tmp_path, capsys, monkeypatch):
       report.scalars(step, 1 / 12, [{'model/loss': 1.75}])
   report.close()
   assert capsys.readouterr().out.splitlines() == [
-    'step 5/40  0.0833 steps/s  ETA 7:00  model/loss 2.5',
-    'step 6/40  0.0833 steps/s  ETA 6:48  model/loss 1.75',
-    'step 12/40  0.0833 steps/s  ETA 5:36  model/loss 6',
+    'step  5/40  0.0833 steps/s  ETA 7:00     model/loss 2.5',
+    'step  6/40  0.0833 steps/s  ETA 6:48     model/loss 1.75',
+    'step 12/40  0.0833 steps/s  ETA 5:36     model/loss 6',
   ]
+
+
+def lines_of(tmp_path, capsys, name, last, speed, *lanes, evaluators=('test', 'samples')):
+  shown = Shown([f'seed_{i}' for i in range(len(lanes))], evaluators, '', {}, '')
+  report = Report(str(tmp_path / name), 0, last, shown, visible=True)
+  report.scalars(last // 3, speed, lanes)
+  report.close()
+  return capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize('number', [1, 3])
+def test_long_lines_go_on_in_aligned_columns(tmp_path, capsys, number):
+  names = [f'test/{"figure" * (i % 3 + 1)}_{i}' for i in range(9)]
+  figures = {name: -1.2345e-5 * 10**i for i, name in enumerate(names)}
+  lane = {**figures, 'generator/loss': 0.5, 'discriminator/loss': -1.2345e-10, 'generator/mse': 1.0}
+  first, *further = lines_of(tmp_path, capsys, 'a', 10_000_000, 1234.5, *[lane] * number)
+  assert max(map(len, (first, *further))) <= 100
+  whole = ' '.join((first, *further))
+  assert [name for name in lane if f' {name} ' not in whole] == ['generator/mse']
+  columns = [{line.index(name) for line in further for name in lane if f' {name} ' in line}]
+  beside = max(line.count('/') for line in further)
+  assert beside > 1 and len(columns[0]) == beside, 'each column begins at one place'
+  ends = {len(line) for line in further[:-1]}
+  assert len(ends) == 1, 'figures end at one place'
+
+
+def test_the_columns_stay_from_line_to_line(tmp_path, capsys):
+  first = lines_of(tmp_path, capsys, 'a', 30_000, 9.87654, {'a/loss': 1.0, 'b/loss': 2.0})
+  second = lines_of(tmp_path, capsys, 'b', 60_000, 1e4, {'a/loss': -1.234e-05, 'b/loss': 2.5})
+  assert first[0].index('b/loss') == second[0].index('b/loss')
+  assert first[0].index('steps/s') == second[0].index('steps/s')
+
+
+def test_no_name_and_no_figure_is_cut(tmp_path, capsys):
+  name = f'samples/{"x" * 120}'
+  lines = lines_of(tmp_path, capsys, 'a', 30, None, {name: 1.5, 'test/y': 2.0, 'm/loss': 3.0})
+  assert lines[0] == f'step 10/30{" " * 30}m/loss 3'
+  assert [line.split() for line in lines[1:]] == [[name, '1.5'], ['test/y', '2']]
 
 
 def test_an_invisible_report_writes_nothing(tmp_path):
