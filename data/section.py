@@ -1,7 +1,8 @@
 """The section `config.data`: which examples a run trains on, and which it is evaluated on."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from data.examples import Examples
 from data.selection import Fold
@@ -9,6 +10,7 @@ from data.source import open_source
 from data.spec import Spec
 from data.text.options import Text, open_text
 from errors import UserError
+from options import option
 
 # What an evaluator calls the two splits that `config.data` names.
 TEST, TRAIN = 'test', 'train'
@@ -16,42 +18,44 @@ TEST, TRAIN = 'test', 'train'
 ALL_FOLDS = -1
 
 
-class Data(NamedTuple):
-  """The options of `config.data`.
+@dataclasses.dataclass(frozen=True)
+class Data:
+  """The options of `config.data`."""
 
-  Attributes:
-    name: a data set: ours, or any that TFDS has prepared; several joined by '+'.
-    split: trained on; TFDS's slices (`train[:90%]`) work; of joined data sets the same of each, or
-      one for each with '|' between them.
-    test_name: the data set evaluated on; '' means `name`, or the first of several.
-    test_split: its split.
-    classes: only the examples of these labels, which become 0, 1, …; empty for all.
-    columns: further columns of whole numbers to read, for metrics by group.
-    folds: parts that `split` is cut into for a cross-validation; 0 is none. Then `fold` is
-      evaluated on and the others are trained on; `test_name` and `test_split` wait for the end.
-    fold: which one, from 0; −1 trains every fold, each as a lane of one run.
-    batch_size: examples per update.
-    data_dir: the folder of prepared data sets; '' means $TFDS_DATA_DIR or ~/tensorflow_datasets.
-    resident_mb: MiB up to which a decoded split lives on the devices; larger ones are streamed.
-    workers: reading processes of a streamed split; 0 reads with threads.
-    text: the options of text; None for images and tables.
-    augment: see `data.transforms.prepare`.
-  """
-
-  name: str
-  split: str
-  test_name: str
-  test_split: str
-  classes: Sequence[int]
-  columns: Sequence[str]
-  folds: int
-  fold: int
-  batch_size: int
-  data_dir: str
-  resident_mb: int
-  workers: int
-  text: Text | None
-  augment: Mapping[str, Any]
+  name: str = option(
+    "A data set: ours, or any that TFDS has prepared; several joined by '+' follow one another."
+  )
+  split: str = option(
+    "Trained on; TFDS's slices (`train[:90%]`) work; of joined data sets the same of each, or one "
+    "for each with '|' between them."
+  )
+  test_name: str = option("The data set evaluated on; '' is `name`, or the first of several.")
+  test_split: str = option('Its split.')
+  classes: Sequence[int] = option(
+    'Only the examples of these labels, which become 0, 1, …; empty for all.', low=0
+  )
+  columns: Sequence[str] = option('Further columns of whole numbers to read, for metrics by group.')
+  folds: int = option(
+    'Parts that `split` is cut into for a cross-validation; 0 is none. `fold` is evaluated on and '
+    'the others are trained on; `test_name` and `test_split` wait for the end.',
+    low=2,
+    also=(0,),
+  )
+  fold: int = option(
+    'Which part, from 0; -1 trains every fold, each as a lane of one run.',
+    low=0,
+    also=(ALL_FOLDS,),
+  )
+  batch_size: int = option('Examples per update.', low=1)
+  data_dir: str = option(
+    "The folder of prepared data sets; '' is $TFDS_DATA_DIR or ~/tensorflow_datasets."
+  )
+  resident_mb: int = option(
+    'MiB up to which a decoded split lives on the devices; larger ones are streamed.', low=0
+  )
+  workers: int = option('Reading processes of a streamed split; 0 reads with threads.', low=0)
+  text: Text | None = option('How text is cut into rows of tokens; {} for images and tables.')
+  augment: Mapping[str, Any] = option('Changes of the images that are trained on.')
 
 
 def open_whole(data: Data) -> Examples:

@@ -84,6 +84,19 @@ def check(augment: Mapping[str, Any]) -> dict[str, Any]:
   return checked
 
 
+def check_size(augment: Mapping[str, Any], image_shape: tuple[int, ...] | None) -> None:
+  """Raises UserError where an augmentation of images [H, W, C] may leave nothing of them."""
+  if image_shape is None:
+    return
+  height, width = image_shape[:2]
+  for name in ('crop', 'cutout'):
+    if augment.get(name, 0) >= min(height, width):
+      raise UserError(
+        f'config.data.augment.{name}={augment[name]} must be below the {min(height, width)} pixels '
+        f"of the image's side, or it may leave nothing of {height} × {width}"
+      )
+
+
 def random_crop(image: jax.Array, key: jax.Array, pixels: int) -> jax.Array:
   """Cuts a random window [H, W, C] from the image [H, W, C] in a zero border of `pixels`."""
   down, right = jax.random.randint(key, (2,), 0, 2 * pixels + 1)
@@ -181,32 +194,32 @@ def _one_by_one(function: Callable[..., jax.Array]) -> Callable[..., Batch]:
 # others stay, or the same seed would give other images.
 AUGMENTATIONS = (
   Augmentation(
-    {'crop': Option(int, 0, 'pixels of black border, from which a window is cut at random', low=0)},
+    {'crop': Option(int, 0, 'Pixels of black border that a random window is cut from.', low=0)},
     0,
     _one_by_one(random_crop),
   ),
   Augmentation(
-    {'flip': Option(bool, False, 'whether half of the images are mirrored left to right')},
+    {'flip': Option(bool, False, 'Whether half of the images are mirrored left to right.')},
     1,
     _one_by_one(lambda image, key, flip: random_flip(image, key)),
   ),
   Augmentation(
     {
-      'rotate': Option(float, 0.0, 'the most degrees to turn by, either way', low=0),
+      'rotate': Option(float, 0.0, 'The most degrees to turn by, either way.', low=0, high=180),
       'scale': Option(
-        float, 0.0, 'the largest change of size, 0.1 for factors from 0.9 to 1.1', low=0, below=1
+        float, 0.0, 'The largest change of size, 0.1 for factors from 0.9 to 1.1.', low=0, below=1
       ),
     },
     2,
     _one_by_one(random_warp),
   ),
   Augmentation(
-    {'cutout': Option(int, 0, 'side in pixels of a black square at a random place', low=0)},
+    {'cutout': Option(int, 0, 'Side in pixels of a black square at a random place.', low=0)},
     3,
     _one_by_one(random_cutout),
   ),
   Augmentation(
-    {'mixup': Option(float, 0.0, 'α of the Beta(α, α) that a neighbour has its share from', low=0)},
+    {'mixup': Option(float, 0.0, 'α of Beta(α, α), which gives the share of a neighbour.', low=0)},
     4,
     mixup,
   ),
