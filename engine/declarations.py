@@ -90,6 +90,12 @@ class Taken(NamedTuple):
   options: Mapping[str, Option]
   complete: bool = True
 
+  @property
+  def settable(self) -> Mapping[str, Option]:
+    """The options that a person may add; all keywords where the thing declares none of them."""
+    declared = {name: option for name, option in self.options.items() if option.doc}
+    return declared if {*declared} - {'name'} else self.options
+
 
 def options_at(place: str, section: Any) -> Taken | None:
   """Returns what the section at a place takes; None where nothing is built of it.
@@ -129,6 +135,11 @@ def is_group(place: str) -> bool:
   return any(re.fullmatch(pattern, place) for pattern in _GROUPS)
 
 
+def is_named(place: str) -> bool:
+  """Whether the `name` in a section says what takes the section's other options."""
+  return any(re.fullmatch(pattern, place) for pattern in (*ROOMS, _OPTIMIZER))
+
+
 def is_section(place: str) -> bool:
   """Whether a place holds a section, not a value."""
   known = (*FIXED, *ROOMS, *_GROUPS, _OPTIMIZER)
@@ -142,9 +153,10 @@ def check_sections(config: Any) -> None:
     UserError: it is no config, a section is unknown or missing, or it is none.
   """
   if not isinstance(config, ConfigDict):
+    found = 'None' if config is None else f'a {type(config).__name__}'
     raise UserError(
-      f'the config is {config!r}, and must be an ml_collections.ConfigDict; return the one that '
-      'configs/defaults.py makes'
+      f'get_config() returned {found}, and must return an ml_collections.ConfigDict; start from '
+      'the one that configs/defaults.py makes'
     )
   known = (*SECTIONS, *RUN)
   for key in config:
