@@ -67,7 +67,7 @@ class Option(NamedTuple):
       ('below', self.below),
     )
     span = ' and '.join(f'{word} {bound}' for word, bound in bounds if bound is not None)
-    return ' or '.join([span, *map(str, self.also)])
+    return ', or '.join([span, *map(str, self.also)])
 
   def check(self, value: Any, where: str) -> Any:
     """Returns the value as this option's type.

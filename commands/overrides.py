@@ -317,8 +317,10 @@ def _lines(first: str, option: Option) -> list[str]:
 
 
 def describe(option: Option) -> str:
-  """Returns the kind and range of an option as a sentence; '' where anything will do."""
-  if option.type is object and not option.each:
+  """Returns the kind and range of an option as a sentence; '' where any text will do."""
+  if option.choices and not option.each:
+    return f'O{option.allowed[1:]}.'
+  if option.type in (object, str) and not option.each:
     return ''
   kind = option.kind[:1].upper() + option.kind[1:]
   return f'{kind}, {option.allowed}.' if option.allowed else f'{kind}.'

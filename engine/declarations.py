@@ -204,11 +204,10 @@ def _check(place: str, section: Any) -> None:
       raise UserError(f'{where}.{name} is missing; it must be {option.kind}: {option.doc}')
   for name, value in section.items():
     if taken.complete and name not in taken.options:
-      raise UserError(unknown(f'{where}.{name}', name, taken.options))
+      known = taken.settable
+      raise UserError(
+        f'{where} has no option "{name}"{nearest(name, known)}; it takes: '
+        f'{", ".join(sorted(known))}'
+      )
     if is_section(f'{place}.{name}'):
       _check(f'{place}.{name}', value)
-
-
-def unknown(key: str, name: str, options: Mapping[str, Option]) -> str:
-  """Returns the sentence about an option `name` that none of `options` is."""
-  return f'{key} is no option{nearest(name, options)}; there are: {", ".join(sorted(options))}'

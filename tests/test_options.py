@@ -98,7 +98,7 @@ def test_fields_declare_options_with_the_type_of_their_annotation():
     ('parts', {'fd': 3}, 'config.x.parts.fd=3 must be a section of options'),
     ('limit', 0, 'config.x.limit=0 must be above 0'),
     ('limit', 10**400, f'config.x.limit={10**400} must be a finite number'),
-    ('fold', -2, 'config.x.fold=-2 must be at least 0 or -1'),
+    ('fold', -2, 'config.x.fold=-2 must be at least 0, or -1'),
     ('rest', math.nan, 'config.x.rest=nan must be a finite number'),
   ],
 )
@@ -110,7 +110,7 @@ def test_lists_and_mappings_are_checked_value_by_value(name, value, message):
 
 def test_values_beside_the_range():
   assert declared_options(Section)['fold'].check(-1, 'x') == -1
-  assert declared_options(Section)['fold'].allowed == 'at least 0 or -1'
+  assert declared_options(Section)['fold'].allowed == 'at least 0, or -1'
 
 
 def test_what_must_be_given_is_named_with_its_meaning():
