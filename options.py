@@ -226,10 +226,10 @@ def _type_of(hint: Any) -> tuple[Any, str]:
 
 
 def _plain(hint: Any) -> Any:
-  """One of the types of `Option` for the type of a value; `X | None` is X."""
+  """One of the types of `Option` for a type; `X | None` is X, and a dataclass is a section."""
   rest = [inner for inner in typing.get_args(hint) if inner is not type(None)]
   if typing.get_origin(hint) in (typing.Union, types.UnionType) and len(rest) == 1:
     return _plain(rest[0])
-  if (typing.get_origin(hint) or hint) in (Mapping, *_MAPPINGS):
+  if (typing.get_origin(hint) or hint) in (Mapping, *_MAPPINGS) or dataclasses.is_dataclass(hint):
     return Mapping
   return hint if hint in (int, float, bool, str) else object

@@ -1,9 +1,6 @@
 """The sections every config has, with the values most experiments keep.
 
-`defaults()` is where a config starts; the options are explained where they are read:
-`data/section.py`, `engine/train_options.py`, `engine/averages.py` (ema), `engine/lanes.py` (seeds),
-`engine/checkpoint.py`, `engine/evaluators/`, `engine/optimizers.py`, `engine/sharding.py`,
-`engine/init_rules.py` (init_from).
+`defaults()` is where a config starts; docs/options.md explains the options.
 """
 
 from typing import Any
