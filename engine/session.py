@@ -182,8 +182,9 @@ def data_options(config: ConfigDict) -> Data:
       f'config.data.fold={data.fold} has no effect without folds; give their number with '
       '--config.data.folds, or leave it at 0'
     )
+  given = to_plain(config.data.text)
   # {} stands for no text.
-  text = None if data.text == {} else call(Text, data.text, 'config.data.text')
+  text = None if given == {} else call(Text, given, 'config.data.text')
   return dataclasses.replace(data, text=text)
 
 
