@@ -8,6 +8,7 @@ a flipped bit. What comes after training reads `variables` alone.
 """
 
 import contextlib
+import dataclasses
 import errno
 import math
 import sys
@@ -21,12 +22,23 @@ import files
 from engine.sharding import path_name
 from engine.state import State, Weights, weights
 from errors import UserError
-from options import Option
+from options import option
 
-MODES = Option(
-  str, 'min', 'Whether a smaller or a larger figure is better.', choices=('min', 'max')
-)
 VARIABLES, TRAINING, META = 'variables', 'training', 'meta'
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+  """The options of `config.checkpoint`."""
+
+  every: int = option('Steps between checkpoints.', low=1)
+  keep: int = option('How many of the newest stay.', low=1)
+  best: str = option(
+    "The figure whose best checkpoint stays too, as `EVALUATOR/METRIC`; '' for none."
+  )
+  best_mode: str = option(
+    'Whether the smallest or the largest figure is the best.', choices=('min', 'max')
+  )
 
 
 class Checkpoints:
@@ -34,10 +46,10 @@ class Checkpoints:
 
   Args:
     workdir: the run's folder.
-    every: steps between checkpoints; read by the loop.
-    keep: how many of the newest stay.
-    best: the figure whose best checkpoint stays too, as `EVALUATOR/METRIC`; '' for none.
-    best_mode: 'min' or 'max'.
+    every: as in `Kept`; read by the loop.
+    keep: as in `Kept`.
+    best: likewise; the whole name of the figure.
+    best_mode: likewise.
     lanes: trainings side by side; a checkpoint stays while it is the best of any of them.
     read_only: whether damaged checkpoints are left where they are.
   """
@@ -53,9 +65,6 @@ class Checkpoints:
     lanes: int = 1,
     read_only: bool = False,
   ):
-    for name, value in (('every', every), ('keep', keep)):
-      Option(int, 1, '', low=1).check(value, f'config.checkpoint.{name}')
-    MODES.check(best_mode, 'config.checkpoint.best_mode')
     self.every = every
     self.folder = files.absolute(workdir) / 'checkpoints'
     self.best = best

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from data.feed import Feed
 from data.resident import Resident
 from engine import run, summaries
-from engine.build import call, to_plain
+from engine.build import to_plain
 from engine.checkpoint import Checkpoints
 from engine.evaluation import Evaluators, open_lane_evaluators
 from engine.feeds import open_feed
@@ -54,8 +54,8 @@ def train(config: ConfigDict, workdir: str) -> None:
   evaluators = open_lane_evaluators(session)
   best = evaluators[0].ranking_figure(config.checkpoint.best)
   lanes, steps = session.lanes.number, session.train.steps
-  options = {**to_plain(config.checkpoint), 'best': best, 'lanes': lanes}
-  checkpoints = call(Checkpoints, options, 'config.checkpoint', workdir)
+  kept = {**to_plain(config.checkpoint), 'best': best}
+  checkpoints = Checkpoints(workdir, **kept, lanes=lanes)
   first = jax.process_index() == 0
 
   def say(what: str, line: str) -> None:
