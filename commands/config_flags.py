@@ -1,5 +1,6 @@
 """The flag --config: a config loaded, completed, and changed by the command line."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
