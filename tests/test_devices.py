@@ -12,6 +12,7 @@ import pytest
 
 from tests import runs
 from tests.conftest import ROOT, environment
+from tests.marks import slow_where
 
 
 def arguments(workdir, *more):
@@ -38,7 +39,7 @@ def one(tmp_path_factory):
   return workdir
 
 
-@pytest.mark.parametrize('mesh', MESHES)
+@pytest.mark.parametrize('mesh', slow_where(lambda mesh: mesh == 'data', MESHES))
 def test_eight_devices_equal_one(one, mesh, tmp_path, script):
   more = ('--config.train.steps=20', '--config.data.batch_size=16', *MESHES[mesh])
   done = script('train.py', *arguments(tmp_path / 'run', *more), devices=8)
@@ -97,6 +98,7 @@ def test_two_processes_equal_one(one, tmp_path):
   assert_close(one, tmp_path / 'run')
 
 
+@pytest.mark.slow
 def test_two_processes_evaluate_a_run_as_one_does(one, tmp_path, script):
   alone, together = tmp_path / 'alone.json', tmp_path / 'together.json'
   assert script('evaluate.py', f'--workdir={one}', f'--out={alone}').returncode == 0
@@ -109,6 +111,7 @@ def test_two_processes_evaluate_a_run_as_one_does(one, tmp_path, script):
   assert expected and found == pytest.approx(expected, rel=2e-4)
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_and_saves_the_job(tmp_path):
   log = tmp_path / 'run' / 'metrics.jsonl'
   # The second process gets the signal; nothing is due to be saved before.

@@ -55,6 +55,7 @@ def test_a_short_way_from_the_program_to_the_network(monkeypatch):
     assert len({file for file, _ in way}) <= 5, f'too many files:\n{listed}'
 
 
+@pytest.mark.slow
 def test_a_config_with_a_player_that_rests_trains():
   config = tiny.config_of('dcgan_lazy_r1')
   assert config.objective.penalty_every == 16 and config.objective.penalties.r1 > 0
