@@ -1,7 +1,7 @@
-"""Lists runs: python -m tools.runs runs
+"""Lists, compares and plots runs: python -m tools.runs runs
 
-Every run below the folders is a line: its objective and data, its step, the best of the figure that
-ranks its checkpoints, when it was last written, and whether it is complete.
+Prints one line for every run below the folders: its objective and data, its step, the best value of
+the figure that ranks its checkpoints, when it was last written, and whether it is complete.
 
 python -m tools.runs --compare runs/a runs/b                     # options that differ, figures
 python -m tools.runs runs --plot=test/loss --out=loss.png        # curves of all runs
@@ -20,7 +20,7 @@ from errors import UserError
 def main(folders: Sequence[str]) -> None:
   values = flags.FLAGS
   if values.compare and values.plot:
-    raise UserError('--compare prints and --plot draws; give one of them')
+    raise UserError('--compare and --plot exclude each other; give one of them')
   if bool(values.plot) != bool(values.out):
     raise UserError('give --plot=FIGURE and --out=FILE.png together')
   if values.compare:
@@ -35,6 +35,6 @@ def main(folders: Sequence[str]) -> None:
 
 if __name__ == '__main__':
   flags.DEFINE_bool('compare', False, 'Compare two runs: their options and their figures.')
-  flags.DEFINE_string('plot', '', 'The figure of metrics.jsonl that is drawn, e.g. test/loss.')
-  flags.DEFINE_string('out', '', 'The PNG of --plot.')
+  flags.DEFINE_string('plot', '', 'The figure of metrics.jsonl to plot, e.g. test/loss.')
+  flags.DEFINE_string('out', '', 'The PNG file that --plot writes.')
   cli.launch(main, sys.argv, takes_words=True)
