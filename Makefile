@@ -1,6 +1,6 @@
 # make demo   a GAN on real digits, from nothing to a picture
 # make quick  the tests that train nothing, in about a minute
-# make test   the tests, in about 12 minutes; make test-all has the slow ones too
+# make test   the types and the tests, in about 12 minutes; make test-all has the slow ones too
 # make lint   ruff; make types: mypy; make format mends what ruff can
 # make setup  the environment alone; ACCEL=cpu (default), cuda13 or tpu picks jax's extra
 ACCEL ?= cpu
@@ -41,10 +41,10 @@ quick: export ATELIER_TESTS_COMPILED ?= $(CURDIR)/.pytest_cache/compiled
 quick: $(SETUP)
 	$(PYTEST) -m "not training and not slow"
 
-test: $(SETUP)
+test: $(SETUP) types
 	$(PYTEST) -m "not slow"
 
-test-all: $(SETUP)
+test-all: $(SETUP) types
 	$(PYTEST)
 
 types: $(SETUP)

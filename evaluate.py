@@ -36,6 +36,7 @@ flags.DEFINE_string(
 )
 flags.DEFINE_integer('lane', None, 'The only lane to evaluate, from 0; all by default.')
 flags.DEFINE_string('out', None, 'Where the figures go; WORKDIR/metrics.json if not given.')
+flags.DEFINE_bool('distributed', False, cli.DISTRIBUTED)
 
 
 def define(argv: Sequence[str]) -> tuple[ConfigDict | None, Sequence[str]]:
@@ -47,6 +48,7 @@ def main() -> None:
   values = flags.FLAGS
   if not values.workdir:
     raise UserError('give --workdir, e.g. python evaluate.py --workdir=runs/vae')
+  cli.join_processes(values.distributed)
 
   from commands.evaluate_run import Request, evaluate_run
 

@@ -1,13 +1,16 @@
 """Declarations of options: one place for an option's type, default, range and meaning.
 
 Samplers, evaluators, metrics and feature extractors declare what they take as a mapping from names
-to `Option`s. Flags, `--help`, the checks before the first step and the messages all read it.
+to `Option`s. Sections of a config, modules and objectives are dataclasses, whose fields `option`
+declares. Flags, `--help`, the checks before the first step and the messages all read it.
 """
 
+import collections.abc
 import dataclasses
 import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple, get_type_hints
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from errors import UserError, nearest
 
@@ -24,6 +27,8 @@ class Option(NamedTuple):
     above: a bound that the value must exceed, None for none.
     below: a bound that the value must stay under, None for none.
     choices: the only words allowed; empty for any.
+    each: '' for a single value, 'list' for a list of values, 'mapping' for a mapping from names to
+      values. Type and bounds are those of every value.
   """
 
   type: type
@@ -34,6 +39,7 @@ class Option(NamedTuple):
   above: float | None = None
   below: float | None = None
   choices: tuple[str, ...] = ()
+  each: str = ''
 
   @property
   def allowed(self) -> str:
@@ -52,7 +58,8 @@ class Option(NamedTuple):
     """Returns the value as this option's type.
 
     Args:
-      value: what was given; None stands for the default where that is None too.
+      value: what was given; None stands for the default where that is None too, and a single value
+        for a list of it.
       where: the option as a user writes it, e.g. '--temperature'.
 
     Raises:
@@ -60,21 +67,33 @@ class Option(NamedTuple):
     """
     if value is None and self.default is None:
       return None
-    value = self._typed(value, where)
+    if self.each == 'list':
+      values = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+      shown = ','.join(map(str, values))
+      return tuple(self._checked(one, f'{where}={shown}: {one}') for one in values)
+    if self.each == 'mapping':
+      if not isinstance(value, Mapping):
+        raise UserError(f'{where}={value} must be a mapping from names to values')
+      return {name: self._checked(one, f'{where}.{name}={one}') for name, one in value.items()}
+    return self._checked(value, f'{where}={value}')
+
+  def _checked(self, value: Any, shown: str) -> Any:
+    """Returns one value as the type; `shown` is how messages begin."""
+    value = self._typed(value, shown)
     if self.type is float and not math.isfinite(value):
-      raise UserError(f'{where}={value} must be a finite number')
+      raise UserError(f'{shown} must be a finite number')
     if not self._allows(value):
-      raise UserError(f'{where}={value} must be {self.allowed}')
+      raise UserError(f'{shown} must be {self.allowed}')
     return value
 
-  def _typed(self, value: Any, where: str) -> Any:
+  def _typed(self, value: Any, shown: str) -> Any:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if self.type is float and is_number:
       return float(value)
     if isinstance(value, self.type) and (self.type is not int or is_number):
       return value
     names = {int: 'a whole number', float: 'a number', bool: 'True or False', str: 'a word'}
-    raise UserError(f'{where}={value} must be {names[self.type]}')
+    raise UserError(f'{shown} must be {names[self.type]}')
 
   def _allows(self, value: Any) -> bool:
     if self.choices:
@@ -120,13 +139,47 @@ def option(
   above: float | None = None,
   below: float | None = None,
   choices: tuple[str, ...] = (),
+  default: Any = dataclasses.MISSING,
 ) -> Any:
-  """Declares a field of a dataclass that is a section of a config; see `Option`.
+  """Declares a field of a dataclass whose value a config gives; see `Option`.
 
-  The value itself stands in the config, so there is no default here.
+  The field's annotation is the option's type: `int`, `float`, `bool`, `str`, or `Sequence` or
+  `Mapping` of one of them; any other is declared for its `doc` alone. Where a config always holds
+  the value, the field has no default.
   """
   declared = dict(doc=doc, low=low, high=high, above=above, below=below, choices=tuple(choices))
-  return dataclasses.field(metadata=declared)
+  return dataclasses.field(default=default, metadata={_DECLARED: declared})
+
+
+_DECLARED = 'option'
+_TYPES = (int, float, bool, str)
+
+
+def declared_options(target: Callable) -> dict[str, Option]:
+  """Returns the options that the fields of a dataclass declare, by name; none of anything else.
+
+  An option of a type that `Option` does not know is left out.
+  """
+  if not dataclasses.is_dataclass(target):
+    return {}
+  hints = typing.get_type_hints(target)
+  found = {}
+  for field in dataclasses.fields(target):
+    if _DECLARED in field.metadata:
+      type_, each = _type_of(hints[field.name])
+      if type_ in _TYPES:
+        found[field.name] = Option(type_, 0, each=each, **field.metadata[_DECLARED])
+  return found
+
+
+def _type_of(hint: Any) -> tuple[Any, str]:
+  """The type of a value, and what an option of it is: `Sequence[int]` → (int, 'list')."""
+  origin, inner = typing.get_origin(hint), typing.get_args(hint)
+  if origin in (collections.abc.Sequence, tuple, list):
+    return inner[0], 'list'
+  if origin in (collections.abc.Mapping, dict):
+    return inner[1], 'mapping'
+  return hint, ''
 
 
 def check_section(section: Any, where: str) -> None:
@@ -139,8 +192,5 @@ def check_section(section: Any, where: str) -> None:
   Raises:
     UserError: a value of another type, not finite, or out of range.
   """
-  hints = get_type_hints(type(section))
-  for field in dataclasses.fields(section):
-    if field.metadata and hints[field.name] in (int, float, bool, str):
-      declared = Option(hints[field.name], 0, **field.metadata)
-      declared.check(getattr(section, field.name), f'{where}.{field.name}')
+  for name, declared in declared_options(type(section)).items():
+    declared.check(getattr(section, name), f'{where}.{name}')

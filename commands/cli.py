@@ -18,12 +18,18 @@ from errors import UserError, nearest
 # command line -> (the config that flags override or None, the command line to parse)
 Define = Callable[[Sequence[str]], tuple[ConfigDict | None, Sequence[str]]]
 
+DISTRIBUTED = (
+  'This is one process of several. They find each other by themselves on TPU pods and Slurm, else '
+  'through JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.'
+)
+
 
 def launch(
-  main: Callable[[], None],
+  main: Callable[..., None],
   argv: Sequence[str],
   lost: str = 'nothing was written',
   define: Define | None = None,
+  takes_words: bool = False,
 ) -> None:
   """Parses flags, prepares the process, runs `main`, and leaves with its exit code.
 
@@ -32,6 +38,7 @@ def launch(
     argv: the command line.
     lost: the words for a person who stops it with Ctrl-C.
     define: defines, given `argv`, the flags that depend on it; see `Define`.
+    takes_words: whether `main` takes the words that belong to no flag, as a list.
 
   UserError and bad flags end in one sentence and code 2, a pipe that nobody reads any more in one
   and that of its signal; anything else keeps its traceback.
@@ -41,12 +48,16 @@ def launch(
     logging.set_verbosity(logging.FATAL)
     runtime.prepare()
     original, words = define(argv) if define else (None, argv)
-    overridden = _parse(words)
+    rest, overridden = _parse(words), [*overrides(words)]
+    if rest and not takes_words:
+      raise UserError(
+        f'unexpected argument "{rest[0]}"; options look like --config.train.steps=300'
+      )
     if original is not None and overridden:
       from commands import config_flags
 
       config_flags.drop_stale(flags.FLAGS.config, original, overridden)
-    main()
+    main(*([rest] if takes_words else []))
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)
     sys.exit(2)
@@ -62,6 +73,18 @@ def launch(
     sys.exit(128 + signal.SIGPIPE)
 
 
+def join_processes(distributed: bool) -> None:
+  """Joins the processes of one job where the flag --distributed is given, before jax is used.
+
+  Raises:
+    UserError: they cannot be found.
+  """
+  if distributed:
+    from engine import distributed as processes
+
+    processes.join()
+
+
 def _reader_left() -> bool:
   """Whether standard output is a pipe that nobody reads any more."""
   watch = select.poll()
@@ -70,7 +93,7 @@ def _reader_left() -> bool:
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
-  """Parses all flags; returns the keys of the config that they override."""
+  """Parses all flags; returns the words that belong to none."""
   if asks_for_help(argv):
     print(sys.modules['__main__'].__doc__, flags.FLAGS.module_help(argv[0]), sep='\n')
     sys.exit(0)
@@ -88,9 +111,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
     raise UserError(
       f'{_first_line(error)}; look at the type of that option in the config'
     ) from None
-  if len(rest) > 1:
-    raise UserError(f'unexpected argument "{rest[1]}"; options look like --config.train.steps=300')
-  return [*overrides(argv)]
+  return rest[1:]
 
 
 def _first_line(error: Exception) -> str:

@@ -61,7 +61,7 @@ def define_training_config(argv: Sequence[str]) -> tuple[ConfigDict | None, Sequ
     workdir = workdir or cli.default_workdir(argv)
     if not _holds_run(workdir) or not _starts_from(_stored(workdir), path):
       raise
-    print(f'stored   the config in {workdir} is used, since {error}', flush=True)
+    print(f'stored   the config in {workdir} is used, since {error}', file=sys.stderr)
     config, path = _stored(workdir), workdir
   return _define(config, path, argv)
 

@@ -1,6 +1,8 @@
 """The evaluators on a finished run: a table for the person, metrics.json for everyone else."""
 
+import contextlib
 import datetime
+import io
 import math
 import shlex
 import time
@@ -78,7 +80,7 @@ def evaluate_run(request: Request, argv: Sequence[str]) -> None:
   """Runs all evaluators of a run, prints a table and writes it as JSON.
 
   Of several lanes it shows and writes the mean and the standard deviation of every figure, and the
-  figures of each lane.
+  figures of each lane. Several processes share the work; the first one prints and writes.
 
   Args:
     request: what is to be evaluated.
@@ -92,6 +94,13 @@ def evaluate_run(request: Request, argv: Sequence[str]) -> None:
     raise UserError(f'--out={request.out} must end in .json')
   if request.seed is not None:
     SEED.check(request.seed, '--seed')
+  with contextlib.ExitStack() as stack:
+    if jax.process_index() > 0:
+      stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+    _evaluate_and_write(request, argv)
+
+
+def _evaluate_and_write(request: Request, argv: Sequence[str]) -> None:
   first = restore_run(request.workdir, request.checkpoint, request.lane or 0, request.placement)
   session = _with_evaluators(first.session, request)
   evaluators = open_lane_evaluators(session, request.split, unscheduled=True)
@@ -123,6 +132,8 @@ def evaluate_run(request: Request, argv: Sequence[str]) -> None:
     'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
     'seconds': round(seconds, 1),
   }
+  if jax.process_index() > 0:
+    return
   written = _write(files.path(request.out), evaluated, made_by)
   print(_table(evaluated))
   print(f'written  {", ".join(map(str, written))} ({seconds:.0f} s)')

@@ -3,8 +3,8 @@
   python train.py --config=configs/cdcgan.py
   python train.py --config=configs/cdcgan.py:cifar10
 
-A projection discriminator, and batch normalisation with a scale and a bias for each label. Measured
-as `cgan.py` is. 2,000 steps reach a classification accuracy score of 0.874 and
+It has a projection discriminator, and batch normalisation with a scale and a bias for each label.
+It is evaluated like `cgan.py`. 2,000 steps reach a classification accuracy score of 0.874 and
 samples/fd_pixels14_4k-test 0.90 on mnist5k (docs/results.md).
 """
 

@@ -1,10 +1,10 @@
-"""`gan.py` told the label: python sample.py --workdir=runs/cgan --label=3 draws threes.
+"""`gan.py` conditioned on the label: sample.py --workdir=runs/cgan --label=3 samples threes.
 
   python train.py --config=configs/cgan.py
   python train.py --config=configs/cgan.py:fashion_mnist
 
-Both networks read an embedding of the label beside their input. evaluate.py adds `cas`: how many
-test images are classified rightly after training on 4,000 generated ones, as many as mnist5k's own.
+Both networks read an embedding of the label with their input. evaluate.py also computes `cas`: the
+test accuracy of a classifier trained on 4,000 generated images, as many as mnist5k trains on.
 5,000 steps reach `cas` 0.91 on mnist5k, and take 3 to 4 minutes alone on 2 CPU cores
 (docs/results.md).
 """

@@ -1,4 +1,4 @@
-"""`vae.py` told the label: python sample.py --workdir=runs/cvae --label=3 draws threes.
+"""`vae.py` conditioned on the label: sample.py --workdir=runs/cvae --label=3 samples threes.
 
   python train.py --config=configs/cvae.py
   python train.py --config=configs/cvae.py:fashion_mnist

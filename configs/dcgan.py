@@ -1,10 +1,11 @@
-"""DCGAN on 28×28 digits; any image data set whose sides are multiples of four.
+"""DCGAN on 28×28 digits, or on any data set of images whose sides are multiples of four.
 
   python train.py --config=configs/dcgan.py
   python train.py --config=configs/dcgan.py:cifar10
 
-Batch normalisation in training, running statistics in sampling. About 6 steps/s on 2 CPU cores;
-2,000 steps reach samples/fd_pixels14_1k-test 1.58 on mnist5k (docs/results.md).
+Batch normalisation uses the batch's statistics in training, running ones in sampling. About 6
+steps/s on 2 CPU cores; 2,000 steps reach samples/fd_pixels14_1k-test 1.58 on mnist5k
+(docs/results.md).
 """
 
 from ml_collections import ConfigDict

@@ -2,10 +2,10 @@
 
   python train.py --config=configs/dcgan_lazy_r1.py
 
-R1 differentiates the discriminator twice, which in every step would cost half of the speed; every
-16 steps it costs next to nothing (Karras et al. 2020, appendix B). The penalty is a player of its
-own, `penalty`, that shares the discriminator's optimizer; `penalty/r1` in the log is its mean over
-the steps that computed it.
+R1 differentiates the discriminator twice, which would halve the speed if computed in every step;
+every 16 steps it costs next to nothing (Karras et al. 2020, appendix B). The penalty is a player of
+its own, `penalty`, that shares the discriminator's optimizer; `penalty/r1` in the log is its mean
+over the steps that computed it.
 """
 
 from ml_collections import ConfigDict

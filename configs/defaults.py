@@ -1,6 +1,6 @@
-"""The sections every config has, with the values most experiments keep.
+"""The sections that every config has, with the values that most experiments keep.
 
-`defaults()` is where a config starts; the options are explained where they are read:
+A config starts from `defaults()`. The options are documented where they are read:
 `data/section.py`, `engine/train_options.py`, `engine/averages.py` (ema), `engine/lanes.py` (seeds),
 `engine/checkpoint.py`, `engine/evaluators/`, `engine/optimizers.py`, `engine/sharding.py`,
 `engine/init_rules.py` (init_from).
@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 
 def defaults() -> ConfigDict:
+  """Returns a config with every section; the objective, modules and optimizers are still empty."""
   config = ConfigDict()
   config.objective = ConfigDict()
   config.modules = ConfigDict()
@@ -58,7 +59,7 @@ def defaults() -> ConfigDict:
 
 
 def optimizer(name: str, learning_rate: float, **options: Any) -> ConfigDict:
-  """An optimizer's section: everything off but what is given."""
+  """Returns the section of an optimizer, with everything off that `options` do not set."""
   section = dict(
     name=name,
     learning_rate=learning_rate,
@@ -73,12 +74,15 @@ def optimizer(name: str, learning_rate: float, **options: Any) -> ConfigDict:
 
 
 def average(module: str, decay: float = 0.0, half_life: float = 0.0) -> ConfigDict:
-  """A named average of a module's parameters; `half_life` is in examples. Give one of the two."""
+  """Returns the section of an average (EMA) of a module's parameters.
+
+  Give either `decay`, per step, or `half_life`, in examples.
+  """
   return ConfigDict(dict(module=module, decay=decay, half_life=half_life))
 
 
 def examples(every: int = 1000, **options: Any) -> ConfigDict:
-  """The evaluator of the objective's per-example figures on the test split."""
+  """Returns the evaluator of the objective's per-example figures on the test split."""
   section = dict(name='examples', split='test', every=every, batch_size=500, metrics={}, average='')
   return ConfigDict({**section, **options})
 
@@ -86,7 +90,7 @@ def examples(every: int = 1000, **options: Any) -> ConfigDict:
 def samples(
   features: dict[str, Any], metrics: dict[str, Any], every: int = 1000, **options: Any
 ) -> ConfigDict:
-  """An evaluator that compares samples with the test split in a space of features."""
+  """Returns an evaluator that compares samples with the test split in a feature space."""
   section = dict(
     name='samples',
     features=features,
@@ -101,7 +105,10 @@ def samples(
 
 
 def measure(measurement: str, every: int = 0, **options: Any) -> ConfigDict:
-  """The evaluator of one of the objective's costly measurements, by `evaluate.py` alone."""
+  """Returns the evaluator of one of the objective's costly measurements.
+
+  By default (`every=0`) only `evaluate.py` runs it.
+  """
   section = dict(
     name='measure', measurement=measurement, split='test', every=every, batch_size=500, average=''
   )
@@ -109,13 +116,16 @@ def measure(measurement: str, every: int = 0, **options: Any) -> ConfigDict:
 
 
 def speed(calls: int) -> ConfigDict:
-  """The evaluator of latency and throughput, by `evaluate.py` alone."""
+  """Returns the evaluator of latency and throughput, which only `evaluate.py` runs."""
   return ConfigDict(
     dict(name='speed', split='test', every=0, batch_size=500, calls=calls, average='')
   )
 
 
 def accuracy_score() -> ConfigDict:
-  """The classification accuracy score of 4,000 samples, by `evaluate.py` alone."""
+  """Returns the evaluator of the classification accuracy score of 4,000 samples.
+
+  Only `evaluate.py` runs it.
+  """
   classifier = dict(name='accuracy_score', width=128, max_iter=100, seed=0)
   return samples(dict(name='pixels.Pixels'), dict(cas=classifier), every=0, samples=4000)

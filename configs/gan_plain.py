@@ -1,9 +1,9 @@
-"""The textbook recipe for the dense pair: ReLU throughout, RMSprop, no penalty, no averaging.
+"""Dense GAN by the textbook recipe, which collapses: ReLU throughout, RMSprop, no penalty, no EMA.
 
   python train.py --config=configs/gan_plain.py
 
-Kept to show what happens: the pair collapses. On mnist5k, seed 0, the discriminator's loss falls to
-1e-5 within 3,000 steps and all samples become one blot (docs/results.md).
+It is kept to show mode collapse: on mnist5k, seed 0, the discriminator's loss falls to 1e-5 within
+3,000 steps, and all samples become the same blot (docs/results.md).
 """
 
 from ml_collections import ConfigDict

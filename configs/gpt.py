@@ -1,20 +1,20 @@
-"""GPT-style language model: a small one, on the Python source files that every machine has.
+"""Small GPT-style language model, trained on the sources of Python's standard library.
 
   python train.py --config=configs/gpt.py                      # the standard library's source files
   python train.py --config=configs/gpt.py:tiny_shakespeare     # any prepared TFDS text data set
   python sample.py --workdir=runs/gpt --prompt='def ' --temperature=0.8
 
 Pre-norm blocks with rotary positions and SwiGLU over 2,048 byte-level BPE tokens, which are learned
-from the training split and kept in the run. 4 steps/s on 2 CPU cores, 1.81 bits a byte after the
-first 750 steps (docs/results.md). The parent of every other config of text.
+from the training split and stored in the run. 4 steps/s on 2 CPU cores, 1.81 bits per byte after
+the first 750 steps (docs/results.md). The other configs of text start from this one.
 """
 
 from ml_collections import ConfigDict
 
 from configs.defaults import defaults, optimizer, speed
 
-# `tensor` splits attention by its heads and the dense net by its units; `fsdp` the other side of
-# every kernel, and the embedding. Scanned blocks have an axis of layers in front.
+# `tensor` splits attention by its heads and the MLP by its units; `fsdp` splits the other axis of
+# every kernel, and the embedding. Scanned blocks have a leading axis of layers.
 _SPLIT_BY_COLUMNS = '(query_key_value|up|gate)/kernel$'
 _SPLIT_BY_ROWS = '(output|down)/kernel$'
 SHARDING = (
@@ -79,7 +79,7 @@ def get_config(data: str = 'python_stdlib') -> ConfigDict:
 
 
 def language_optimizer(learning_rate: float) -> ConfigDict:
-  """AdamW as nanoGPT sets it: matrices decay, the rate falls to a tenth along a cosine."""
+  """Returns AdamW with nanoGPT's settings: weight decay of matrices, a cosine to a tenth."""
   section = optimizer('adamw', learning_rate, b1=0.9, b2=0.99, weight_decay=0.1, clip=1.0)
   section.decay_only = 'kernel$|embedding$'
   section.schedule = dict(name='cosine', warmup=100, end=0.1, boundaries=(), factors=())

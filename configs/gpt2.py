@@ -3,12 +3,12 @@
   python train.py --config=configs/gpt2.py:124m --config.data.name=DATA
   python train.py --config=configs/gpt2.py:350m --config.data.name=DATA     # 774m, 1558m
 
-DATA is any prepared TFDS text data set; the default, the standard library's source files, shows
-that it runs and is far too small to fill it. A step sees 480 rows of 1,024 tokens, cut into 40
-microbatches for one accelerator; on N times as many devices give
---config.train.accumulate=40/N, a whole number. nanoGPT reached a validation loss of 2.85 on
-OpenWebText with 124m in 4 days on 8 A100 (its README); not trained here. A tokenizer that exists is
-taken with --config.data.text.tokenizer=FOLDER --config.data.text.vocabulary=0.
+DATA is any prepared TFDS text data set; the default, the sources of Python's standard library, is
+enough to see it run and far too small to train it. A step takes 480 rows of 1,024 tokens in 40
+microbatches on one accelerator; on N accelerators pass --config.train.accumulate=40/N, which must
+be a whole number. nanoGPT reached a validation loss of 2.85 on OpenWebText with 124m in 4 days on 8
+A100 (its README); it was not trained here. To use an existing tokenizer, pass
+--config.data.text.tokenizer=FOLDER --config.data.text.vocabulary=0.
 """
 
 from ml_collections import ConfigDict
@@ -16,8 +16,8 @@ from ml_collections import ConfigDict
 from configs import gpt
 from errors import UserError, nearest
 
-# Radford et al. 2019, table 2, by what the models really have. The large ones compute their blocks
-# again for the gradient instead of keeping what is in them.
+# Radford et al. 2019, table 2, named by the parameter counts of the released models. The large ones
+# recompute the activations of their blocks in the backward pass, to save memory.
 SIZES = {
   '124m': dict(layers=12, heads=12, width=768, remat=False),
   '350m': dict(layers=24, heads=16, width=1024, remat=False),
@@ -39,7 +39,7 @@ def get_config(size: str = '124m') -> ConfigDict:
   config.optimizer.model.b2 = 0.95
   config.optimizer.model.schedule.warmup = 2000
   config.data.batch_size = 480
-  # With the special entry 50,304, a multiple of 64: nanoGPT fills GPT-2's 50,257 up to it.
+  # 50,304 with the special entry, a multiple of 64, as nanoGPT pads GPT-2's 50,257 entries.
   config.data.text.update(vocabulary=50_303, length=1024)
   config.train.steps = 600_000
   config.train.accumulate = 40

@@ -1,4 +1,4 @@
-"""nanoGPT's character model of Shakespeare, its setting for a GPU: 6 layers, 384 wide, 5,000 steps.
+"""nanoGPT's character model of Shakespeare, settings for a GPU: 6 layers, width 384, 5,000 steps.
 
   python train.py --config=configs/gpt_shakespeare.py
 
@@ -6,8 +6,8 @@ Published: validation loss 1.4697 after about 3 minutes on an A100 (nanoGPT's RE
 train_shakespeare_char.py), the best of evaluations every 250 steps. Here the validation loss is
 exact, over every character of the last tenth of the text.
 
-On 2 CPU cores a step takes 12 s at best; a tenth of them, with --config.train.steps=500
---config.train.precision=float32, has 1.781 (docs/results.md).
+On 2 CPU cores a step takes 12 s at best; a tenth of the steps, with --config.train.steps=500
+--config.train.precision=float32, reaches 1.781 (docs/results.md).
 """
 
 from ml_collections import ConfigDict

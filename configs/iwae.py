@@ -1,4 +1,4 @@
-"""`vae.py` with the bound of k = 5 importance samples, on dynamically binarised images.
+"""`vae.py` trained on the bound of k = 5 importance samples, with dynamically binarised images.
 
   python train.py --config=configs/iwae.py
   python train.py --config=configs/iwae.py --config.objective.importance_samples=50

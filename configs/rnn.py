@@ -1,10 +1,10 @@
-"""Recurrent language model: one LSTM layer of 256 units over characters.
+"""Recurrent language model: one LSTM layer of 256 units over bytes.
 
-  python train.py --config=configs/rnn.py                        # Python's standard library, bytes
+  python train.py --config=configs/rnn.py                        # Python's standard library
   python train.py --config=configs/rnn.py --config.modules.model.cell=tanh   # or sigmoid, gru
   python train.py --config=configs/rnn.py:tiny_shakespeare
 
-The state starts anew in every row of 64 tokens.
+The recurrent state is 0 at the start of every row of 64 tokens.
 """
 
 from ml_collections import ConfigDict

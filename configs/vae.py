@@ -5,7 +5,7 @@
 
 The loss is reconstruction + λ·KL in nats per image, λ = kl_weight. 2,000 steps take 33 seconds on
 2 CPU cores and reach test/elbo −120.1 on mnist5k, which more steps overfit; 10,000 on fashion_mnist
-2.5 minutes and −241.9 (docs/results.md). The parent of every other VAE config.
+take 2.5 minutes and reach −241.9 (docs/results.md). The other VAE configs start from this one.
 """
 
 from ml_collections import ConfigDict

@@ -1,14 +1,14 @@
-"""A published likelihood: Fashion-MNIST, dynamic binarisation, gated MLP 2×300, 40 latents.
+"""VAE that reaches a published likelihood on Fashion-MNIST: a gated MLP of 2×300 units, 40 latents.
 
   python train.py --config=configs/vae_nll.py
   python train.py --config=configs/vae_nll.py --config.train.steps=300000
   python evaluate.py --workdir=runs/vae_nll --split=test --checkpoint=best
 
-The protocol of the Exemplar VAE (Norouzi et al., NeurIPS 2020, arXiv 2004.04795), whose VAE has
-−log p(x) = 228.70 ± 0.15 nats on the test split by K = 5000 importance samples; the last 10,000
-training images choose the checkpoint. 200,000 steps (25 to 50 minutes on 2 CPU cores) reach 228.78,
-the second command's further 100,000, for which the cosine starts again at a quarter, 228.65
-(docs/results.md).
+It follows the protocol of the Exemplar VAE (Norouzi et al., NeurIPS 2020, arXiv 2004.04795):
+dynamically binarised images; the last 10,000 training images choose the checkpoint; −log p(x) on
+the test split by K = 5000 importance samples. The paper's VAE reaches 228.70 ± 0.15 nats. 200,000
+steps (25 to 50 minutes on 2 CPU cores) reach 228.78. The second command trains 100,000 more, which
+start from a quarter of the learning rate, and reaches 228.65 (docs/results.md).
 """
 
 from ml_collections import ConfigDict
@@ -21,7 +21,7 @@ def get_config(data: str = 'fashion_mnist') -> ConfigDict:
   config = vae.get_config(data)
   config.objective.binarise = True
   config.objective.kl_warmup = 20_000
-  # glu gates one half of the units with the other: 300 remain.
+  # `glu` multiplies one half of the units by a sigmoid of the other half: 300 of 600 remain.
   config.modules = dict(
     encoder=dict(name='mlp.Encoder', widths=(600, 600), activation='glu', latent_size=40),
     decoder=dict(name='mlp.Decoder', widths=(600, 600), activation='glu'),

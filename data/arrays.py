@@ -1,4 +1,4 @@
-"""Arrays kept in the cache as .npy files: a whole split, decoded once; a text, encoded once."""
+"""A cache of arrays on disk, in .npy files: decoded splits, encoded texts, reference statistics."""
 
 import json
 import pathlib
@@ -15,36 +15,36 @@ from data.examples import Examples
 from data.folders import cache_dir
 from data.spec import Spec
 
-_VERSION = 1  # of the layout below; a higher one makes old files unused
+_VERSION = 1  # of the layout below; old files are ignored when it is raised
 _STALE_S = 3600.0
 
 Arrays = dict[str, np.ndarray]
 
 
-def decoded_once(examples: Examples, decode: Callable[[], Arrays]) -> Arrays:
-  """Takes a split's arrays from the cache where they are whole, else decodes and keeps them.
+def decode_cached(examples: Examples, decode: Callable[[], Arrays]) -> Arrays:
+  """Returns the arrays of a split from the cache, or else decodes them and writes them to it.
 
-  A cache that cannot be written is a warning.
+  A cache that cannot be written causes a warning.
 
   Args:
-    examples: the split; its identity and stamp say which arrays these are.
-    decode: gives the features of its spec, [N, …].
+    examples: the split; its identity and stamp are the key in the cache.
+    decode: returns the features of its spec, [N, …].
   """
   folder = cache_dir() / 'arrays' / f'{examples.spec.identity}-{examples.stamp}-v{_VERSION}'
-  arrays = kept(folder, examples.spec.features)
-  if arrays is None or not _fit(arrays, examples.spec):
+  arrays = read(folder, examples.spec.features)
+  if arrays is None or not _match(arrays, examples.spec):
     arrays = decode()
-    keep(folder, arrays)
+    write(folder, arrays)
   return arrays
 
 
-def kept(folder: pathlib.Path, names: Iterable[str], mapped: bool = False) -> Arrays | None:
-  """Reads the arrays that `keep` wrote; None unless all are there and as they were written.
+def read(folder: pathlib.Path, names: Iterable[str], mapped: bool = False) -> Arrays | None:
+  """Reads the arrays that `write` wrote; returns None if any is missing or damaged.
 
   Args:
-    folder: where they are.
-    names: of the arrays.
-    mapped: whether they stay in their files, to be read when they are used.
+    folder: the folder of the arrays.
+    names: the names of the arrays.
+    mapped: whether to memory-map the files instead of loading them.
   """
   mode = 'r' if mapped else None
   try:
@@ -56,24 +56,24 @@ def kept(folder: pathlib.Path, names: Iterable[str], mapped: bool = False) -> Ar
   return arrays if whole else None
 
 
-def keep(folder: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> bool:
-  """Writes arrays for `kept`; whether it could, with a warning if not."""
+def write(folder: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> bool:
+  """Writes arrays and their checksums for `read`; on failure warns and returns False."""
   try:
     folder.parent.mkdir(parents=True, exist_ok=True)
     _remove_stale(folder.parent)
-    # A folder that is there already is damaged, or it would have been read.
+    # An existing folder is damaged, or it would have been read, and is replaced.
     with files.whole_folder(folder) as part:
       for name, array in arrays.items():
         np.save(part / f'{name}.npy', array)
       sums = {name: _sum(array) for name, array in arrays.items()}
       (part / 'sums.json').write_text(json.dumps(sums))
   except OSError as error:
-    warnings.warn(f'decoded arrays are not kept: {error}', stacklevel=3)
+    warnings.warn(f'arrays are not cached: {error}', stacklevel=3)
     return False
   return True
 
 
-def _fit(arrays: Mapping[str, np.ndarray], spec: Spec) -> bool:
+def _match(arrays: Mapping[str, np.ndarray], spec: Spec) -> bool:
   return all(array.shape == (spec.n, *spec.features[name][0]) for name, array in arrays.items())
 
 

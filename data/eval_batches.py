@@ -1,4 +1,4 @@
-"""Every example of a split once, in its own order, in batches for evaluators."""
+"""Batches for evaluators: every example of a split exactly once, in the order of the split."""
 
 from collections.abc import Iterator, Mapping
 
@@ -7,16 +7,16 @@ import numpy as np
 from data.examples import Examples
 
 
-def in_order(
+def batches_in_order(
   examples: Examples | Mapping[str, np.ndarray], batch_size: int, rows: range
 ) -> Iterator[dict[str, np.ndarray]]:
-  """Yields some rows of every batch.
+  """Yields the batches that cover a split in order, or the rows of them that a process reads.
 
   Args:
-    examples: a source, or arrays name -> [N, ...].
+    examples: examples, or arrays name -> [N, ...].
     batch_size: rows of a whole batch.
-    rows: the rows of a batch that are read, 0 <= row < batch_size: all, or those of a process. Any
-      rows give as many batches.
+    rows: the rows of each batch to read, 0 <= row < batch_size: all, or those of this process. The
+      number of batches does not depend on it.
 
   Yields:
     The features of the examples, `index` int32 (their number in the split) and `mask` bool, each
@@ -25,9 +25,9 @@ def in_order(
   arrays = isinstance(examples, Mapping)
   n = len(next(iter(examples.values()))) if arrays else len(examples)
   for start in range(0, n, batch_size):
-    places = np.arange(start + rows.start, start + rows.stop)
-    index = np.minimum(places, n - 1).astype(np.int32)
-    yield {**_read(examples, index), 'index': index, 'mask': places < n}
+    positions = np.arange(start + rows.start, start + rows.stop)
+    index = np.minimum(positions, n - 1).astype(np.int32)
+    yield {**_read(examples, index), 'index': index, 'mask': positions < n}
 
 
 def _read(

@@ -1,4 +1,4 @@
-"""What every kind of examples can do: a split, some of its classes, a fold, rows of its text."""
+"""The interface of all kinds of examples: splits, subsets of classes, folds, rows of text."""
 
 import abc
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,41 +8,41 @@ import numpy as np
 
 from data.spec import Spec
 
-_BLOCK = 1024  # examples read at a time: bounds what is held beside the result
+_BLOCK = 1024  # examples read at a time, which bounds the memory needed in addition to the result
 
 Indices = Sequence[int] | np.ndarray
 
 
 class Examples(abc.ABC):
-  """Examples that are read at random.
+  """A sequence of examples with random access.
 
-  A subclass sets the attributes and gives `read`. The other members follow from that; it overrides
-  those that it can do with less work, or in less memory.
+  A subclass sets the attributes and defines `read`. The other methods are derived from it; a
+  subclass overrides those that it can do with less work, or in less memory.
 
   Attributes:
-    spec: what an example looks like.
-    stamp: a word that changes when the data set is prepared again.
+    spec: describes an example.
+    stamp: a string that changes when the data set is prepared again.
   """
 
   spec: Spec
   stamp: str
 
   def __len__(self) -> int:
-    """How many examples there are."""
+    """Returns the number of examples."""
     return self.spec.n
 
   @abc.abstractmethod
   def read(self, indices: Indices) -> dict[str, np.ndarray]:
-    """Reads examples, decoded: every feature of the spec, [B, …], B the number of indices."""
+    """Reads and decodes the examples at `indices`: every feature of the spec, [B, …]."""
 
   def column(self, name: str) -> np.ndarray:
     """Reads one feature of every example, [N, …]."""
     return np.concatenate([self.read(block)[name] for block in blocks(len(self), _BLOCK)])
 
   def load(self) -> dict[str, np.ndarray]:
-    """Reads all examples into the arrays that `rows` takes examples from.
+    """Reads all examples into arrays, from which `rows` gathers examples.
 
-    Here they are the features of the spec, [N, …]; the features must not differ in size.
+    By default these are the features of the spec, [N, …]; all examples must have one size.
     """
     arrays = {
       name: np.empty((len(self), *shape), dtype)
@@ -63,16 +63,16 @@ class Examples(abc.ABC):
     return len(self) * sum(sizes)
 
   def rows(self, arrays: Mapping[str, Any], index: Any) -> dict[str, Any]:
-    """Takes the examples `index` int32 [B] out of the arrays of `load`; pure, also inside jit."""
+    """Gathers the examples `index` int32 [B] from the arrays of `load`; pure, works inside jit."""
     return take(arrays, index)
 
 
 def take(arrays: Mapping[str, Any], index: Any) -> dict[str, Any]:
-  """The rows `index` int32 [B] of JAX arrays [N, …]; each index must be below N."""
+  """Returns the rows `index` int32 [B] of JAX arrays [N, …]; every index must be below N."""
   return {name: array.at[index].get(mode='promise_in_bounds') for name, array in arrays.items()}
 
 
 def blocks(n: int, size: int) -> Iterator[range]:
-  """Cuts range(n) into ranges of `size`, the last of which may be shorter."""
+  """Yields consecutive ranges of `size` that cover range(n); the last may be shorter."""
   for start in range(0, n, size):
     yield range(start, min(start + size, n))

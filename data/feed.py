@@ -1,4 +1,4 @@
-"""Where the training loop takes its batches from, and the choice between the two kinds of feed."""
+"""Feeds give the training loop its batches; `open_feed` chooses between the two kinds."""
 
 from typing import Any, Protocol
 
@@ -16,13 +16,13 @@ _MIB = 2**20
 
 
 class Feed(Protocol):
-  """Hands out the batches after any position `used`, always the same ones for a seed.
+  """Provides the batches after any position `used` in the data; they depend on it and a seed alone.
 
-  The host calls `take` and passes what it gave, unchanged and not donated, into the jitted step,
-  which calls `batch`.
+  The host calls `take` and passes the data that it returns, unchanged and not donated, to the
+  jitted step, which calls `batch`.
 
   Attributes:
-    spec: what an example looks like.
+    spec: describes an example.
     batch_size: B, examples in a global batch.
   """
 
@@ -30,19 +30,19 @@ class Feed(Protocol):
   batch_size: int
 
   def take(self, used: int, steps: int) -> tuple[int, Any]:
-    """Takes the data of k of the `steps` steps after `used`: (k, the data), 1 <= k <= steps."""
+    """Returns (k, data) for the first k of the `steps` steps after `used`, 1 <= k <= steps."""
 
-  def batch(self, taken: Any, i: jax.Array) -> dict[str, jax.Array]:
-    """Picks the i-th batch of what was taken, 0 <= i < k; pure, for use inside jit.
+  def batch(self, data: Any, i: jax.Array) -> dict[str, jax.Array]:
+    """Returns the i-th batch of the data that `take` returned, 0 <= i < k; pure, works inside jit.
 
     Returns:
-      The global batch, split over the mesh: image uint8 [B, H, W, C], label int32 [B] (where there
+      The global batch, sharded over the mesh: image uint8 [B, H, W, C], label int32 [B] (if there
       is one), index int32 [B], epoch uint32 [B]; of text tokens int32 [B, R], length int32 [B],
-      kind int32 [B, R] (where it is requested).
+      kind int32 [B, R] (if requested).
     """
 
   def close(self) -> None:
-    """Stops what runs in the background and lets go of the data."""
+    """Stops background work and releases the data."""
 
 
 def open_feed(
@@ -55,16 +55,16 @@ def open_feed(
   mesh: Mesh,
   used: int = 0,
 ) -> Feed:
-  """Opens a feed: on the devices where the decoded split fits `resident_mb`, else streamed.
+  """Opens a resident feed if the decoded split fits in `resident_mb`, else a streamed one.
 
   Args:
     source: the examples.
-    batch_size: examples in a global batch; may exceed the split, a batch may cross epochs.
-    seed: of the order of examples, 0 <= seed < 2**32.
-    resident_mb: MiB that each device may hold of decoded data; 0 always streams.
+    batch_size: examples in a global batch; may exceed the split, since a batch may cross epochs.
+    seed: seed of the order of examples, 0 <= seed < 2**32.
+    resident_mb: MiB of decoded data that each device may hold; 0 always streams.
     workers: processes that decode when streaming; 0 means threads.
     mesh: axes 'data', 'fsdp', 'tensor'.
-    used: the position training starts from; only spares a stream a restart.
+    used: the position that a streamed feed starts to read ahead from; any other works, more slowly.
 
   Raises:
     UserError: a number above is out of range.
@@ -81,5 +81,5 @@ def _check(batch_size: int, seed: int, workers: int, mesh: Mesh) -> None:
     raise errors.UserError(f'the seed {seed} is out of range; choose 0 <= seed < 2**32')
   if workers < 0:
     raise errors.UserError(
-      f'config.data.workers={workers} is negative; choose 0 for threads, or how many processes'
+      f'config.data.workers={workers} is negative; choose 0 for threads, or a number of processes'
     )

@@ -1,4 +1,4 @@
-"""Where data sets are looked for and where this project keeps what it made."""
+"""The folders in which data sets are searched, and the cache folder of this project."""
 
 import os
 import pathlib
@@ -9,9 +9,9 @@ import files
 
 
 def cache_dir() -> pathlib.Path:
-  """The folder of the cache, which need not exist.
+  """Returns the cache folder, which need not exist.
 
-  It is $ATELIER_CACHE, or atelier/ in $XDG_CACHE_HOME or in ~/.cache.
+  It is $ATELIER_CACHE, or else atelier/ in $XDG_CACHE_HOME or in ~/.cache.
 
   Raises:
     UserError: $ATELIER_CACHE is in a bucket.
@@ -25,7 +25,7 @@ def cache_dir() -> pathlib.Path:
 
 
 def roots(data_dir: str) -> tuple[files.Path, ...]:
-  """The TFDS folders to read, in the order in which they are searched.
+  """Returns the TFDS folders to read, in the order in which they are searched.
 
   Args:
     data_dir: the first of them; '' means $TFDS_DATA_DIR, or TFDS's own default folder.
@@ -35,31 +35,31 @@ def roots(data_dir: str) -> tuple[files.Path, ...]:
 
 
 def writable_root(data_dir: str) -> files.Path:
-  """The first folder that a data set can be prepared in: the one the user named, or the cache.
+  """Returns the folder to prepare a data set in: `data_dir` if it is writable, else the cache.
 
-  TFDS's default in the home folder is read but never written, since nobody asked for it; nor is a
-  bucket, since TFDS and array_record write their files themselves.
+  $TFDS_DATA_DIR and TFDS's default in the home folder are read but never written, since other
+  projects and people share them. A bucket is not written either, since TFDS and array_record open
+  their files themselves.
 
   Raises:
-    UserError: none can be written.
+    UserError: neither is writable.
   """
-  chosen = data_dir or os.environ.get('TFDS_DATA_DIR')
-  named = [files.path(chosen)] if chosen and files.is_local(chosen) else []
+  named = [files.path(data_dir)] if data_dir and files.is_local(data_dir) else []
   tried = [*named, files.path(cache_dir() / 'tfds')]
   for root in tried:
     if _writable(root):
       return root
-  names = ' nor in '.join(str(root) for root in tried)
+  names = ' or '.join(str(root) for root in tried)
   raise errors.UserError(
-    f'a data set can be written neither in {names}; set config.data.data_dir or ATELIER_CACHE to a '
-    'folder that can be written'
+    f'no data set can be written in {names}; set config.data.data_dir or ATELIER_CACHE to a '
+    'writable folder'
   )
 
 
 def _writable(root: files.Path) -> bool:
   try:
     os.makedirs(root, exist_ok=True)
-    if not os.stat(root).st_mode & 0o222:  # root may write here all the same; the owner forbids it
+    if not os.stat(root).st_mode & 0o222:  # a superuser could write here, but the owner forbids it
       return False
     with tempfile.TemporaryFile(dir=root):
       return True

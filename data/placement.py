@@ -1,7 +1,7 @@
-"""Putting host arrays on the devices of a mesh, for one process or many.
+"""Places host arrays on the devices of a mesh, in jobs of one or several processes.
 
-The mesh has the axes 'data', 'fsdp' and 'tensor'; a batch is split over the first two. The loop
-runs under jax.transfer_guard('disallow'), and the transfers here are allowed: they are intended.
+The mesh has the axes 'data', 'fsdp' and 'tensor'; a batch is sharded over the first two. The loop
+runs under jax.transfer_guard('disallow'); the transfers here are intended, and so allowed.
 """
 
 from typing import Any
@@ -17,11 +17,11 @@ _STACK = PartitionSpec(None, ('data', 'fsdp'))
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-  """Puts the NumPy arrays of `tree` whole on every device of the mesh."""
+  """Copies the NumPy arrays of `tree` to every device of the mesh."""
   sharding = NamedSharding(mesh, PartitionSpec())
 
   def put(array: np.ndarray) -> jax.Array:
-    # Unlike device_put, this needs no word from the other processes.
+    # Unlike device_put, this needs no communication between processes.
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
   with jax.transfer_guard('allow'):
@@ -29,7 +29,7 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 
 
 def stack(local: Any, mesh: Mesh, batch_size: int) -> Any:
-  """Puts this process's rows [rows, …] of a batch into global arrays [1, batch_size, …]."""
+  """Makes global arrays [1, batch_size, …] from this process's rows [rows, …] of a batch."""
   sharding = NamedSharding(mesh, _STACK)
 
   def put(rows: np.ndarray) -> jax.Array:
@@ -41,12 +41,12 @@ def stack(local: Any, mesh: Mesh, batch_size: int) -> Any:
 
 
 def split_batch(tree: Any, mesh: Mesh) -> Any:
-  """Constrains the first axis of each array to lie split over the mesh; for use inside jit."""
+  """Constrains the first axis of each array to be sharded over the mesh; for use inside jit."""
   return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, BATCH))
 
 
 def check_batch(batch_size: int, mesh: Mesh) -> None:
-  """Raises UserError unless a batch splits evenly over the mesh."""
+  """Raises UserError unless the batch splits evenly over the mesh."""
   ways = mesh.shape['data'] * mesh.shape['fsdp']
   if batch_size < 1 or batch_size % ways:
     raise errors.UserError(
@@ -56,17 +56,17 @@ def check_batch(batch_size: int, mesh: Mesh) -> None:
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> range:
-  """The rows of the global batch that the devices of this process hold.
+  """Returns the rows of the global batch that the devices of this process hold.
 
   Raises:
-    UserError: they are not neighbours.
+    UserError: they are not contiguous.
   """
   spans = NamedSharding(mesh, BATCH).addressable_devices_indices_map((batch_size,)).values()
   bounds = {span.indices(batch_size)[:2] for (span,) in spans}
   rows = range(min(start for start, _ in bounds), max(stop for _, stop in bounds))
   if sum(stop - start for start, stop in bounds) != len(rows):
     raise errors.UserError(
-      'the devices of a process hold rows of the batch that are not neighbours; build the mesh '
-      "with each process's devices side by side along data and fsdp"
+      'the devices of a process hold rows of the batch that are not contiguous; build the mesh '
+      "with each process's devices next to each other along data and fsdp"
     )
   return rows

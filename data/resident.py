@@ -1,4 +1,4 @@
-"""The feed for data that the devices can hold: indexed there, inside the jitted step."""
+"""The feed for data that fits on the devices: batches are gathered inside the jitted step."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,13 +14,15 @@ from data.spec import Spec
 
 
 class Resident:
-  """A feed (see `data.feed.Feed`) whose batches are gathered on the devices; the host only counts.
+  """A feed (see `data.feed.Feed`) that holds all data on the devices and gathers batches there.
+
+  The host only sends the position in the data.
 
   Args:
-    arrays: name -> [N, …], every example of the split; or whatever `rows` cuts them out of.
-    spec: what an example looks like; spec.n is N.
+    arrays: name -> [N, …], every example of the split; or whatever arrays `rows` reads.
+    spec: describes an example; spec.n is N.
     batch_size: examples in a global batch, a multiple of the mesh's data * fsdp.
-    seed: of the order of examples, 0 <= seed < 2**32.
+    seed: seed of the order of examples, 0 <= seed < 2**32.
     mesh: axes 'data', 'fsdp', 'tensor'; each device holds all examples and gathers its own rows.
     rows: (arrays, index int32 [B]) -> the examples of these indices; called inside jit.
   """
@@ -43,37 +45,37 @@ class Resident:
     self._seed = placement.replicate(np.uint32(seed), mesh)
 
   def take(self, used: int, steps: int) -> tuple[int, dict[str, Any]]:
-    """Takes (how many of the steps this hands out, what `batch` needs for them)."""
-    epoch, place = order.position(used, self.spec.n)
-    # `batch` counts places from the first one on in uint32, so a very long take is cut.
-    most = max(1, (2**32 - 1 - place) // self.batch_size)
-    start = placement.replicate(np.array([epoch % 2**32, place], np.uint32), self._mesh)
+    """Returns (k, data) for k of the `steps` steps after `used`; see `data.feed.Feed`."""
+    epoch, offset = order.position(used, self.spec.n)
+    # `batch` adds to the first offset in uint32, which limits the steps of one call.
+    most = max(1, (2**32 - 1 - offset) // self.batch_size)
+    start = placement.replicate(np.array([epoch % 2**32, offset], np.uint32), self._mesh)
     return min(steps, most), {'arrays': self._arrays, 'seed': self._seed, 'start': start}
 
-  def batch(self, taken: dict[str, Any], i: jax.Array) -> dict[str, jax.Array]:
-    """Inside jit: returns the i-th batch of what was taken.
+  def batch(self, data: dict[str, Any], i: jax.Array) -> dict[str, jax.Array]:
+    """Gathers the i-th batch; for use inside jit.
 
     Args:
-      taken: of `take`; the caller may replace its `seed`, and give `held_out` int32 [2], the first
-        example of a fold that is skipped and how many it has.
+      data: returned by `take`; the caller may replace its `seed`, and add `held_out` int32 [2], the
+        first example of a fold that is skipped and its number of examples.
       i: which batch, from 0.
     """
-    epoch, place = taken['start']
-    place += jnp.asarray(i, jnp.uint32) * np.uint32(self.batch_size)
-    positions = order.batch_places(epoch, place, self.batch_size, self.spec.n)
-    epochs, places = placement.split_batch(positions, self._mesh)
-    index = order.example_at(taken['seed'], epochs, places, self.spec.n)
-    example = outside(index, taken['held_out']) if 'held_out' in taken else index
-    rows = self._rows(taken['arrays'], example)
+    epoch, offset = data['start']
+    offset += jnp.asarray(i, jnp.uint32) * np.uint32(self.batch_size)
+    positions = order.batch_offsets(epoch, offset, self.batch_size, self.spec.n)
+    epochs, offsets = placement.split_batch(positions, self._mesh)
+    index = order.example_at(data['seed'], epochs, offsets, self.spec.n)
+    example = _skip_fold(index, data['held_out']) if 'held_out' in data else index
+    rows = self._rows(data['arrays'], example)
     return {**placement.split_batch(rows, self._mesh), 'index': index, 'epoch': epochs}
 
   def close(self) -> None:
-    """Lets go of the arrays."""
+    """Releases the arrays."""
     self._arrays = {}
 
 
-def outside(index: jax.Array, held_out: jax.Array) -> jax.Array:
-  """Returns the example that is number `index` of those outside a fold, of the same shape.
+def _skip_fold(index: jax.Array, held_out: jax.Array) -> jax.Array:
+  """Maps indices into the examples outside a fold to indices into all examples, any shape.
 
   `held_out` is int32 [2], the fold's first example and its number of examples.
   """

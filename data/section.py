@@ -1,4 +1,4 @@
-"""The section `config.data`: which examples a run trains on, and which it is evaluated on."""
+"""The section `config.data`, and opening the examples that it names."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,9 +10,9 @@ from data.spec import Spec
 from data.text.options import Text, open_text
 from errors import UserError
 
-# What an evaluator calls the two splits that `config.data` names.
+# Names that an evaluator uses for the test split and the training split of `config.data`.
 TEST, TRAIN = 'test', 'train'
-# `config.data.fold` that trains every fold, side by side.
+# The value of `config.data.fold` that trains all folds, as lanes.
 ALL_FOLDS = -1
 
 
@@ -20,20 +20,22 @@ class Data(NamedTuple):
   """The options of `config.data`.
 
   Attributes:
-    name: a data set: ours, or any that TFDS has prepared; several joined by '+'.
-    split: trained on; TFDS's slices (`train[:90%]`) work; of joined data sets the same of each, or
-      one for each with '|' between them.
-    test_name: the data set evaluated on; '' means `name`, or the first of several.
-    test_split: its split.
-    classes: only the examples of these labels, which become 0, 1, …; empty for all.
-    columns: further columns of whole numbers to read, for metrics by group.
-    folds: parts that `split` is cut into for a cross-validation; 0 is none. Then `fold` is
-      evaluated on and the others are trained on; `test_name` and `test_split` wait for the end.
-    fold: which one, from 0; −1 trains every fold, each as a lane of one run.
+    name: the data set to train on: one of ours, or any that TFDS has prepared; several joined by
+      '+'.
+    split: the split to train on, or a TFDS slice of one (`train[:90%]`); of joined data sets the
+      same split of each, or one for each with '|' between them.
+    test_name: the data set to evaluate on; '' means `name`, or the first of several.
+    test_split: the split of it to evaluate on.
+    classes: the labels of the examples to keep, which become 0, 1, …; empty keeps all.
+    columns: further integer columns to read, for metrics by group.
+    folds: number of parts that `split` is cut into for a cross-validation; 0 for none. With folds
+      a run is evaluated on `fold` and trained on the others; the test split is not read.
+    fold: the fold that is held out, from 0; −1 trains one lane for each fold.
     batch_size: examples per update.
     data_dir: the folder of prepared data sets; '' means $TFDS_DATA_DIR or ~/tensorflow_datasets.
-    resident_mb: MiB up to which a decoded split lives on the devices; larger ones are streamed.
-    workers: reading processes of a streamed split; 0 reads with threads.
+    resident_mb: largest size in MiB of a decoded split that is held on the devices; larger splits
+      are streamed.
+    workers: processes that read a streamed split; 0 reads with threads.
     text: the options of text; None for images and tables.
     augment: see `data.transforms.prepare`.
   """
@@ -55,27 +57,27 @@ class Data(NamedTuple):
 
 
 def open_whole(data: Data) -> Examples:
-  """Opens the split that is trained on, before it is cut into folds."""
+  """Opens the training split, before it is cut into folds."""
   return open_source(data.name, data.split, data.data_dir, data.classes, data.columns)
 
 
 def open_training(data: Data, tokenizer: str = '') -> Examples:
-  """Opens the examples that are trained on; of text its rows of tokens.
+  """Opens the examples to train on; for text, its rows of tokens.
 
   Args:
     data: the section.
-    tokenizer: the run's, as JSON; '' to make it from the options of the section.
+    tokenizer: the run's tokenizer, as JSON; '' to make one from the options of the section.
   """
   return _tokenized(_trained_on(data), data, tokenizer, training=True)
 
 
 def open_testing(data: Data, tokenizer: str, split: str = '', where: str = '--split') -> Examples:
-  """Opens the examples that are evaluated on, or another split of that data set.
+  """Opens the examples to evaluate on, or another split of the test data set.
 
   Args:
     data: the section.
-    tokenizer: the run's, as JSON; '' where the data is no text.
-    split: '' for the fold that is held out, or else `test_split`.
+    tokenizer: the run's tokenizer, as JSON; '' if the data is not text.
+    split: a TFDS split; '' for the fold that is held out, or `test_split` without folds.
     where: the option that holds `split`, as a user writes it, for messages.
   """
   if data.folds and not split:
@@ -93,9 +95,9 @@ def open_evaluated(data: Data, tokenizer: str, split: str, where: str) -> Exampl
 
   Args:
     data: the section.
-    tokenizer: the run's, as JSON; '' where the data is no text.
-    split: 'test' for what `config.data` tests on, or the fold that is held out; 'train' for what it
-      trains on; else a TFDS split of the data set tested on, such as 'test[:100]'.
+    tokenizer: the run's tokenizer, as JSON; '' if the data is not text.
+    split: 'test' for the test split of `config.data`, or the fold that is held out; 'train' for its
+      training split; else a TFDS split of the test data set, such as 'test[:100]'.
     where: the option that holds `split`, as a user writes it, for messages.
   """
   if split == TRAIN:
@@ -104,18 +106,18 @@ def open_evaluated(data: Data, tokenizer: str, split: str, where: str) -> Exampl
 
 
 def check_features(examples: Examples, spec: Spec) -> None:
-  """Raises UserError unless examples have all features of `spec`, which a run was trained on."""
-  found = examples.spec
-  if not spec.features.items() <= found.features.items():
+  """Raises UserError unless `examples` have all features of `spec`, that of the training data."""
+  actual = examples.spec
+  if not spec.features.items() <= actual.features.items():
     raise UserError(
-      f'{found.name} {found.split} holds {found.features}, but the run was trained on '
+      f'{actual.name} {actual.split} has {actual.features}, but the run was trained on '
       f'{spec.features}; point TFDS_DATA_DIR at the data it was trained on'
     )
 
 
 def _trained_on(data: Data) -> Examples:
   whole = open_whole(data)
-  # All folds train on equally many examples, so that one of them describes every lane's data.
+  # All folds have the same number of training examples, so fold 0 describes every lane's data.
   fold = max(data.fold, 0)
   return Fold(whole, fold, data.folds, held_out=False) if data.folds else whole
 

@@ -1,4 +1,4 @@
-"""Examples chosen from others: those of some classes, a fold, several splits one after another."""
+"""Examples made from others: subsets of classes, folds, concatenated splits."""
 
 import hashlib
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ from data.examples import Examples, Indices
 from data.spec import Spec
 
 
-class _Chosen(Examples):
-  """Some of the examples of `examples`: those at `index`, int64 [N], in that order."""
+class _Subset(Examples):
+  """A subset of `examples`: those at the indices `index`, int64 [N], in that order."""
 
   def __init__(self, examples: Examples, index: np.ndarray, spec: Spec):
     self._examples = examples
@@ -29,16 +29,16 @@ class _Chosen(Examples):
     return self._examples.column(name)[self._index]
 
 
-class ClassSubset(_Chosen):
-  """The examples of some classes, in the order of the split, with labels 0, 1, … for them.
+class ClassSubset(_Subset):
+  """The examples of some classes, in the order of the split, relabelled 0, 1, ….
 
   Args:
     examples: examples with classes.
-    classes: labels to keep, each once.
+    classes: labels to keep, each once; label `classes[i]` becomes i.
 
   Raises:
-    UserError: there are no classes, one of `classes` is none of them, is named twice or has no
-      example.
+    UserError: the examples have no classes; or one of `classes` does not exist, is named twice or
+      has no example.
   """
 
   def __init__(self, examples: Examples, classes: Sequence[int]):
@@ -50,8 +50,8 @@ class ClassSubset(_Chosen):
         raise errors.UserError(
           f'{_option(classes)}: {spec.name} {spec.split} has no example of {label}'
         )
-    self._new = np.full(spec.num_classes, -1, np.int32)
-    self._new[list(classes)] = np.arange(len(classes))
+    self._new_label = np.full(spec.num_classes, -1, np.int32)
+    self._new_label[list(classes)] = np.arange(len(classes))
     index = np.flatnonzero(np.isin(labels, classes))
     spec = spec._replace(
       n=len(index),
@@ -71,7 +71,9 @@ class ClassSubset(_Chosen):
     return self._relabelled({name: super().column(name)})[name]
 
   def _relabelled(self, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name: self._new[array] if name == 'label' else array for name, array in values.items()}
+    return {
+      name: self._new_label[array] if name == 'label' else array for name, array in values.items()
+    }
 
 
 def _check_classes(classes: Sequence[int], spec: Spec) -> None:
@@ -92,21 +94,21 @@ def _option(classes: Sequence[int]) -> str:
   return f'config.data.classes={",".join(map(str, classes))}'
 
 
-class Fold(_Chosen):
-  """One of several equal parts of the examples, or all the other parts.
+class Fold(_Subset):
+  """One of several equal parts of the examples (held out), or all the others (to train on).
 
-  The parts are neighbours in the order of the split, which TFDS shuffles when it prepares it. All
-  folds train on the same number of examples, so that their runs are the same program: where the
-  folds are uneven, the last example beside a smaller part is left out of the training.
+  A part is contiguous in the order of the split, which TFDS shuffled when it prepared the data set.
+  All folds have the same number of training examples, so that they run the same program: if parts
+  differ in size, the last training example is left out where the smaller ones are held out.
 
   Args:
-    examples: what is cut into parts.
+    examples: the examples to cut into parts.
     fold: which part, from 0.
-    folds: how many parts.
-    held_out: True for the part itself, False for the rest.
+    folds: number of parts.
+    held_out: True for the part itself, False for the others.
 
   Raises:
-    UserError: fewer than two folds, more than examples, or no such fold.
+    UserError: there are fewer than two folds, more folds than examples, or no such fold.
   """
 
   def __init__(self, examples: Examples, fold: int, folds: int, held_out: bool):
@@ -134,17 +136,17 @@ class Fold(_Chosen):
 
 
 def fold_bounds(fold: int, folds: int, n: int) -> tuple[int, int]:
-  """The examples [start, stop) of a fold; sizes differ by one at most."""
+  """Returns the bounds (start, stop) of a fold in n examples; sizes differ by one at most."""
   return n * fold // folds, n * (fold + 1) // folds
 
 
 def fold_training_size(folds: int, n: int) -> int:
-  """How many examples every fold trains on: all but its own, less one where folds are uneven."""
+  """Returns the number of training examples of every fold: n less the largest held-out part."""
   return n - -(-n // folds)
 
 
 class Joined(Examples):
-  """Several splits one after another.
+  """Several splits, concatenated.
 
   Args:
     parts: examples with the same features and number of classes.
@@ -158,8 +160,8 @@ class Joined(Examples):
     for part in parts[1:]:
       if (part.spec.features, part.spec.num_classes) != (first.features, first.num_classes):
         raise errors.UserError(
-          f'{first.name} and {part.spec.name} cannot be joined: {_look(first)} against '
-          f'{_look(part.spec)}; choose data sets that are alike'
+          f'{first.name} and {part.spec.name} cannot be joined: {_describe(first)} against '
+          f'{_describe(part.spec)}; choose data sets with the same features and classes'
         )
     self._parts = parts
     self._starts = np.cumsum([0, *(len(part) for part in parts)])
@@ -172,13 +174,13 @@ class Joined(Examples):
     )
 
   def read(self, indices: Indices) -> dict[str, np.ndarray]:
-    places = np.asarray(indices, np.int64)
-    part_of = np.searchsorted(self._starts, places, side='right') - 1
-    values = {name: _empty(len(places), *feature) for name, feature in self.spec.features.items()}
+    index = np.asarray(indices, np.int64)
+    part_of = np.searchsorted(self._starts, index, side='right') - 1
+    values = {name: _empty(len(index), *feature) for name, feature in self.spec.features.items()}
     for number in np.unique(part_of):
       rows = np.flatnonzero(part_of == number)
-      found = self._parts[number].read(places[rows] - self._starts[number])
-      for name, value in found.items():
+      part = self._parts[number].read(index[rows] - self._starts[number])
+      for name, value in part.items():
         values[name][rows] = value
     return values
 
@@ -191,11 +193,11 @@ class Joined(Examples):
 
 
 def _empty(n: int, shape: Sequence[int], dtype: str) -> np.ndarray:
-  apart = dtype == 'string' or -1 in shape  # examples of different lengths
-  return np.empty(n, object) if apart else np.empty((n, *shape), dtype)
+  ragged = dtype == 'string' or -1 in shape  # examples of different lengths
+  return np.empty(n, object) if ragged else np.empty((n, *shape), dtype)
 
 
-def _look(spec: Spec) -> str:
+def _describe(spec: Spec) -> str:
   features = ', '.join(f'{name} {shape}' for name, (shape, _) in spec.features.items())
   return f'{features} with {spec.num_classes} classes'
 

@@ -1,4 +1,4 @@
-"""Opens a data set by its name; one that is not prepared yet is prepared first."""
+"""Opens data sets by name, and prepares those that are not prepared yet."""
 
 from collections.abc import Sequence
 
@@ -23,17 +23,17 @@ def open_source(
   columns: Sequence[str] = (),
   where: str = 'config.data.split',
 ) -> Examples:
-  """Opens a split of the data set `name`, preparing the data set first where that is needed.
+  """Opens a split of the data set `name`, after preparing the data set if necessary.
 
   Args:
     name: a prepared TFDS data set ('fashion_mnist', 'dataset/config', 'dataset:1.0.0') or the name
-      of a builder in data/tfds/builders; several joined by '+' follow one another.
+      of a builder in data/tfds/builders; several joined by '+' are concatenated.
     split: a TFDS split, e.g. 'train', 'test', 'train[90%:]'; of several data sets the same one of
       each, or one for each with '|' between them, 'train[:500]|train'.
-    data_dir: the TFDS folder to look in first, local or gs://…; '' means $TFDS_DATA_DIR or
-      ~/tensorflow_datasets. The second is our own cache.
-    classes: only the examples of these labels, which become 0, 1, … in this order; empty for all.
-    columns: further scalar features of whole numbers to read.
+    data_dir: the TFDS folder to search first, local or gs://…; '' means $TFDS_DATA_DIR or
+      ~/tensorflow_datasets. Our own cache is searched second.
+    classes: labels of the examples to keep, which become 0, 1, … in this order; empty for all.
+    columns: further integer scalar features to read.
     where: the option that holds `split`, as a user writes it, for messages.
 
   Raises:
@@ -46,21 +46,21 @@ def open_source(
       f'{name}; give one for all, or one for each'
     )
   pairs = zip(names, splits * (len(names) // len(splits)))
-  sources = [_open_one(part, chosen, data_dir, columns, where) for part, chosen in pairs]
+  sources = [_open_one(*pair, data_dir, columns, where) for pair in pairs]
   source = sources[0] if len(sources) == 1 else Joined(sources)
   return ClassSubset(source, tuple(classes)) if len(tuple(classes)) else source
 
 
 def _open_one(name: str, split: str, data_dir: str, columns: Sequence[str], where: str) -> Source:
-  found = catalog.find(name, folders.roots(data_dir))
-  if found is None:
+  prepared = catalog.find(name, folders.roots(data_dir))
+  if prepared is None:
     _prepare(name, data_dir)
-    found = catalog.find(name, folders.roots(data_dir))
-  if found is None:
+    prepared = catalog.find(name, folders.roots(data_dir))
+  if prepared is None:
     raise errors.UserError(
-      f'data set {name} was prepared, but in another version; leave ":version" away'
+      f'data set {name} was prepared, but in another version; remove ":version" from the name'
     )
-  return Source(name, split, found, columns, where)
+  return Source(name, split, prepared, columns, where)
 
 
 def _prepare(name: str, data_dir: str) -> None:
@@ -70,7 +70,7 @@ def _prepare(name: str, data_dir: str) -> None:
     known = [*preparation.builders(), *catalog.names(roots)]
     raise errors.UserError(
       f'there is no data set {name}{errors.nearest(name, known)} in {roots[0]} or {roots[1]}; '
-      f'known are {", ".join(dict.fromkeys(known))}; prepare it with TFDS in the format '
+      f'there are: {", ".join(dict.fromkeys(known))}; prepare it with TFDS in the format '
       f'{catalog.FORMAT}, or write data/tfds/builders/{base}.py'
     )
   root = folders.writable_root(data_dir)

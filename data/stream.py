@@ -1,4 +1,4 @@
-"""The feed for data too large for the devices: read and decoded ahead of the step by Grain."""
+"""The feed for data that is too large for the devices: Grain reads and decodes it ahead of use."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -17,18 +17,18 @@ _STEPS = 2**40  # more batches than any run has
 
 
 class Stream:
-  """A feed (see data/feed.py) that holds no more than a few batches in memory.
+  """A feed (see `data.feed.Feed`) that holds only a few batches in memory.
 
-  Grain is used for threads, worker processes and reading ahead. Which examples a batch holds is
-  computed from `used` alone, so it does not depend on any of those, and nothing has to be saved.
+  Grain provides threads, worker processes and reading ahead. The examples of a batch are computed
+  from `used`, so they do not depend on any of those, and no state of the stream has to be saved.
 
   Args:
-    source: where examples are read.
+    source: the examples.
     batch_size: examples in a global batch, a multiple of the mesh's data * fsdp.
-    seed: of the order of examples, 0 <= seed < 2**32.
+    seed: seed of the order of examples, 0 <= seed < 2**32.
     mesh: axes 'data', 'fsdp', 'tensor'; each process reads the rows of its own devices.
     workers: processes that decode; 0 means threads in this process.
-    used: where reading ahead starts.
+    used: the position that reading ahead starts from.
   """
 
   def __init__(
@@ -47,7 +47,7 @@ class Stream:
     self._start(used)
 
   def take(self, used: int, steps: int) -> tuple[int, dict[str, jax.Array]]:
-    """Takes (1, the batch after `used` as arrays [1, B, …]); a jump of `used` starts anew."""
+    """Returns (1, the batch after `used` as arrays [1, B, …]); a jump of `used` restarts Grain."""
     del steps
     if self._iterator is None or used != self._used:
       self._start(used)
@@ -55,10 +55,10 @@ class Stream:
     self._used = used + self.batch_size
     return 1, placement.stack(batch, self._mesh, self.batch_size)
 
-  def batch(self, taken: dict[str, jax.Array], i: jax.Array) -> dict[str, jax.Array]:
-    """Picks the i-th batch of what was taken; see `data.feed.Feed`."""
+  def batch(self, data: dict[str, jax.Array], i: jax.Array) -> dict[str, jax.Array]:
+    """Returns the i-th batch of the data that `take` returned; see `data.feed.Feed`."""
     batch = {
-      name: jax.lax.dynamic_index_in_dim(array, i, keepdims=False) for name, array in taken.items()
+      name: jax.lax.dynamic_index_in_dim(array, i, keepdims=False) for name, array in data.items()
     }
     return placement.split_batch(batch, self._mesh)
 
@@ -76,7 +76,7 @@ class Stream:
 
 
 class _Reader(NamedTuple):
-  """Reads batch k, counted from `used`: a plain tuple, so that it can go to worker processes."""
+  """Reads the k-th batch after `used`; a tuple, so that it can be pickled for worker processes."""
 
   source: Examples
   seed: int

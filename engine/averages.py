@@ -78,10 +78,10 @@ def chosen_averages(averages: Mapping[str, Average], requested: str) -> dict[str
   Raises:
     UserError: there is no such average.
   """
-  first = {average.module: name for name, average in reversed(averages.items())}
+  first = {average.module: name for name, average in reversed([*averages.items()])}
   if not requested:
     return first
   if requested == NONE:
     return {}
-  average = choose({**averages, NONE: None}, requested, '--average')
-  return {**first, average.module: requested}
+  choose({**averages, NONE: None}, requested, '--average')
+  return {**first, averages[requested].module: requested}

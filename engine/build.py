@@ -1,5 +1,6 @@
 """Turns names in a config into objects: `dict(name='mlp.Generator', widths=…)` becomes a module."""
 
+import dataclasses
 import importlib
 import inspect
 import pkgutil
@@ -9,6 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from errors import UserError, nearest
+from options import declared_options
 
 
 def build(spec: Mapping[str, Any], room: str, where: str, provided: Mapping[str, Any] = {}) -> Any:
@@ -18,21 +20,29 @@ def build(spec: Mapping[str, Any], room: str, where: str, provided: Mapping[str,
     spec: `name` and the keyword arguments of what it names.
     room: the package that `name` is looked up in, e.g. `metrics.features`.
     where: the spec's place in the config, for messages.
-    provided: arguments the engine knows (`dtype`, `image_shape`…): each is passed if the callable
-      takes it and the spec does not give it.
+    provided: values the engine knows (`dtype`, `image_shape`…): a dataclass, such as a linen
+      module, that declares a field of that name gets the value, unless the spec gives another.
 
   Raises:
     UserError: no such name, an unknown or a missing keyword, or the callable refused a value.
   """
   target = resolve(spec['name'], room, f'{where}.name')
   arguments = {key: value for key, value in spec.items() if key != 'name'}
-  taken = parameters(target)
-  given = {key: value for key, value in provided.items() if key in taken and key not in arguments}
-  return call(target, {**arguments, **given}, where)
+  fields = dataclasses.fields(target) if dataclasses.is_dataclass(target) else ()
+  declared = {field.name for field in fields if field.init}
+  filled = {name: value for name, value in provided.items() if name in declared}
+  return call(target, {**filled, **arguments}, where)
 
 
 def call(target: Callable, arguments: Mapping[str, Any], where: str, *positional: Any) -> Any:
-  """Calls `target(*positional, **arguments)`, with the config's place in every complaint."""
+  """Calls `target(*positional, **arguments)`, with the config's place in every complaint.
+
+  Values of fields that `options.option` declares are checked first.
+
+  Raises:
+    UserError: an unknown or a missing keyword, a value of another type or out of range, or the
+      callable refused one.
+  """
   taken = list(parameters(target))[len(positional) :]
   accepts_any = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(target).parameters.values())
   for key in arguments:
@@ -44,6 +54,11 @@ def call(target: Callable, arguments: Mapping[str, Any], where: str, *positional
     inspect.signature(target).bind(*positional, **arguments)
   except TypeError as error:
     raise UserError(f'{where}: {error}; it takes: {", ".join(sorted(taken))}') from None
+  declared = declared_options(target)
+  arguments = {
+    key: declared[key].check(value, f'{where}.{key}') if key in declared else value
+    for key, value in arguments.items()
+  }
   try:
     return target(*positional, **arguments)
   except ValueError as error:

@@ -67,9 +67,11 @@ class Checkpoints:
 
   def steps(self) -> list[int]:
     """Returns the steps of the finished checkpoints, oldest first."""
+    if not self.folder.is_dir():
+      return []
     import orbax.checkpoint as ocp
 
-    return sorted(ocp.utils.checkpoint_steps(self.folder)) if self.folder.is_dir() else []
+    return sorted(ocp.utils.checkpoint_steps(self.folder))
 
   def save(
     self,

@@ -13,13 +13,12 @@ def join() -> None:
   Raises:
     UserError: the peers cannot be found.
   """
-  given = {
-    'coordinator_address': os.environ.get('JAX_COORDINATOR_ADDRESS'),
-    'num_processes': _number('JAX_NUM_PROCESSES'),
-    'process_id': _number('JAX_PROCESS_ID'),
-  }
   try:
-    jax.distributed.initialize(**given)
+    jax.distributed.initialize(
+      coordinator_address=os.environ.get('JAX_COORDINATOR_ADDRESS'),
+      num_processes=_number('JAX_NUM_PROCESSES'),
+      process_id=_number('JAX_PROCESS_ID'),
+    )
   except (ValueError, RuntimeError) as error:
     raise UserError(
       f'--distributed: {str(error).splitlines()[0]} Set JAX_COORDINATOR_ADDRESS=HOST:PORT, '

@@ -14,9 +14,6 @@ from data.selection import fold_bounds
 from engine.state import State, Weights
 from errors import UserError
 
-# Which leaves of a state have an axis of lanes, as `jax.vmap` takes it: all but the step.
-AXES = State(step=None, params=0, mutable=0, opt_state=0, ema=0, key=0)
-
 
 class Lanes(NamedTuple):
   """What differs between the lanes of a run.
@@ -85,6 +82,11 @@ def check_lanes(lanes: Lanes, mesh: Mesh) -> None:
       f'config.mesh.lane={ways} cannot share out {lanes.number} lanes evenly; make '
       f'--config.seeds a multiple of {ways}'
     )
+
+
+def lane_axes(state: State) -> State:
+  """Returns the axis of lanes of every leaf as `jax.vmap` takes it: 0, and None for the step."""
+  return jax.tree.map(lambda _: 0, state).replace(step=None)
 
 
 def stack_abstract(abstract: State, number: int, mesh: Mesh) -> State:

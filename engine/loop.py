@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -29,14 +29,15 @@ from engine.program import make_program
 from engine.report import Report, Shown
 from engine.session import Session, open_session
 from engine.state import State, Weights, averaged_variables, weights
-from engine.transfer import transfer
+from engine.transfer import Transfer, transfer
 from errors import UserError, choose
 from objectives.base import numbered_keys, stream_key
 from options import complete
 
-# A dispatch aims at this many seconds: long enough that the host costs nothing, short enough that
-# the bar moves and Ctrl-C is heard.
-DISPATCH_SECONDS = 0.5
+# A dispatch aims at this many seconds for each lane, and at no more than the second number: long
+# enough that neither the host nor the change between lanes, which copies their states, costs
+# anything, short enough that the bar moves and Ctrl-C is heard.
+DISPATCH_SECONDS, MOST_DISPATCH_SECONDS = 0.5, 2.0
 Say = Callable[[str, str], None]
 
 
@@ -65,7 +66,7 @@ def train(config: ConfigDict, workdir: str) -> None:
   with ExitStack() as stack:
     if first:
       stack.enter_context(run.only_writer(workdir))
-      for line in run.claim(workdir, config, session.spec):
+      for line in run.claim(workdir, config, session.spec, steps):
         say('changed', line)
     stack.callback(checkpoints.close)
     state, start, meta = _restore_or_init(checkpoints, session, say)
@@ -78,9 +79,20 @@ def train(config: ConfigDict, workdir: str) -> None:
     stack.callback(feed.close)
     say('data', summaries.data(session.spec, isinstance(feed, Resident)))
     say('modules', summaries.modules(session.lane_abstract, lanes))
+    say(
+      'figures',
+      f'of a player: means over the steps since the last multiple of {session.train.log_every}; of '
+      'an evaluator: of the step itself',
+    )
     if start:
       say('resumed', f'from step {start} of {steps} in {workdir}')
-    shown = Shown(session.lanes.labels, evaluators[0].names, session.spec.tokenizer)
+    shown = Shown(
+      session.lanes.labels,
+      evaluators[0].names,
+      session.spec.tokenizer,
+      summaries.options(config),
+      best,
+    )
     report = Report(workdir, start, steps, shown, visible=first)
     stack.callback(report.close)
     trainer = _Trainer(
@@ -105,7 +117,8 @@ def _restore_or_init(
         'point --config.data.data_dir at the data it was made on, or use another --workdir'
       )
     return state, int(meta['step']), meta
-  state, reports = session.init(), []
+  state = session.init()
+  reports: list[Transfer] = []
   if session.sources:
     state, reports = transfer(state, session)
   for report in reports:
@@ -128,6 +141,18 @@ def _what_next(workdir: str, step: int, session: Session, how: str = '') -> str:
   )
 
 
+class _LaneSampler(NamedTuple):
+  """How the samples of a lane are drawn while it trains.
+
+  Attributes:
+    feature: as in `objectives.base.Sampler`.
+    draw: `(weights, seed) -> samples` of one lane, jitted.
+  """
+
+  feature: str
+  draw: Callable[[Weights, int], jax.Array]
+
+
 class _Trainer:
   """The state of one call of `train` while it runs."""
 
@@ -147,7 +172,7 @@ class _Trainer:
     self.report, self.patience = report, patience
     self._transferred_from = transferred_from
     self.program = make_program(session, feed)
-    self._sample = _make_sample(session)
+    self._sampler = _lane_sampler(session)
     self._log_intervals = (self.options.log_every, *evaluators[0].intervals)
     self._intervals = (*self._log_intervals, self.options.sample_every, checkpoints.every)
     self._rows: list[np.ndarray] = []  # read since the last log line
@@ -194,7 +219,7 @@ class _Trainer:
     return np.array([not each.exhausted(self.options.patience) for each in self.patience])
 
   def _next_length(self, step: int) -> int:
-    """Steps of the next dispatch: up to the next event, and for about DISPATCH_SECONDS.
+    """Steps of the next dispatch: up to the next event, and for about DISPATCH_SECONDS a lane.
 
     The compiled program and so every bit of the result are the same whatever this returns. On
     several processes it must be the same everywhere, so it does not look at the clock.
@@ -203,7 +228,8 @@ class _Trainer:
     room = min([room, *(every - step % every for every in self._intervals)])
     if jax.process_count() > 1:
       return room
-    return max(1, min(room, round(self._speed * DISPATCH_SECONDS)))
+    seconds = min(DISPATCH_SECONDS * len(self.patience), MOST_DISPATCH_SECONDS)
+    return max(1, min(room, round(self._speed * seconds)))
 
   def _is_event(self, step: int) -> bool:
     return step >= self.options.steps or any(step % every == 0 for every in self._intervals)
@@ -211,9 +237,9 @@ class _Trainer:
   def _is_logged(self, step: int) -> bool:
     return step >= self.options.steps or any(step % every == 0 for every in self._log_intervals)
 
-  def _read(self, step: int, number: int, rows: jax.Array, started: float) -> None:
+  def _read(self, step: int, number: int, reported: jax.Array, started: float) -> None:
     """Waits for one dispatch's metrics, and moves the bar."""
-    rows = np.asarray(jax.device_get(rows))[:, :number]  # [L, steps, M, 2]
+    rows = np.asarray(jax.device_get(reported))[:, :number]  # [L, steps, M, 2]
     now = time.perf_counter()
     seconds = max(now - max(started, self._last_read), 1e-9)
     self._last_read = now
@@ -226,8 +252,12 @@ class _Trainer:
       self._timed_steps += number
       self._timed_seconds += seconds
     self._speed = number / seconds
-    figures = weighted_means(rows[:, -1:], self.program.names)
+    figures = self._means()
     self.report.progress(step, self._pace(), figures, self._is_logged(step))
+
+  def _means(self) -> list[dict[str, float]]:
+    """The mean of every metric over the steps since the last line of the log, of each lane."""
+    return weighted_means(np.concatenate(self._rows, axis=1), self.program.names)
 
   def _pace(self) -> float | None:
     """Steps per second since the last log line; None before the second dispatch."""
@@ -240,7 +270,7 @@ class _Trainer:
     speed = None
     if step % self.options.log_every == 0 or last:
       speed = self._pace()
-      figures = weighted_means(np.concatenate(self._rows, axis=1), self.program.names)
+      figures = self._means()
       self._rows, self._timed_steps, self._timed_seconds = [], 0, 0.0
     due = self.evaluators[0].due(step, last)
     evaluated = self._evaluate(due, state)
@@ -252,8 +282,9 @@ class _Trainer:
       last = last or not self._active().any()
     if any(figures):
       self.report.scalars(step, speed, figures)
-    if self._sample is not None and (step % self.options.sample_every == 0 or last):
-      self.report.samples(step, self.session.objective.sampler.feature, self._samples(state))
+    sampler = self._sampler
+    if sampler is not None and (step % self.options.sample_every == 0 or last):
+      self.report.samples(step, sampler.feature, self._samples(sampler, state))
     # What was just evaluated may be the best so far.
     if step % self.checkpoints.every == 0 or last or ranked:
       self._save(step, state, evaluated)
@@ -275,13 +306,13 @@ class _Trainer:
     results = [self.evaluators[lane].evaluate(name, held, key) for name in due]
     return {name: figure.mean for each in results for name, figure in each.figures.items()}
 
-  def _samples(self, state: State) -> list[np.ndarray]:
+  def _samples(self, sampler: _LaneSampler, state: State) -> list[np.ndarray]:
     """Samples of every lane."""
     number = len(self.patience)
     with jax.transfer_guard('allow'):
       lanes = [take_lane(weights(state), lane, number) for lane in range(number)]
       seeds = self.session.lanes.seeds
-      drawn = [self._sample(held, int(seed)) for held, seed in zip(lanes, seeds)]
+      drawn = [sampler.draw(held, int(seed)) for held, seed in zip(lanes, seeds)]
     return [np.asarray(jax.device_get(samples)) for samples in drawn]
 
   def _wait_for_a_gain(self, step: int, evaluated: Sequence[Mapping[str, float]]) -> None:
@@ -331,11 +362,12 @@ class _Trainer:
       p for p in self.session.objective.players if not np.isfinite([*own[p.name].values()]).all()
     )
     norm = f'{player.name}/gradient_norm'
-    modules = [
-      module
+    # A player of one module has one norm, without the module's name.
+    norms = {
+      module: f'{norm}/{module}' if f'{norm}/{module}' in values else norm
       for module in player.moves
-      if not np.isfinite(values.get(f'{norm}/{module}', values.get(norm)))
-    ]
+    }
+    modules = [module for module, name in norms.items() if not np.isfinite(values[name])]
     saved = self.checkpoints.steps()
     where = f' of lane {lane} ({self.session.lanes.labels[lane]})' if len(self.patience) > 1 else ''
     raise UserError(
@@ -349,8 +381,8 @@ class _Trainer:
     return jax.device_put(value, self.session.replicated)
 
 
-def _make_sample(session: Session) -> Callable[[Weights, int], jax.Array] | None:
-  """Samples from the weights of a lane and its seed, jitted; None without a sampler."""
+def _lane_sampler(session: Session) -> _LaneSampler | None:
+  """The sampler of the objective with its default options; None where it has none."""
   sampler = session.objective.sampler
   if sampler is None:
     return None
@@ -362,4 +394,4 @@ def _make_sample(session: Session) -> Callable[[Weights, int], jax.Array] | None
     variables = averaged_variables(held, session.averages)
     return sampler.sample(variables, keys, numbers, **options)
 
-  return jax.jit(sample, out_shardings=session.replicated)
+  return _LaneSampler(sampler.feature, jax.jit(sample, out_shardings=session.replicated))

@@ -121,7 +121,12 @@ def make_optimizer(
   decoupled = 'weight_decay' in parameters(factory)
   if decoupled:
     options['weight_decay'] = weight_decay
-    if decay_only and 'mask' in parameters(factory):
+    if decay_only and 'mask' not in parameters(factory):
+      raise UserError(
+        f'{where}.decay_only={decay_only} has no effect: {name} decays all parameters; leave it '
+        'empty, or use an optimizer such as adamw'
+      )
+    if decay_only:
       options['mask'] = mask
   before = []
   if clip:

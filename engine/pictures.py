@@ -32,7 +32,7 @@ def grid(images: np.ndarray, columns: int = 0, margin: int = 2) -> np.ndarray:
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
   """[0, 1] to 0..255, rounded; what lies outside is clipped."""
-  return np.uint8(np.clip(np.asarray(images, np.float32) * 255 + 0.5, 0, 255))
+  return np.clip(np.asarray(images, np.float32) * 255 + 0.5, 0, 255).astype(np.uint8)
 
 
 def enlarge(sheet: np.ndarray, target: int = 512) -> np.ndarray:

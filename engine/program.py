@@ -10,7 +10,7 @@ from data.feed import Feed
 from data.transforms import prepare
 from engine import runtime
 from engine.gradients import Metrics
-from engine.lanes import AXES
+from engine.lanes import lane_axes
 from engine.session import Session
 from engine.state import State
 from objectives.base import stream_key
@@ -40,7 +40,8 @@ def make_program(session: Session, feed: Feed) -> Program:
   cut into dispatches, or killed and resumed, cannot change what a step computes.
   """
   capacity, train_step = session.train.dispatch, session.train_step()
-  step = jax.jit(train_step.__call__)  # Traced once: for the names here, and below.
+  # Traced once: for the names here, and in the loop, where arguments have the same shardings.
+  step = jax.jit(train_step.__call__)
   names = tuple(sorted(jax.eval_shape(step, session.lane_abstract, _abstract_batch(session))[1]))
   loop = _Loop(session, feed, step, names, capacity)
   several = session.lanes.number > 1
@@ -62,8 +63,11 @@ def _abstract_batch(session: Session) -> dict[str, jax.ShapeDtypeStruct]:
     name: jax.ShapeDtypeStruct((session.per_step, *shape), dtype)
     for name, (shape, dtype) in features.items()
   }
-  return jax.eval_shape(
+  prepared = jax.eval_shape(
     lambda batch: prepare(batch, jax.random.key(0), session.data.augment), shapes
+  )
+  return jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=session.replicated), prepared
   )
 
 
@@ -97,17 +101,24 @@ class _Loop(NamedTuple):
     For a CPU, where batched products are slower than single ones. Switching lanes every step would
     copy the state every step.
     """
-    first = state.step
+    first, inputs = state.step, self._lane_inputs()
 
-    def one(lane):
-      held, own, runs = lane
-      held = held.replace(step=first)
-      held, ok_after, rows = self.alone(held, ok, {**taken, **own}, jnp.where(runs, steps, 0), runs)
-      return held.replace(step=None), ok_after, rows[0]
+    def one(lane: jax.Array, carry):
+      held, all_ok, rows = carry
+      mine, own, runs = jax.tree.map(lambda leaf: leaf[lane], (held, inputs, active))
+      mine = mine.replace(step=first)
+      mine, ok_after, row = self.alone(mine, ok, {**taken, **own}, jnp.where(runs, steps, 0), runs)
+      held, rows = jax.tree.map(
+        lambda leaf, new: leaf.at[lane].set(new), (held, rows), (mine.replace(step=None), row[0])
+      )
+      return held, all_ok & ok_after, rows
 
-    lanes = state.replace(step=None), self._lane_inputs(), active
-    held, oks, rows = jax.lax.map(one, lanes)
-    return held.replace(step=first + jnp.where(ok, steps, 0)), oks.all(), rows
+    # The state is carried and not mapped over: a map would write it into a second one.
+    lanes = active.shape[0]
+    rows = jnp.zeros((lanes, self.capacity, len(self.names), 2), jnp.float32)
+    carry = state.replace(step=None), jnp.bool_(True), rows
+    held, all_ok, rows = jax.lax.fori_loop(0, lanes, one, carry)
+    return held.replace(step=first + jnp.where(ok, steps, 0)), all_ok, rows
 
   def at_once(self, state: State, ok: jax.Array, taken: Any, steps: jax.Array, active: jax.Array):
     """Steps of several lanes side by side, each step of all lanes in one batched program."""
@@ -116,7 +127,8 @@ class _Loop(NamedTuple):
       state, metrics = self.step(state, self._batch(state, {**taken, **own}, i))
       return state, self._row(metrics)
 
-    each = jax.vmap(one, (AXES, 0, None), (AXES, 0), spmd_axis_name='lane')
+    axes = lane_axes(state)
+    each = jax.vmap(one, (axes, 0, None), (axes, 0), spmd_axis_name='lane')
 
     def body(carry):
       i, state, rows, _ = carry

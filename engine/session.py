@@ -66,7 +66,7 @@ class Session(NamedTuple):
   gradient: Strategy
   frozen: IsFrozen
   lanes: Lanes
-  make_state: Callable[[jax.Array | int], State]
+  make_state: Callable[[jax.Array], State]
   lane_abstract: State
   abstract: State
   per_step: int
@@ -87,7 +87,7 @@ class Session(NamedTuple):
 
     def make() -> State:
       if self.lanes.number == 1:
-        return self.make_state(int(seeds[0]))
+        return self.make_state(jnp.uint32(seeds[0]))
       return jax.vmap(self.make_state)(jnp.asarray(seeds)).replace(step=jnp.int32(0))
 
     # It runs once: compiling it well would cost more than it saves.
@@ -133,7 +133,8 @@ def open_session(config: ConfigDict, spec: Spec | None = None, tokenizer: str = 
   found = sources(config.init_from, objective.modules)
   frozen = frozen_by(found)
 
-  def make_state(seed: jax.Array | int) -> State:
+  @jax.jit  # Traced once: for the shapes here, and in `init`.
+  def make_state(seed: jax.Array) -> State:
     return init_state(objective, optimizers, averages, seed, example_batch(spec), frozen)
 
   shapes = jax.eval_shape(make_state, jnp.uint32(0))

@@ -14,8 +14,7 @@ from errors import UserError
 from objectives.base import Batch, Objective, Variables, merge_variables, stream_key
 
 
-@flax.struct.dataclass
-class State:
+class State(flax.struct.PyTreeNode):
   """Everything that training changes, and the key its randomness comes from.
 
   With several lanes every leaf but `step` has a leading axis of lanes.
@@ -37,8 +36,7 @@ class State:
   key: jax.Array
 
 
-@flax.struct.dataclass
-class Weights:
+class Weights(flax.struct.PyTreeNode):
   """The part of a state that sampling and evaluating need.
 
   Attributes:

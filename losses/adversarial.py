@@ -28,10 +28,10 @@ def _log_loss(real: jax.Array, fake: jax.Array) -> jax.Array:
   return jax.nn.softplus(-real) + jax.nn.softplus(fake)
 
 
-# Goodfellow et al. 2014, eq. 1: the generator lowers log(1 − D(G(z))), which saturates.
+# Goodfellow et al. 2014, eq. 1: the generator minimises log(1 − D(G(z))), which saturates.
 minimax = Adversarial(_log_loss, lambda fake: -jax.nn.softplus(fake))
 
-# Goodfellow et al. 2014, section 3: the generator lowers −log D(G(z)) instead.
+# Goodfellow et al. 2014, section 3: the generator minimises −log D(G(z)) instead.
 non_saturating = Adversarial(_log_loss, lambda fake: jax.nn.softplus(-fake))
 
 # Mao et al. 2017, eq. 9: targets b = c = 1 for real, a = 0 for fake, with the factor 1/2.

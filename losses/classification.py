@@ -1,6 +1,6 @@
-"""Losses of classifiers and regressions, per example; a config names one of them.
+"""Losses of classifiers and regressions, per example; `config.objective.loss` names one of them.
 
-Each loss declares how many numbers the model outputs per example, and what they mean.
+Each loss also defines how many numbers the model outputs per example, and what they mean.
 """
 
 from collections.abc import Callable

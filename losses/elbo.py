@@ -17,7 +17,7 @@ def warmed_up(weight: float, warmup: int, step: jax.Array) -> jax.Array:
 def with_free_bits(kl: jax.Array, free: float) -> jax.Array:
   """Returns Σⱼ max(free, mean KLⱼ) of kl [B, Z], a scalar (Kingma et al. 2016, eq. 15).
 
-  A coordinate whose mean KL over the batch is below `free` nats has no gradient.
+  A latent dimension whose mean KL over the batch is below `free` nats has no gradient.
   """
   if not free:
     return kl.sum(axis=-1).mean()
@@ -32,9 +32,9 @@ def log_mean_exp(log_weights: jax.Array, axis: int = 0) -> jax.Array:
 def importance_sampled(
   log_weights: Callable[[jax.Array], jax.Array], keys: jax.Array, samples: int, chunk: int
 ) -> tuple[jax.Array, jax.Array]:
-  """Estimates log p(x) = log E_q[p(x, z)/q(z | x)] by the mean of `samples` weights.
+  """Estimates log p(x) = log E_q[p(x, z)/q(z | x)] by the mean of `samples` importance weights.
 
-  In expectation a lower bound that grows with `samples` (Burda et al. 2016, theorem 1).
+  Its expectation is a lower bound that grows with `samples` (Burda et al. 2016, theorem 1).
 
   Args:
     log_weights: keys [chunk, B] -> log weights [chunk, B], independent samples.
@@ -49,17 +49,17 @@ def importance_sampled(
 
   def add(sums, first):
     numbers = first + jnp.arange(chunk)
-    drawn = log_weights(_keys_of_samples(keys, numbers))
-    weights = jnp.where((numbers < samples)[:, None], drawn, -jnp.inf)
+    sampled = log_weights(_keys_of_samples(keys, numbers))
+    weights = jnp.where((numbers < samples)[:, None], sampled, -jnp.inf)
     new = (jax.nn.logsumexp(weights, axis=0), jax.nn.logsumexp(2 * weights, axis=0))
     return jax.tree.map(jnp.logaddexp, sums, new), None
 
-  nothing = jnp.full(keys.shape, -jnp.inf)
-  (total, squares), _ = jax.lax.scan(add, (nothing, nothing), jnp.arange(0, samples, chunk))
+  zero = jnp.full(keys.shape, -jnp.inf)  # the logarithm of an empty sum
+  (total, squares), _ = jax.lax.scan(add, (zero, zero), jnp.arange(0, samples, chunk))
   return total - math.log(samples), jnp.exp(2 * total - squares)
 
 
 def _keys_of_samples(keys: jax.Array, numbers: jax.Array) -> jax.Array:
-  """Keys [S, B] of samples int32 [S] of examples with keys [B]."""
+  """Returns keys [S, B] for the samples with `numbers` int32 [S] of examples with `keys` [B]."""
   by_example = jax.vmap(jax.random.fold_in, (0, None))
   return jax.vmap(by_example, (None, 0))(keys, numbers)

@@ -1,4 +1,4 @@
-"""Diagonal Gaussians over latents: samples, densities, divergences, mixtures. All in nats."""
+"""Diagonal Gaussians over latents: sampling, densities, divergences, mixtures, all in nats."""
 
 import math
 from typing import NamedTuple
@@ -21,7 +21,7 @@ class Gaussian(NamedTuple):
   log_variance: jax.Array
 
 
-def draw(posterior: Gaussian, keys: jax.Array) -> jax.Array:
+def sample(posterior: Gaussian, keys: jax.Array) -> jax.Array:
   """Samples once from each of B Gaussians, reparameterised (Kingma and Welling 2014, eq. 10).
 
   Args:
@@ -57,9 +57,9 @@ def kl_to_standard_normal(posterior: Gaussian) -> jax.Array:
 
 
 def mixture_log_prob(components: Gaussian, latents: jax.Array) -> jax.Array:
-  """Returns the log density of latents [..., Z] under an even mixture of K Gaussians [K, Z]: [...].
+  """Returns the log density of latents [..., Z] under a uniform mixture of Gaussians [K, Z]: [...].
 
-  (z − μ)²/σ² is expanded, so that all N × K densities are two matrix products and not an array
+  (z − μ)²/σ² is expanded, so that all N × K densities are two matrix products instead of an array
   [N, K, Z].
   """
   mean, log_variance = components

@@ -1,7 +1,7 @@
 """Likelihoods of an image given a decoder's outputs: the reconstruction term of a VAE.
 
-Each entry makes a `Likelihood` from the config's `variance`, which only the Gaussian reads. Images
-are float32 [..., H, W, C] in [0, 1], a decoder's outputs float32 [..., H, W, C, outputs].
+Each public function makes a `Likelihood` from the config's `variance`, which only `gaussian` reads.
+Images are float32 [..., H, W, C] in [0, 1], a decoder's outputs float32 [..., H, W, C, outputs].
 """
 
 import math
@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-# Keeps a learned variance from running away where an image is fitted exactly: σ ≥ 1/510, half of
-# one grey level.
+# Keeps a learned variance from vanishing where an image is fitted exactly: σ ≥ 1/510, half of a
+# grey level.
 _LOWEST_LOG_VARIANCE = 2 * math.log(1 / 510)
 
 
@@ -21,8 +21,8 @@ class Likelihood(NamedTuple):
   """One observation model p(x | z).
 
   Attributes:
-    outputs: how many numbers the decoder outputs for every pixel and colour.
-    log_prob: (images, outputs) -> [...], in nats, summed over pixels and colours.
+    outputs: how many numbers the decoder outputs for every pixel and colour channel.
+    log_prob: (images, outputs) -> [...], in nats, summed over pixels and colour channels.
     mean: outputs -> the expected images, in [0, 1].
   """
 
@@ -33,16 +33,16 @@ class Likelihood(NamedTuple):
 
 @jax.custom_jvp
 def _cross_entropy(pixels: jax.Array, logits: jax.Array) -> jax.Array:
-  """−Σ (x·l − log(1 + eˡ)) of [..., P], which neither overflows nor takes the logarithm of 0."""
+  """Returns −Σ (x·l − log(1 + eˡ)) over P of [..., P], in a form that cannot overflow: [...]."""
   softplus = jnp.maximum(logits, 0) + jnp.log1p(jnp.exp(-jnp.abs(logits)))
   return (softplus - pixels * logits).sum(axis=-1)
 
 
 def _cross_entropy_jvp(primals: tuple[jax.Array, jax.Array], tangents: tuple):
-  """The derivative sigmoid(l) − x, cheaper than what differentiating softplus makes of it."""
+  """Uses the derivative sigmoid(l) − x, which is cheaper than that of softplus by autodiff."""
   (pixels, logits), (dpixels, dlogits) = primals, tangents
   terms = []
-  # Images are data in training: the derivative in them costs nothing where none is asked for.
+  # In training no derivative with respect to the images is needed, and none is computed.
   if not isinstance(dpixels, SymbolicZero):
     terms.append(-logits * dpixels)
   if not isinstance(dlogits, SymbolicZero):
@@ -55,31 +55,31 @@ _cross_entropy.defjvp(_cross_entropy_jvp, symbolic_zeros=True)
 
 
 def _flat(images: jax.Array) -> jax.Array:
-  """[..., H, W, C] → [..., P]: on a CPU a sum over one axis is twice as fast as over three."""
+  """Reshapes [..., H, W, C] to [..., P]: a CPU sums over one axis faster than over three."""
   return images.reshape(*images.shape[:-3], -1)
 
 
 def bernoulli(variance: float) -> Likelihood:
-  """Likelihood of pixels as coin flips (Kingma and Welling 2014, appendix C.1).
+  """Returns the Bernoulli likelihood of binary pixels (Kingma and Welling 2014, appendix C.1).
 
-  For grey pixels this is the cross-entropy, which is not normalised; binarise for a likelihood.
+  For grey pixels this is the cross-entropy, which is not a normalised likelihood.
   """
   del variance
 
   def log_prob(images: jax.Array, outputs: jax.Array) -> jax.Array:
     logits = _flat(outputs[..., 0])
-    # Broadcast here, because the derivative above is written for pixels and logits of one shape.
+    # Broadcast here, because the derivative above needs pixels and logits of one shape.
     return -_cross_entropy(jnp.broadcast_to(_flat(images), logits.shape), logits)
 
   return Likelihood(1, log_prob, lambda outputs: jax.nn.sigmoid(outputs[..., 0]))
 
 
 def gaussian(variance: float) -> Likelihood:
-  """Likelihood of pixels as N(mean, σ²); the mean is a sigmoid of the first output.
+  """Returns the likelihood of pixels under N(mean, σ²); the mean is a sigmoid of the first output.
 
   Args:
-    variance: σ² of every pixel; 0 learns one for each image, whose logarithm is the mean of the
-      second output over the pixels. At the optimum it is the squared error the model expects.
+    variance: σ² of every pixel. If 0, each image has its own learned σ², whose logarithm is the
+      mean of the second output over the pixels; at the optimum it is the expected squared error.
 
   Raises:
     ValueError: the variance is negative.
@@ -102,7 +102,7 @@ def gaussian(variance: float) -> Likelihood:
 
 
 def categorical(variance: float) -> Likelihood:
-  """Likelihood of pixels as one of 256 grey levels, a logit each (van den Oord et al. 2016)."""
+  """Returns the likelihood of pixels as one of 256 grey levels (van den Oord et al. 2016)."""
   del variance
 
   def log_prob(images: jax.Array, outputs: jax.Array) -> jax.Array:

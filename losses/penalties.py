@@ -1,8 +1,8 @@
 """Gradient penalties on a discriminator, each a pure function with per-example results.
 
-All share one signature, `penalty(keys, discriminator, real, fake) -> [B]`: `keys` are PRNG keys
+All have one signature, `penalty(keys, discriminator, real, fake) -> [B]`: `keys` are PRNG keys
 `[B]`, one per example, `discriminator` maps images `[B, H, W, C]` to logits `[B]`, `real` and
-`fake` are images in [0, 1]. The results are float32 and unweighted; the config gives the weight.
+`fake` are images in [0, 1]. The results are float32; the weight of the config is not applied.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ def _uniform(keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def _gradient(discriminator: Discriminator, images: jax.Array) -> jax.Array:
-  """∇ₓ D(x) for each image, flattened to `[B, H·W·C]` float32."""
+  """Returns ∇ₓ D(x) for each image, flattened to `[B, H·W·C]` float32."""
   gradient = jax.grad(lambda x: discriminator(x).sum())(images)
   return gradient.reshape(gradient.shape[0], -1).astype(jnp.float32)
 
@@ -29,7 +29,7 @@ def _squared_norm(discriminator: Discriminator, images: jax.Array) -> jax.Array:
 
 
 def _distance_to_unit_norm(discriminator: Discriminator, images: jax.Array) -> jax.Array:
-  """(‖∇ₓ D(x)‖ − 1)². The square root is kept away from 0, where its gradient is infinite."""
+  """Returns (‖∇ₓ D(x)‖ − 1)². 1e-12 is added because the gradient of √x is infinite at 0."""
   return (jnp.sqrt(_squared_norm(discriminator, images) + 1e-12) - 1) ** 2
 
 

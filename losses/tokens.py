@@ -1,4 +1,4 @@
-"""Cross-entropy of one class out of many at every token, and the mean over real tokens."""
+"""Losses per token: cross-entropy, and the mean over tokens that are not padding."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 @jax.custom_jvp
 def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
-  """Cross-entropy −log softmax(l)ₜ = log Σⱼ exp lⱼ − lₜ of each target t, in nats.
+  """Returns the cross-entropy −log softmax(l)ₜ = log Σⱼ exp lⱼ − lₜ of each target t, in nats.
 
   Goodfellow et al. 2016, section 6.2.2.3, computed in float32, in the form that cannot overflow.
 
@@ -21,7 +21,7 @@ def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
 
 
 def _with_normaliser(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """The cross-entropy, and log Σⱼ exp lⱼ; both float32 [...]."""
+  """Returns (the cross-entropy, log Σⱼ exp lⱼ), both float32 [...]."""
   wide = logits.astype(jnp.float32)
   normaliser = jax.nn.logsumexp(wide, axis=-1)
   chosen = jnp.take_along_axis(wide, jnp.maximum(targets, 0)[..., None], axis=-1)[..., 0]
@@ -30,9 +30,9 @@ def _with_normaliser(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, 
 
 @cross_entropy.defjvp
 def _differentiate(primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]):
-  """The gradient is softmax(l) less 1 at the target.
+  """Uses the gradient softmax(l), less 1 at the target.
 
-  Transposed, that is one pass over the logits; what jax derives has a scatter and a second sum.
+  Its transpose is one pass over the logits; autodiff would add a scatter and a second sum.
   """
   (logits, targets), (moved, _) = primals, tangents
   losses, normaliser = _with_normaliser(logits, targets)
@@ -43,11 +43,11 @@ def _differentiate(primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Arr
 
 
 def mean(values: jax.Array, real: jax.Array, axis: int | None = None) -> jax.Array:
-  """Returns the mean of `values` where `real` holds, over `axis` or all; 0 where it holds nowhere.
+  """Returns the mean of the `values` that are `real`, over `axis` or all axes; 0 if none is real.
 
   Args:
-    values: float [...]; may be anything at the other places, NaN too.
-    real: bool [...].
+    values: float [...]; those that are not real may be NaN.
+    real: bool [...], False for padding.
   """
   total = jnp.where(real, values, 0).sum(axis=axis)
   return total / jnp.maximum(real.sum(axis=axis), 1)

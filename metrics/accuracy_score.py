@@ -1,4 +1,4 @@
-"""Classification accuracy score: how much a classifier learns from the samples of a model."""
+"""Classification accuracy score: test accuracy of a classifier trained on a model's samples."""
 
 import dataclasses
 import warnings
@@ -14,7 +14,7 @@ class Labelled(NamedTuple):
   """Features and their classes.
 
   Attributes:
-    features: float32 [N, D]; [0, 0] where there are none.
+    features: float32 [N, D]; [0, 0] if N is 0.
     labels: int64 [N].
   """
 
@@ -24,19 +24,19 @@ class Labelled(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class AccuracyScore(SampleMetric):
-  """Accuracy on real examples of a classifier trained on samples and the labels that they were
-  conditioned on: the classification accuracy score of Ravuri and Vinyals (2019), section 3.
+  """The classification accuracy score of Ravuri and Vinyals (2019), section 3.
 
-  It is low where the samples are not of their class, and where they are but lack variety. The paper
-  trains a ResNet-50 on images; here it is scikit-learn's `MLPClassifier` on features: one hidden
-  layer of ReLUs, trained by Adam until its loss settles or `max_iter` is reached. The number is
-  comparable only with that of the same classifier on the same features, trained on as many samples
-  and tested on the same split.
+  It is the accuracy on real examples of a classifier that was trained on samples and the labels
+  that they were conditioned on. It is low if the samples are not of their class, and if they lack
+  variety. The paper trains a ResNet-50 on images; here it is scikit-learn's `MLPClassifier` on
+  features: one hidden layer of ReLUs, trained by Adam until its loss converges or `max_iter` is
+  reached. The score is comparable only with that of the same classifier on the same features,
+  trained on as many samples and tested on the same split.
 
   Attributes:
-    width: of the hidden layer.
-    max_iter: most passes over the samples.
-    seed: of the classifier's weights and of the order of the samples.
+    width: units of the hidden layer.
+    max_iter: largest number of passes over the samples.
+    seed: seed of the classifier's weights and of the order of the samples.
   """
 
   width: int
@@ -63,12 +63,12 @@ class AccuracyScore(SampleMetric):
     return Labelled(np.concatenate([a.features, b.features]), np.concatenate([a.labels, b.labels]))
 
   def compare(self, reference: Labelled, samples: Labelled) -> float:
-    """Returns the share of `reference` that is classified rightly, in [0, 1].
+    """Returns the fraction of `reference` that is classified correctly, in [0, 1].
 
-    NaN where a sample is not finite.
+    It is NaN if a sample is not finite.
 
     Raises:
-      UserError: the samples are all of one class.
+      UserError: all samples are of one class.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier

@@ -1,5 +1,4 @@
-"""The three kinds of thing that evaluators are made of: metrics of predictions and of samples, and
-the extractors of the features in which samples are compared."""
+"""The interfaces of metrics of predictions, metrics of samples, and feature extractors."""
 
 import abc
 from collections.abc import Mapping, Sequence
@@ -10,11 +9,11 @@ import numpy as np
 
 
 class Value(NamedTuple):
-  """One figure.
+  """One figure of a metric.
 
   Attributes:
-    value: NaN where it is not defined.
-    interval: (low, high) that holds it with 95 % confidence, or None.
+    value: NaN if it is not defined.
+    interval: its 95 % confidence interval (low, high), or None.
   """
 
   value: float
@@ -22,13 +21,13 @@ class Value(NamedTuple):
 
 
 class Summary(NamedTuple):
-  """The figures, tables and pictures of a metric of predictions.
+  """The figures, tables and pictures of a metric of predictions, each by name.
 
   Attributes:
-    figures: by name; `f1` is a headline, logged in training as well, `f1/Shirt` a detail that only
-      evaluate.py shows.
-    tables: by name, nested lists for metrics.json.
-    pictures: by name, uint8 [H, W, 3], written as PNG files.
+    figures: headlines such as `f1`, logged in training too, and details such as `f1/Shirt`, which
+      only evaluate.py shows.
+    tables: nested lists for metrics.json.
+    pictures: uint8 [H, W, 3], written as PNG files.
   """
 
   figures: Mapping[str, Value]
@@ -37,45 +36,45 @@ class Summary(NamedTuple):
 
 
 class Column(Protocol):
-  """An array of one row per example, or its `jax.ShapeDtypeStruct`: what a check looks at."""
+  """An array with one row per example, or its `jax.ShapeDtypeStruct`."""
 
   shape: tuple[int, ...]
   dtype: np.dtype
 
 
 class PredictionMetric(abc.ABC):
-  """A metric of what a model predicts about the examples of a split, each of them once.
+  """A metric of a model's predictions about the examples of a split, each of them once.
 
-  Its columns are what the objective's `evaluate` returned beside its figures, and the scalars of
-  the batch: of a classifier `label` int [N], `prediction` int [N], `probability` [N, K]; of a
-  regression `target` [N, 1], `prediction` [N, 1].
+  It reads columns: arrays that the objective's `evaluate` returns in addition to its figures, and
+  the scalars of the batch. A classifier has `label` int [N], `prediction` int [N] and `probability`
+  [N, K]; a regression has `target` [N, 1] and `prediction` [N, 1].
   """
 
   @abc.abstractmethod
   def check(self, columns: Mapping[str, Column]) -> None:
-    """Raises UserError where a column it needs is not there, or is of another kind."""
+    """Raises UserError if a column that the metric needs is missing, or of another kind."""
 
   @abc.abstractmethod
   def summarise(
     self, columns: Mapping[str, np.ndarray], class_names: Sequence[str], details: bool
   ) -> Summary:
-    """Returns figures, and with `details` tables and pictures too.
+    """Returns headline figures, and with `details` also details, tables and pictures.
 
     Args:
-      columns: by name, as `check` accepts them.
-      class_names: K names; empty where there are no classes.
+      columns: columns by name that `check` accepts.
+      class_names: K names; empty if there are no classes.
       details: False in training, where only headlines are needed.
     """
 
 
 class SampleMetric(abc.ABC):
-  """A comparison of samples with real examples, given the features of both.
+  """A metric that compares samples with real examples, from the features of both.
 
-  Features are added to a state, a NamedTuple of arrays that can be merged and stored; what is
-  summed in it is float64, so that neither the order nor the size of the pieces matters.
+  Features are added to a state, a NamedTuple of arrays that can be merged and stored. Its sums are
+  float64, so that neither the order nor the size of the batches matters.
   """
 
-  # Whether it reads the classes of samples and examples.
+  # Whether the metric reads the classes of samples and examples.
   needs_labels: ClassVar[bool] = False
 
   @abc.abstractmethod
@@ -87,19 +86,19 @@ class SampleMetric(abc.ABC):
     """Returns the state with features added.
 
     Args:
-      state: of the features before.
+      state: the state before.
       features: float32 [N, D].
       labels: int [N], the classes of the examples, or those that the samples were conditioned on;
-        None where there are none.
+        None if there are no classes.
     """
 
   @abc.abstractmethod
   def merge(self, a: Any, b: Any) -> Any:
-    """Returns the state of the features of both."""
+    """Returns the state of the features of `a` and `b` together."""
 
   @abc.abstractmethod
   def compare(self, reference: Any, samples: Any) -> float:
-    """Returns the metric of the states of the real examples and of the samples.
+    """Returns the metric, from the state of the real examples and that of the samples.
 
     Raises:
       UserError: there are too few of either.
@@ -107,20 +106,20 @@ class SampleMetric(abc.ABC):
 
 
 class FeatureExtractor(abc.ABC):
-  """A space of features in which images are compared.
+  """A feature space in which images are compared.
 
-  It is a frozen dataclass of its options, so that its `repr` tells two of them apart.
+  Subclasses are frozen dataclasses of their options, so that their `repr` identifies them.
   """
 
   @property
   @abc.abstractmethod
   def label(self) -> str:
-    """The name of the space in the names of figures, e.g. `pixels14`; without `_` and `-`."""
+    """The extractor's name in the names of figures, e.g. `pixels14`; without `_` and `-`."""
 
   @abc.abstractmethod
   def extract(self, images: jax.Array) -> jax.Array:
-    """Returns the features float32 [N, D] of images float32 [N, H, W, C] in [0, 1]; pure, in jit.
+    """Returns the features float32 [N, D] of images float32 [N, H, W, C] in [0, 1]; works in jit.
 
     Raises:
-      ValueError: images of this shape have no such features.
+      ValueError: the extractor cannot take images of this shape.
     """

@@ -1,4 +1,4 @@
-"""Whether a classifier is right as often as its confidence says."""
+"""Calibration: whether a classifier's confidence equals its accuracy."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -12,12 +12,12 @@ from metrics.require_columns import require
 
 
 class Bins(NamedTuple):
-  """Examples by the confidence of their top label, in M bins of equal width.
+  """Statistics of examples in M bins of equal width by the confidence of their top label.
 
   Attributes:
-    count: int [M].
-    confidence: float64 [M], its mean in the bin; NaN where the bin is empty.
-    accuracy: float64 [M], likewise.
+    count: int [M], number of examples in the bin.
+    confidence: float64 [M], mean confidence in the bin; NaN if it is empty.
+    accuracy: float64 [M], accuracy in the bin; NaN if it is empty.
   """
 
   count: np.ndarray
@@ -25,13 +25,13 @@ class Bins(NamedTuple):
   accuracy: np.ndarray
 
 
-def binned(confidence: np.ndarray, correct: np.ndarray, number: int) -> Bins:
-  """Bin m of M holds the confidences in ((m − 1) / M, m / M] (Guo et al. 2017, section 2).
+def make_bins(confidence: np.ndarray, correct: np.ndarray, number: int) -> Bins:
+  """Sorts examples into bins; bin m of M is ((m − 1) / M, m / M] (Guo et al. 2017, section 2).
 
   Args:
     confidence: [N] in [0, 1]; 0 falls into the first bin.
-    correct: bool [N].
-    number: M.
+    correct: bool [N], whether the top label is the true one.
+    number: M, number of bins.
   """
   where = np.searchsorted(np.arange(1, number) / number, confidence, side='left')
   count = np.bincount(where, minlength=number)
@@ -45,7 +45,7 @@ def binned(confidence: np.ndarray, correct: np.ndarray, number: int) -> Bins:
 
 @dataclasses.dataclass(frozen=True)
 class Calibration(PredictionMetric):
-  """Calibration of the top label, from `label` and `probability`.
+  """The calibration of the top label, from the columns `label` and `probability`.
 
   The headline `ece` is the expected calibration error, Σ count / N · |accuracy − confidence| over
   the bins (Guo et al. 2017, eq. 3). Details are `calibration/maximum`, the largest such difference
@@ -53,7 +53,7 @@ class Calibration(PredictionMetric):
   of classes (Brier 1950, eq. 2); scikit-learn halves it for two classes.
 
   Attributes:
-    bins: of equal width between 0 and 1.
+    bins: number of bins of equal width between 0 and 1.
   """
 
   bins: int = 15
@@ -71,19 +71,18 @@ class Calibration(PredictionMetric):
     del class_names
     self.check(columns)
     label, probability = columns['label'], columns['probability'].astype(np.float64)
-    bins = binned(probability.max(axis=1), probability.argmax(axis=1) == label, self.bins)
+    bins = make_bins(probability.max(axis=1), probability.argmax(axis=1) == label, self.bins)
     filled = bins.count > 0
-    apart = np.abs(bins.accuracy - bins.confidence)[filled]
-    error = float(np.sum(bins.count[filled] * apart) / len(label))
+    gaps = np.abs(bins.accuracy - bins.confidence)[filled]
+    error = float(np.sum(bins.count[filled] * gaps) / len(label))
     figures = {'ece': Value(error)}
     if not details:
       return Summary(figures)
 
-    # Not scikit-learn's: it warns where rounding to a low precision moves a sum of probabilities
-    # away from 1.
+    # Not scikit-learn's, which warns if probabilities of low precision do not add up to 1.
     truth = label[:, None] == np.arange(probability.shape[1])
     brier = np.square(probability - truth).sum(axis=1).mean()
-    figures['calibration/maximum'] = Value(float(apart.max()))
+    figures['calibration/maximum'] = Value(float(gaps.max()))
     figures['calibration/brier'] = Value(float(brier))
     table = [
       {
@@ -100,5 +99,5 @@ class Calibration(PredictionMetric):
 
 
 def _or_none(value: float) -> float | None:
-  """JSON has no NaN."""
+  """Returns the value, or None for NaN, which JSON does not have."""
   return float(value) if np.isfinite(value) else None

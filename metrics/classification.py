@@ -12,9 +12,9 @@ from metrics.require_columns import require
 
 @dataclasses.dataclass(frozen=True)
 class Report(PredictionMetric):
-  """How well each class is found, from `label`, `prediction` and, where it is, `probability`.
+  """Precision, recall and F1 of each class, from `label`, `prediction` and maybe `probability`.
 
-  Of sequences [N, T] each place counts for itself; what has the label -1 is left out. Without
+  In sequences [N, T] every position counts; those with the label -1 are left out. Without
   `probability` [..., K] there is no `roc_auc`, and the classes are those that have names.
 
   Headlines are the macro means `precision`, `recall` and `f1` (Sokolova and Lapalme 2009, table 3,
@@ -72,21 +72,21 @@ def _number(
   probability: np.ndarray | None,
   class_names: Sequence[str],
 ) -> int:
-  """How many classes there are: K of the probabilities, or as many as are named or occur."""
+  """Returns the number of classes: K of `probability`, or else those that are named or occur."""
   if probability is not None:
     return probability.shape[1]
   return max(len(class_names), *(1 + int(column.max(initial=-1)) for column in (label, prediction)))
 
 
 def _roc_auc(label: np.ndarray, probability: np.ndarray, classes: np.ndarray) -> float:
-  """Mean over `classes` of the area under the curve of each against the rest.
+  """Returns the mean over `classes` of the area under the ROC curve of each against the rest.
 
   Args:
     label: int [N].
     probability: [N, len(classes)].
 
   Returns:
-    NaN where a class has no examples, or all of them, or a probability is not finite.
+    The mean; NaN if a class has no examples, or all of them, or a probability is not finite.
   """
   from sklearn.metrics import roc_auc_score
 
@@ -94,6 +94,6 @@ def _roc_auc(label: np.ndarray, probability: np.ndarray, classes: np.ndarray) ->
   mixed = truth.any(axis=0) & ~truth.all(axis=0)
   if not (mixed.all() and np.isfinite(probability).all()):
     return float('nan')
-  # As labels that exclude nothing: `multi_class='ovr'` is the same mean, but refuses probabilities
-  # whose sum strays from 1 by the rounding of a low precision.
+  # As independent binary labels: `multi_class='ovr'` is the same mean, but refuses probabilities of
+  # low precision that do not add up to 1.
   return float(roc_auc_score(truth, probability, average='macro'))

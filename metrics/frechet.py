@@ -13,9 +13,9 @@ class Moments(NamedTuple):
   """First and second moments of features, float64.
 
   Attributes:
-    count: int, number of feature vectors.
-    mean: [D]; a scalar 0 where there are none.
-    scatter: [D, D], Σ (f − mean)(f − mean)ᵀ; likewise.
+    count: number of feature vectors.
+    mean: [D]; a scalar 0 if `count` is 0.
+    scatter: [D, D], Σ (f − mean)(f − mean)ᵀ; a scalar 0 if `count` is 0.
   """
 
   count: int | np.ndarray
@@ -36,24 +36,25 @@ def merge(a: Moments, b: Moments) -> Moments:
   if not a.count or not b.count:
     return a if a.count else b
   count = a.count + b.count
-  apart = b.mean - a.mean
-  mean = a.mean + apart * (b.count / count)
-  scatter = a.scatter + b.scatter + np.outer(apart, apart) * (a.count * b.count / count)
+  difference = b.mean - a.mean
+  mean = a.mean + difference * (b.count / count)
+  between = np.outer(difference, difference) * (a.count * b.count / count)
+  scatter = a.scatter + b.scatter + between
   return Moments(count, mean, scatter)
 
 
 def distance(a: Moments, b: Moments) -> float:
-  """‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2(Σ₁Σ₂)^½) of the two Gaussians (Dowson and Landau 1982, eq. 4).
+  """Returns ‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2(Σ₁Σ₂)^½) (Dowson and Landau 1982, eq. 4).
 
-  The trace of the root is taken from the eigenvalues of the symmetric Σ₁^½ Σ₂ Σ₁^½, so that no
-  complex numbers arise.
+  This is the Fréchet distance of two Gaussians with these moments. The trace of the square root is
+  computed from the eigenvalues of the symmetric Σ₁^½ Σ₂ Σ₁^½, so that no complex numbers arise.
 
   Args:
-    a: of two feature vectors or more.
-    b: likewise.
+    a: moments of two or more feature vectors.
+    b: moments of two or more feature vectors.
 
   Returns:
-    NaN where a feature is not finite.
+    The distance; NaN if a feature is not finite.
   """
   if not (np.isfinite(a.scatter).all() and np.isfinite(b.scatter).all()):
     return float('nan')
@@ -62,16 +63,16 @@ def distance(a: Moments, b: Moments) -> float:
   root = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
   crossed = np.linalg.eigvalsh(root @ second @ root)
   trace_of_root = np.sqrt(np.clip(crossed, 0, None)).sum()
-  apart = a.mean - b.mean
-  return float(apart @ apart + np.trace(first) + np.trace(second) - 2 * trace_of_root)
+  difference = a.mean - b.mean
+  return float(difference @ difference + np.trace(first) + np.trace(second) - 2 * trace_of_root)
 
 
 @dataclasses.dataclass(frozen=True)
 class Frechet(SampleMetric):
-  """Fréchet distance (Heusel et al. 2017, eq. 6), with n − 1 in the covariances.
+  """The Fréchet distance (Heusel et al. 2017, eq. 6), with covariances divided by n − 1.
 
-  On the features of an Inception network it is the FID; on others it compares only with itself, for
-  as many samples and the same reference.
+  On the features of an Inception network it is the FID; on other features it is comparable only on
+  the same features, for as many samples and the same reference.
   """
 
   def empty(self) -> Moments:

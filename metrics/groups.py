@@ -1,4 +1,4 @@
-"""Accuracy of a classifier in groups of examples, and how far the groups lie apart."""
+"""Accuracy of a classifier in groups of examples, and the gap between the groups."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -15,22 +15,22 @@ _PERCENTILES = (2.5, 97.5)
 
 @dataclasses.dataclass(frozen=True)
 class Gaps(PredictionMetric):
-  """Accuracy per value of integer columns, with bootstrap intervals (Efron 1979).
+  """Accuracy for each value of integer columns, with bootstrap intervals (Efron 1979).
 
   The headline `accuracy_gap_COLUMN` is the largest minus the smallest accuracy over the values that
-  the split holds; details are `accuracy/COLUMN/VALUE`, by the class's name for `label`. Intervals
-  are from the 2.5th to the 97.5th percentile of what the figure comes to when each group is drawn
-  again from itself with replacement; for the gap, of the difference between the two groups that
-  were found best and worst, so that it may reach below 0.
+  occur in the split; details are `accuracy/COLUMN/VALUE`, by the class's name for `label`. An
+  interval is from the 2.5th to the 97.5th percentile of the figure when each group is resampled
+  with replacement. That of the gap is for the difference between the two groups that are the best
+  and the worst of the split itself, so it may reach below 0.
 
-  Two limits of that: a group without a mistake, or with nothing else, gets an interval of no width;
-  and the best and the worst of many small groups lie apart by chance alone, which the interval of
-  the gap does not take off.
+  Two limits of the bootstrap: a group with accuracy 0 or 1 has an interval of no width; and the
+  best and the worst of many small groups differ by chance alone, for which the interval of the gap
+  does not correct.
 
   Attributes:
     by: names of columns int [N].
-    resamples: times that the groups are drawn again.
-    seed: of those draws.
+    resamples: number of bootstrap resamples.
+    seed: seed of the resampling.
   """
 
   by: Sequence[str] = ('label',)
@@ -47,16 +47,16 @@ class Gaps(PredictionMetric):
 
   def check(self, columns: Mapping[str, Column]) -> None:
     require(columns, 'groups.Gaps', 'label', 'prediction')
-    whole = [
+    integer = [
       name
       for name, column in columns.items()
       if len(column.shape) == 1 and column.dtype.kind in 'biu'
     ]
     for name in self.by:
-      if name not in whole:
+      if name not in integer:
         raise UserError(
-          f'groups.Gaps: there is no column of integers "{name}"{nearest(name, whole)} to group '
-          f'by; there are: {", ".join(sorted(whole))}'
+          f'groups.Gaps: there is no integer column "{name}"{nearest(name, integer)} to group by; '
+          f'there are: {", ".join(sorted(integer))}'
         )
 
   def summarise(
@@ -64,7 +64,7 @@ class Gaps(PredictionMetric):
   ) -> Summary:
     self.check(columns)
     correct = columns['prediction'] == columns['label']
-    headlines, rest = {}, {}
+    headlines, per_group = {}, {}
     for name in self.by:
       values, member = np.unique(columns[name], return_inverse=True)
       count = np.bincount(member)
@@ -77,15 +77,16 @@ class Gaps(PredictionMetric):
       )
       for i, value in enumerate(values):
         written = class_names[value] if name == 'label' and class_names else value
-        rest[f'accuracy/{name}/{written}'] = Value(float(accuracy[i]), _interval(resampled[:, i]))
-    return Summary({**headlines, **rest} if details else headlines)
+        figure = Value(float(accuracy[i]), _interval(resampled[:, i]))
+        per_group[f'accuracy/{name}/{written}'] = figure
+    return Summary({**headlines, **per_group} if details else headlines)
 
   def _resampled(self, count: np.ndarray, accuracy: np.ndarray) -> np.ndarray:
-    """Accuracies [resamples, G] of groups drawn again, of `count` and `accuracy` [G].
+    """Returns resampled accuracies [resamples, G] of G groups with `count` and `accuracy` [G].
 
-    n draws from n zeros and ones of mean p sum to Binomial(n, p), so no row need be drawn.
+    n samples from n zeros and ones of mean p sum to Binomial(n, p), so that sum is sampled.
     """
-    # Anew for each column, so that its figures do not depend on which others are asked for.
+    # A new generator for each column, whose figures so do not depend on the other columns.
     random = np.random.default_rng(self.seed)
     return random.binomial(count, accuracy, size=(self.resamples, len(count))) / count
 

@@ -11,11 +11,11 @@ from metrics.require_columns import require
 
 @dataclasses.dataclass(frozen=True)
 class Report(PredictionMetric):
-  """`rmse`, `mae` and `r2`, from `target` [N] or [N, 1] and `prediction` [N, 1].
+  """The errors `rmse`, `mae` and `r2`, from `target` [N] or [N, 1] and `prediction` [N, 1].
 
-  `r2` is 1 − Σ (target − prediction)² / Σ (target − its mean)², 0 for the mean of the split as
-  prediction, below 0 for a worse one, and NaN where all targets are equal. All three are NaN where
-  a prediction is not finite.
+  `r2` is 1 − Σ (target − prediction)² / Σ (target − its mean)²: 0 if the prediction is the mean of
+  the split, below 0 if it is worse, NaN if all targets are equal. All three are NaN if a prediction
+  is not finite.
   """
 
   def check(self, columns: Mapping[str, Column]) -> None:

@@ -1,4 +1,4 @@
-"""The columns that a metric reads, and the sentence for one that is not there."""
+"""The check that the columns which a metric reads exist."""
 
 from collections.abc import Mapping
 
@@ -7,19 +7,19 @@ from metrics.base import Column
 
 
 def require(columns: Mapping[str, Column], metric: str, *names: str) -> None:
-  """Checks that columns are there.
+  """Checks that the columns `names` exist.
 
   Args:
-    columns: what there is.
+    columns: the existing columns.
     metric: FILE.Class of the metric that needs them.
-    *names: of the columns.
+    *names: the names of the columns that it needs.
 
   Raises:
-    UserError: one is not there.
+    UserError: one of them is missing.
   """
   for name in names:
     if name not in columns:
       raise UserError(
-        f'{metric} needs a column "{name}", and this objective and data give only: '
-        f'{", ".join(sorted(columns)) or "none"}; take it out of the metrics of that evaluator'
+        f'{metric} needs a column "{name}", and this objective and data have only: '
+        f'{", ".join(sorted(columns)) or "none"}; remove it from the metrics of that evaluator'
       )

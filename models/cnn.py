@@ -11,26 +11,26 @@ from errors import UserError
 from models.kernels.max_pool import max_pool
 from models.layers import Conv, Dense
 from models.mlp import activation
+from options import option
 
 
 class CNN(nn.Module):
   """Convolutional network: images `[B, H, W, C]` in [0, 1] to `[B, outputs]` float32.
 
   Attributes:
-    channels: of the convolutions; each is followed by a pool that halves the sides.
-    kernel: side of the convolutions' kernels.
-    widths: units of the hidden layers after them.
-    activation: a name in `jax.nn`.
-    dropout: fraction of the hidden units dropped in training, from 0 to below 1.
     outputs: how many numbers per image, set by the objective.
     dtype: of the computation; parameters are float32.
   """
 
-  channels: Sequence[int]
-  kernel: int
-  widths: Sequence[int]
-  activation: str
-  dropout: float = 0.0
+  channels: Sequence[int] = option(
+    'Channels of each convolution; a pool that halves the sides follows it.', low=1
+  )
+  kernel: int = option("Side of the convolutions' kernels.", low=1)
+  widths: Sequence[int] = option('Units of the hidden layers after the convolutions.', low=1)
+  activation: str = option('A name in `jax.nn`.')
+  dropout: float = option(
+    'Fraction of the hidden units dropped in training.', low=0, below=1, default=0.0
+  )
   outputs: int = 1
   dtype: Any = jnp.float32
 

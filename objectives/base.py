@@ -116,7 +116,8 @@ class Player(NamedTuple):
     return self.optimizer or self.name
 
 
-class Picture(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Picture:
   """One kind of picture of a model that `sample.py --kind=…` renders.
 
   Attributes:
@@ -245,6 +246,10 @@ class Objective(abc.ABC):
   def sampler(self) -> Sampler | None:
     """The sampler; None where there is nothing to sample from, as for a classifier."""
     return None
+
+  def _outputs(self, module: str, variables: Variables, *inputs: Any, **options: Any) -> Any:
+    """Applies a module with `train=False`; returns its outputs."""
+    return self.modules[module].apply(variables[module], *inputs, train=False, **options)
 
   def _apply_training(
     self,

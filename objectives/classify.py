@@ -1,7 +1,8 @@
 """Classification and regression: one module `model`, one player, a loss of its outputs."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -128,20 +129,23 @@ class Classify(Objective):
   def _figures(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
     """Figures and predictions of each example, given the model's outputs [B, outputs]."""
     prediction = self._loss.predict(outputs)
-    if not self._classes:
+    probability = self._loss.probability
+    if probability is None:
       return {'loss': self._loss.loss(outputs, batch['target']), 'prediction': prediction}
     return {
       'loss': self._loss.loss(outputs, jax.nn.one_hot(batch['label'], self.num_classes)),
       'accuracy': (prediction == batch['label']).astype(jnp.float32),
       'prediction': prediction,
-      'probability': self._loss.probability(outputs),
+      'probability': probability(outputs),
     }
 
   @property
   def pictures(self) -> Mapping[str, Picture]:
-    if self.input != 'image' or not self._classes:
+    scores = self._loss.scores
+    if self.input != 'image' or scores is None:
       return {}
-    return {'explain': Picture(self._explanations, 8, 'test images', examples=1)}
+    render = functools.partial(self._explanations, scores)
+    return {'explain': Picture(render, 8, 'test images', examples=1)}
 
   # --- training
 
@@ -193,7 +197,14 @@ class Classify(Objective):
 
   # --- pictures of test images
 
-  def _explanations(self, variables: Variables, batch: Batch, keys: jax.Array, num: int):
+  def _explanations(
+    self,
+    scores: Callable[[jax.Array], jax.Array],
+    variables: Variables,
+    batch: Batch,
+    keys: jax.Array,
+    num: int,
+  ) -> jax.Array:
     """Rows of a test image, its saliency, integrated gradients from black, and occlusion map, all
     of the logit of the class that the model predicts."""
     del keys
@@ -205,7 +216,7 @@ class Classify(Objective):
     predicted = self._loss.predict(outputs(images))
 
     def score(images: jax.Array) -> jax.Array:
-      logits = self._loss.scores(outputs(images))
+      logits = scores(outputs(images))
       return jnp.take_along_axis(logits, predicted[:, None], axis=-1)[:, 0]
 
     side = min(images.shape[1:3])

@@ -96,10 +96,8 @@ class GAN(Objective):
     """Losses and logits on real images and as many generated ones."""
     labels = self.labels(batch)
     fake = self.generate(variables, self.latents(keys), labels)
-    discriminator = self.modules['discriminator']
     real_logits, fake_logits = (
-      discriminator.apply(variables['discriminator'], images, labels, train=False)
-      for images in (batch['image'], fake)
+      self._outputs('discriminator', variables, images, labels) for images in (batch['image'], fake)
     )
     return {
       'discriminator_loss': self._pair.discriminator(real_logits, fake_logits),
@@ -122,10 +120,12 @@ class GAN(Objective):
   def labels(self, batch: Batch) -> jax.Array | None:
     """The labels [B] of `batch` that the modules are conditioned on; here none."""
     del batch
+    return None
 
   def sample_labels(self, numbers: jax.Array, label: int | None = None) -> jax.Array | None:
     """The labels [B] of samples with these numbers; here none."""
     del numbers, label
+    return None
 
   # --- small parts
 
@@ -133,7 +133,7 @@ class GAN(Objective):
     self, variables: Variables, latents: jax.Array, labels: jax.Array | None
   ) -> jax.Array:
     """Images float32 [B, H, W, C] of latents [B, Z]."""
-    return self.modules['generator'].apply(variables['generator'], latents, labels, train=False)
+    return self._outputs('generator', variables, latents, labels)
 
   def latents(self, keys: jax.Array) -> jax.Array:
     """Draws [B, Z] of the standard normal prior, one from each of `keys` [B]."""

@@ -68,6 +68,6 @@ class IWAE(VAE):
     """k independent draws of each posterior, [k, B, Z], from keys [B]."""
 
     def draw(number: jax.Array) -> jax.Array:
-      return gaussian.draw(posterior, jax.vmap(jax.random.fold_in, (0, None))(keys, number))
+      return gaussian.sample(posterior, jax.vmap(jax.random.fold_in, (0, None))(keys, number))
 
     return jax.vmap(draw)(jnp.arange(self.importance_samples))

@@ -86,8 +86,8 @@ class PerToken(Objective):
 
   def _predict(self, variables: Variables, batch: Batch, keys: jax.Array) -> tuple[Rows, jax.Array]:
     rows = self.rows(batch, keys)
-    logits = self.modules['model'].apply(
-      variables['model'], rows.inputs, train=False, lengths=rows.lengths, segments=rows.segments
+    logits = self._outputs(
+      'model', variables, rows.inputs, lengths=rows.lengths, segments=rows.segments
     )
     return rows, logits
 

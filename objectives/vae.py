@@ -95,7 +95,7 @@ class VAE(Objective):
     """The ELBO's parts by one draw each, and the squared error of the posterior mean's decoding."""
     images, condition = self._observe(batch, keys), self._condition(batch)
     posterior = self._encode(variables, images, condition)
-    latents = gaussian.draw(posterior, stream_keys(keys, 'posterior'))
+    latents = gaussian.sample(posterior, stream_keys(keys, 'posterior'))
     outputs = self._decode(variables, latents, condition)
     reconstruction = -self._likelihood.log_prob(images, outputs)
     kl = self._divergence(variables, posterior, latents).sum(axis=-1)
@@ -125,7 +125,7 @@ class VAE(Objective):
     log_prior = self._log_prior(variables)
 
     def log_weights(keys: jax.Array) -> jax.Array:
-      latents = jax.vmap(lambda row: gaussian.draw(posterior, row))(keys)
+      latents = jax.vmap(lambda row: gaussian.sample(posterior, row))(keys)
       outputs = self._decode(variables, *flat(latents, condition))
       return self._log_weights(images, outputs, log_prior, posterior, latents)
 
@@ -185,7 +185,7 @@ class VAE(Objective):
       'encoder', params, mutable, images, condition, rngs=context.rngs_for('encoder')
     )
     posterior = Gaussian(*posterior)
-    latents = gaussian.draw(posterior, context.fold('posterior'))
+    latents = gaussian.sample(posterior, context.fold('posterior'))
     outputs, decoder_state = self._apply_training(
       'decoder', params, mutable, latents, condition, rngs=context.rngs_for('decoder')
     )
@@ -233,11 +233,10 @@ class VAE(Objective):
     return jax.vmap(jax.random.bernoulli)(pixel_keys, images).astype(jnp.float32)
 
   def _encode(self, variables: Variables, images: jax.Array, condition: jax.Array) -> Gaussian:
-    encoder = self.modules['encoder']
-    return Gaussian(*encoder.apply(variables['encoder'], images, condition, train=False))
+    return Gaussian(*self._outputs('encoder', variables, images, condition))
 
   def _decode(self, variables: Variables, latents: jax.Array, condition: jax.Array) -> jax.Array:
-    return self.modules['decoder'].apply(variables['decoder'], latents, condition, train=False)
+    return self._outputs('decoder', variables, latents, condition)
 
   def _images(self, variables: Variables, latents: jax.Array, condition: jax.Array) -> jax.Array:
     return self._likelihood.mean(self._decode(variables, latents, condition))

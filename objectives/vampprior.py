@@ -34,9 +34,9 @@ class VampPrior(VAE):
       stream_keys(keys, 'component')
     )
     picked = Gaussian(components.mean[chosen], components.log_variance[chosen])
-    return gaussian.draw(picked, stream_keys(keys, 'latents'))
+    return gaussian.sample(picked, stream_keys(keys, 'latents'))
 
   def _components(self, variables: Variables) -> Gaussian:
     """The posteriors [K, Z] of the pseudo-inputs."""
-    images = self.modules['pseudo_inputs'].apply(variables['pseudo_inputs'], train=False)
+    images = self._outputs('pseudo_inputs', variables)
     return self._encode(variables, images, self._no_condition(images.shape[0]))

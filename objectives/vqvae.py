@@ -146,8 +146,10 @@ class VQVAE(Objective):
     commitment = quantization.commitment(features, quantized).mean()
     counts = jnp.bincount(chosen.reshape(-1), length=book.counts.shape[0])
     seen = jax.lax.stop_gradient(features)
-    book = quantization.followed(book, seen, chosen, self.decay)
-    book, dead = quantization.restarted(book, seen, self.restart_below, context.fold('restart')[0])
+    book = quantization.update_codebook(book, seen, chosen, self.decay)
+    book, dead = quantization.restart_dead_codes(
+      book, seen, self.restart_below, context.fold('restart')[0]
+    )
     metrics = {
       'reconstruction': reconstruction,
       'commitment': commitment,
@@ -169,10 +171,10 @@ class VQVAE(Objective):
     return pick(likelihood, self.reconstruction, 'config.objective.reconstruction')(self.variance)
 
   def _encode(self, variables: Variables, images: jax.Array) -> jax.Array:
-    return self.modules['encoder'].apply(variables['encoder'], images, train=False)
+    return self._outputs('encoder', variables, images)
 
   def _decode(self, variables: Variables, codes: jax.Array) -> jax.Array:
-    return self.modules['decoder'].apply(variables['decoder'], codes, train=False)
+    return self._outputs('decoder', variables, codes)
 
   def _reconstructions(self, variables: Variables, batch: Batch, keys: jax.Array, num: int):
     """Rows of originals, each over the row of its reconstructions, eight to a row."""

@@ -1,8 +1,8 @@
-"""Which pixels a score comes from: saliency, integrated gradients, occlusion.
+"""Attributions of a score to the pixels of an image: saliency, integrated gradients, occlusion.
 
 `score` takes images [B, H, W, C] in [0, 1] and returns [B], one number for each image that depends
-on no other image, e.g. the logit of the class predicted for it. It always gets the same B images in
-the same order, so it may close over one label each. It is differentiated in reverse mode only.
+on no other image, e.g. the logit of the class predicted for it. It is always called with the same B
+images in the same order, so it may close over their labels. It is differentiated in reverse mode.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ Score = Callable[[jax.Array], jax.Array]
 
 
 def saliency(score: Score, images: jax.Array) -> jax.Array:
-  """|∂score/∂x|, the largest over the channels (Simonyan et al. 2014, section 3.1).
+  """Returns |∂score/∂x|, its maximum over the channels (Simonyan et al. 2014, section 3.1).
 
   Args:
     images: float32 [B, H, W, C] in [0, 1].
@@ -31,16 +31,16 @@ def saliency(score: Score, images: jax.Array) -> jax.Array:
 def integrated_gradients(
   score: Score, images: jax.Array, baseline: jax.Array, steps: int
 ) -> jax.Array:
-  """(x − x′)·∫₀¹ ∂score/∂x at x′ + a(x − x′) da (Sundararajan et al. 2017, eq. 1).
+  """Returns (x − x′)·∫₀¹ ∂score/∂x at x′ + a(x − x′) da (Sundararajan et al. 2017, eq. 1).
 
-  An image's attributions add up to score(x) − score(x′) (proposition 1), but for the error of the
+  An image's attributions add up to score(x) − score(x′) (proposition 1), up to the error of the
   quadrature. That is Gauss and Legendre's, exact for a score that is a polynomial of degree
-  2·steps: few steps do for smooth activations; with kinks (ReLU) the error falls as 1/steps.
+  2·steps: few steps suffice for smooth activations; with kinks (ReLU) the error falls as 1/steps.
 
   Args:
     images: x, float32 [B, H, W, C] in [0, 1].
-    baseline: x′, of a shape that broadcasts to the images', e.g. a black image's.
-    steps: points on the way, one gradient each, one after another.
+    baseline: x′, of a shape that broadcasts to that of the images, e.g. a black image.
+    steps: points of the quadrature; each takes one gradient, one after another.
 
   Returns:
     float32 [B, H, W, C], of both signs.
@@ -50,35 +50,35 @@ def integrated_gradients(
   """
   if steps < 1:
     raise UserError(f'integrated gradients need steps of at least 1, and not {steps}')
-  way = images - baseline
+  direction = images - baseline
   nodes, weights = np.polynomial.legendre.leggauss(steps)  # on [−1, 1]
   points = jnp.float32((nodes + 1) / 2), jnp.float32(weights / 2)
 
   def add(total, point):
-    share, weight = point
-    return total + weight * _gradient(score, baseline + share * way), None
+    fraction, weight = point
+    return total + weight * _gradient(score, baseline + fraction * direction), None
 
   mean, _ = jax.lax.scan(add, jnp.zeros_like(images), points)
-  return way * mean
+  return direction * mean
 
 
 def occlusion(score: Score, images: jax.Array, window: int, stride: int, value: float) -> jax.Array:
-  """How much the score drops when a pixel is covered (Zeiler and Fergus 2014, section 4.2).
+  """Returns the drop of the score when a pixel is occluded (Zeiler and Fergus 2014, section 4.2).
 
-  A square slides over the image; a pixel's figure is the mean over the squares that cover it.
+  A square slides over the image; a pixel's value is the mean drop over the squares that cover it.
 
   Args:
     images: float32 [B, H, W, C] in [0, 1].
     window: the square's side in pixels.
-    stride: pixels from one square to the next; the last one lies at the edge whatever it is.
-    value: what the covered pixels become, e.g. 0.5 for grey.
+    stride: pixels from one square to the next; the last square is always at the edge.
+    value: the value of occluded pixels, e.g. 0.5 for grey.
 
   Returns:
     float32 [B, H, W], positive where the image speaks for the score.
 
   Raises:
-    UserError: `window` is not from 1 to the shorter side, `stride` not from 1 to `window` (a larger
-      one leaves pixels uncovered).
+    UserError: `window` is not from 1 to the shorter side, or `stride` not from 1 to `window` (with
+      a larger one no square covers some pixels).
   """
   height, width = images.shape[1:3]
   if not 1 <= window <= min(height, width):
@@ -92,14 +92,15 @@ def occlusion(score: Score, images: jax.Array, window: int, stride: int, value: 
       'that every pixel is covered'
     )
   rows, columns = _windows(height, window, stride), _windows(width, window, stride)
-  whole = score(images)
+  original = score(images)
 
-  def drop(place):
-    covered = rows[place // len(columns), :, None] & columns[place % len(columns)]
-    return whole - score(jnp.where(covered[..., None], value, images))
+  def drop(number):
+    covered = rows[number // len(columns), :, None] & columns[number % len(columns)]
+    return original - score(jnp.where(covered[..., None], value, images))
 
   drops = jax.lax.map(drop, jnp.arange(len(rows) * len(columns)))
-  # How often a pixel is covered is a product too, so the mean is taken along each axis in turn.
+  # The number of squares that cover a pixel is that of its row times that of its column, so the
+  # mean can be taken along each axis in turn.
   return jnp.einsum(
     'rcb,rh,cw->bhw',
     drops.reshape(len(rows), len(columns), images.shape[0]),
@@ -110,14 +111,14 @@ def occlusion(score: Score, images: jax.Array, window: int, stride: int, value: 
 
 
 def _gradient(score: Score, images: jax.Array) -> jax.Array:
-  """∂score/∂x, [B, H, W, C]: each image's own, as no score depends on another image."""
+  """Returns ∂score/∂x, [B, H, W, C]; each score depends on its own image only."""
   values, pull_back = jax.vjp(score, images)
   # A score of another shape than [B] fails here.
   return pull_back(jnp.ones(images.shape[0], values.dtype))[0]
 
 
 def _windows(size: int, window: int, stride: int) -> jax.Array:
-  """Which of `size` pixels in a line each window covers: bool [windows, size]."""
+  """Returns bool [windows, size]: which pixels of a line of `size` each window covers."""
   last = size - window
   starts = np.unique([*range(0, last, stride), last])[:, None]
   pixels = np.arange(size)

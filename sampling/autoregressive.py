@@ -1,12 +1,12 @@
-"""Text token by token: the loop that samples tokens and feeds them back to a model.
+"""Autoregressive decoding: a loop that samples tokens and feeds them back to a model.
 
-The loop knows no model. `step` takes (carry, tokens int32 [B], positions int32 [B]), reads each
-row's token at its position, and returns (carry, logits [B, V] of the next tokens). The carry is a
-cache of keys and values, or the state of a recurrent network; the loop does not look into it.
+The loop is independent of the model. Its function `step` takes (carry, tokens int32 [B], positions
+int32 [B]), reads each row's token at its position, and returns (carry, logits [B, V] of the next
+tokens). The carry is a cache of keys and values, or the state of a recurrent network.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -32,16 +32,24 @@ OPTIONS = {
 }
 
 
+class Options(TypedDict):
+  """The options of `sample_tokens` by name; each may be traced."""
+
+  temperature: jax.Array | float
+  top_k: jax.Array | int
+  top_p: jax.Array | float
+
+
 class DecodeState(NamedTuple):
-  """State of the decoding loop.
+  """The state of the decoding loop.
 
   Attributes:
     tokens: int32 [B, length]; those from a row's position on are not sampled yet.
-    positions: int32 [B], how many tokens of each row there are, its prompt included.
+    positions: int32 [B], the number of tokens that each row has, its prompt included.
     keys: PRNG keys [B].
-    logits: [B, V], of the token at each row's position.
-    carry: the model's, after the tokens before each row's position; None where every token comes
-      from a window.
+    logits: [B, V], the logits of the token at each row's position.
+    carry: the model's carry after the tokens before each row's position; None if all logits are
+      computed by the `window` function of `advance`.
   """
 
   tokens: jax.Array
@@ -59,16 +67,16 @@ def start(
   keys: jax.Array,
   length: int,
 ) -> DecodeState:
-  """Returns the state after the prompts were read.
+  """Returns the decoding state after the prompts.
 
   Args:
-    carry: of the model that has read the prompts.
-    logits: [B, V], of the token after each prompt.
+    carry: the model's carry after the prompts.
+    logits: [B, V], the logits of the token after each prompt.
     prompts: int32 [B, P], padded on the right.
-    lengths: int32 [B], tokens of each prompt.
-    keys: PRNG keys [B]; row b at position t samples from `fold_in(keys[b], t)`, so that a row does
-      not depend on how many there are, nor on how often `advance` is called.
-    length: most tokens of a text, its prompt included; at least P.
+    lengths: int32 [B], number of tokens of each prompt.
+    keys: PRNG keys [B]; row b at position t is sampled with `fold_in(keys[b], t)`, so that a row
+      does not depend on the number of rows, nor on how often `advance` is called.
+    length: largest number of tokens of a text, with its prompt; at least P.
   """
   rows, given = prompts.shape
   tokens = jnp.zeros((rows, length), jnp.int32).at[:, :given].set(prompts)
@@ -81,45 +89,49 @@ def advance(
   count: jax.Array | int,
   context: int,
   window: Window,
-  **options: jax.Array | float,
+  **options: Unpack[Options],
 ) -> DecodeState:
   """Returns the state with up to `count` more tokens in every row.
 
   Args:
-    step: of the model.
-    state: before; may be donated. Like `count` and the options it may be traced, so one compiled
-      program serves every value.
-    count: tokens to sample.
-    context: most tokens that `step` can see; 0 for no bound. Once a row has more, the logits of all
-      rows come from `window`.
-    window: reads the last `context` tokens of each row anew.
-    **options: those of `sample_tokens`.
+    step: the step function of the model, see above.
+    state: the state so far; may be donated. Like `count` and the options it may be traced, so one
+      compiled program serves every value.
+    count: number of tokens to sample.
+    context: largest number of tokens that `step` can attend to; 0 for no bound. Once a row has
+      more, `window` computes the logits of all rows.
+    window: computes logits from the last `context` tokens of each row, without a carry.
+    **options: the options of `sample_tokens`.
   """
-  length = state.tokens.shape[1]
+  rows, length = state.tokens.shape
   last = jnp.minimum(state.positions + count, length)
 
   def next_logits(state: DecodeState, tokens: jax.Array, sampled: jax.Array):
-    """(carry, logits) after the sampled tokens int32 [B], which are in `tokens` already."""
+    """Returns (carry, logits) after the sampled tokens int32 [B], which `tokens` has already."""
     after = state.positions + 1
-    cached = lambda: step(state.carry, sampled, state.positions)  # noqa: E731
-    anew = lambda: (state.carry, window(tokens, after))  # noqa: E731
+    by_step = lambda: step(state.carry, sampled, state.positions)  # noqa: E731
+    by_window = lambda: (state.carry, window(tokens, after))  # noqa: E731
     if state.carry is None:
-      return anew()
+      return by_window()
     if not context or length <= context:
-      return cached()
-    return jax.lax.cond(jnp.any(after > context), anew, cached)
+      return by_step()
+    return jax.lax.cond(jnp.any(after > context), by_window, by_step)
 
-  def one(state: DecodeState) -> DecodeState:
-    keys = jax.vmap(jax.random.fold_in)(state.keys, state.positions)
-    sampled = sample_tokens(state.logits, keys, **options)
+  # Derived for all positions at once: token by token this would take a tenth of the whole time.
+  keys = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))(
+    state.keys, jnp.arange(length)
+  )
+
+  def sample_next(state: DecodeState) -> DecodeState:
+    here = jnp.arange(length) == state.positions[:, None]
+    sampled = sample_tokens(state.logits, keys[jnp.arange(rows), state.positions], **options)
     growing = state.positions < last
-    # A row that is complete writes past the end, which is dropped.
-    at = jnp.where(growing, state.positions, length)
-    tokens = state.tokens.at[jnp.arange(at.shape[0]), at].set(sampled, mode='drop')
+    # Not a scatter, which XLA's CPU backend turns into a loop over the rows.
+    tokens = jnp.where(here & growing[:, None], sampled[:, None], state.tokens)
     carry, logits = next_logits(state, tokens, sampled)
     return DecodeState(tokens, state.positions + growing, state.keys, logits, carry)
 
-  return jax.lax.while_loop(lambda state: (state.positions < last).any(), one, state)
+  return jax.lax.while_loop(lambda state: (state.positions < last).any(), sample_next, state)
 
 
 def sample_tokens(
@@ -129,16 +141,16 @@ def sample_tokens(
   top_k: jax.Array | int,
   top_p: jax.Array | float,
 ) -> jax.Array:
-  """Samples one token a row, int32 [B], from softmax(logits / temperature) cut to its top.
+  """Samples one token per row, int32 [B], from softmax(logits / temperature), maybe truncated.
 
   Args:
     logits: [B, V].
-    keys: [B].
+    keys: PRNG keys [B].
     temperature: 0 or more; 0 takes the most likely token.
-    top_k: how many tokens are kept; 0 keeps all (Fan et al. 2018).
-    top_p: above 0 to 1; of those, the fewest most likely ones are kept that together have this
-      probability, 1 keeps all (nucleus sampling, Holtzman et al. 2020). Of equals the first is
-      taken for the likelier.
+    top_k: number of most likely tokens to sample from; 0 is all (Fan et al. 2018).
+    top_p: above 0 to 1; of those, only the smallest set of most likely tokens whose probability is
+      at least this is sampled from, 1 is all (nucleus sampling, Holtzman et al. 2020). Ties are
+      broken in favour of the smaller id.
   """
   logits = logits.astype(jnp.float32)
 
@@ -156,25 +168,25 @@ def sample_tokens(
     return jnp.take_along_axis(order, best[:, None], axis=-1)[:, 0]
 
   # Noise and sorting cost more than the rest, so each is computed only where it is needed.
-  is_cut = (jnp.asarray(top_k) > 0) | (jnp.asarray(top_p) < 1)
-  way = jnp.where(jnp.asarray(temperature) == 0, 0, 1 + is_cut)
-  return jax.lax.switch(way, (most_likely, from_all, from_some)).astype(jnp.int32)
+  is_truncated = (jnp.asarray(top_k) > 0) | (jnp.asarray(top_p) < 1)
+  branch = jnp.where(jnp.asarray(temperature) == 0, 0, 1 + is_truncated)
+  return jax.lax.switch(branch, (most_likely, from_all, from_some)).astype(jnp.int32)
 
 
 def _scaled(logits: jax.Array, temperature: jax.Array | float) -> jax.Array:
-  """l / τ, less its largest, so that a small temperature does not overflow."""
+  """Returns (l − max l) / τ, which does not overflow at a small temperature."""
   return (logits - logits.max(axis=-1, keepdims=True)) / temperature
 
 
 def _noise(keys: jax.Array, logits: jax.Array) -> jax.Array:
-  """g [B, V]: the index of the largest lᵢ + gᵢ is distributed as softmax(l) (Gumbel 1954)."""
+  """Returns Gumbel noise g [B, V]: argmax lᵢ + gᵢ is distributed as softmax(l) (Gumbel 1954)."""
   return jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:]))(keys)
 
 
 def _kept(logits: jax.Array, top_k: jax.Array | int, top_p: jax.Array | float) -> jax.Array:
-  """Which entries of logits [B, V], the largest first, can be sampled: bool [B, V]."""
+  """Returns bool [B, V]: which entries of logits [B, V], sorted descending, can be sampled."""
   rank = jnp.arange(logits.shape[-1])
-  among = (rank < top_k) | (jnp.asarray(top_k) == 0)
-  share = jax.nn.softmax(jnp.where(among, logits, -jnp.inf), axis=-1)
-  before = jnp.cumsum(share, axis=-1) - share
-  return among & (before < top_p)
+  in_top_k = (rank < top_k) | (jnp.asarray(top_k) == 0)
+  probability = jax.nn.softmax(jnp.where(in_top_k, logits, -jnp.inf), axis=-1)
+  before = jnp.cumsum(probability, axis=-1) - probability
+  return in_top_k & (before < top_p)

@@ -1,22 +1,22 @@
-"""Maps of numbers laid over the images that they are about."""
+"""Heat maps: maps of numbers as colours over the images that they belong to."""
 
 import jax
 import jax.numpy as jnp
 
-# Of |map|, a level that one hot pixel does not move.
+# The percentile of |map| that gets the full colour; unlike the maximum, one pixel cannot change it.
 _PERCENTILE = 99
-# What the strongest colour hides of the image, whose edges still show through.
+# Opacity of the full colour, below 1 so that the edges of the image show through.
 _OPACITY = 0.8
-# sRGB, of one luminance, so that neither sign looks stronger.
+# sRGB colours of equal luminance, so that neither sign looks stronger.
 _POSITIVE = (0.93, 0.20, 0.15)
 _NEGATIVE = (0.20, 0.45, 1.00)
 
 
 def overlay(images: jax.Array, maps: jax.Array) -> jax.Array:
-  """Grey images under coloured maps: red where positive, blue where negative, clear at zero.
+  """Overlays maps on grey images: red where positive, blue where negative, transparent at zero.
 
-  A map without negative numbers thus runs from clear to red. The colour is full from the 99th
-  percentile of the image's |map| on; a map of zeros leaves the grey image.
+  A map without negative numbers thus runs from transparent to red. The colour is full from the 99th
+  percentile of the image's |map| on; a map of zeros shows the grey image alone.
 
   Args:
     images: float32 [B, H, W, C] in [0, 1], C 1 or 3.
@@ -28,9 +28,9 @@ def overlay(images: jax.Array, maps: jax.Array) -> jax.Array:
   size = jnp.abs(maps)
   top = size.max(axis=(1, 2), keepdims=True)
   full = jnp.percentile(size, _PERCENTILE, axis=(1, 2), keepdims=True)
-  # So few pixels may count that the percentile is zero; then the largest does.
+  # If so few pixels are not zero that the percentile is zero, the maximum gets the full colour.
   full = jnp.where(full > 0, full, top)
-  # At an all-zero map, 0/1.
+  # A map of zeros is divided by 1.
   strength = _OPACITY * jnp.minimum(size / jnp.where(full > 0, full, 1), 1)[..., None]
   colour = jnp.where(maps[..., None] > 0, jnp.array(_POSITIVE), jnp.array(_NEGATIVE))
   grey = images.mean(axis=-1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Walks through a latent space: what a decoder makes of lines, axes and a plane.
+"""Latent walks: images decoded along lines, along axes and over a plane of a latent space.
 
 `decode` takes latents [N, Z] and returns images [N, H, W, C] in [0, 1].
 """
@@ -12,18 +12,18 @@ Decode = Callable[[jax.Array], jax.Array]
 
 
 def interpolate(decode: Decode, starts: jax.Array, ends: jax.Array, steps: int) -> jax.Array:
-  """Images on the straight lines between latents [N, Z]: [N, steps, H, W, C], with both ends."""
-  share = jnp.linspace(0, 1, steps)[None, :, None]
-  return _decode_grid(decode, (1 - share) * starts[:, None] + share * ends[:, None])
+  """Decodes points on lines between latents [N, Z], both ends included: [N, steps, H, W, C]."""
+  fraction = jnp.linspace(0, 1, steps)[None, :, None]
+  return _decode_grid(decode, (1 - fraction) * starts[:, None] + fraction * ends[:, None])
 
 
 def traverse(
   decode: Decode, centre: jax.Array, dimensions: jax.Array, values: jax.Array
 ) -> jax.Array:
-  """Images while one coordinate of `centre` [Z] takes each of `values` [S]: [D, S, H, W, C].
+  """Decodes `centre` [Z] with one coordinate set to each of `values` [S]: [D, S, H, W, C].
 
   Args:
-    dimensions: int [D], the coordinate that each row moves.
+    dimensions: int [D], the coordinate that each row changes.
   """
 
   def row(dimension):
@@ -33,7 +33,7 @@ def traverse(
 
 
 def manifold(decode: Decode, side: int) -> jax.Array:
-  """Images of a plane of latents, [side, side, H, W, C], a standard normal's quantiles apart.
+  """Decodes a grid over a 2-D latent space at a normal's quantiles: [side, side, H, W, C].
 
   The second coordinate grows upwards (Kingma and Welling 2014, figure 4).
   """
@@ -43,6 +43,6 @@ def manifold(decode: Decode, side: int) -> jax.Array:
 
 
 def _decode_grid(decode: Decode, latents: jax.Array) -> jax.Array:
-  """[R, S, Z] to [R, S, H, W, C]."""
+  """Decodes latents [R, S, Z] to images [R, S, H, W, C]."""
   images = decode(latents.reshape(-1, latents.shape[-1]))
   return images.reshape(*latents.shape[:2], *images.shape[1:])

@@ -1,4 +1,4 @@
-"""Images laid out beside their counterparts."""
+"""A grid of pairs of images, such as originals above their reconstructions."""
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,8 @@ def stack_pairs(above: jax.Array, below: jax.Array, columns: int) -> jax.Array:
     columns: images in a row; fewer where N is smaller.
 
   Returns:
-    [rows, columns, H, W, C], rows of the first and of the second in turn; the last ones are filled
-    up with white.
+    [rows, columns, H, W, C], rows of `above` and of `below` in turn; the last two are filled up
+    with white images.
   """
   number, *shape = above.shape
   columns = min(columns, number)

@@ -1,4 +1,4 @@
-"""An image as a model may look at it when tested: moved and mirrored."""
+"""Test-time augmentation: shifted and mirrored views of an image."""
 
 import jax
 import jax.numpy as jnp
@@ -7,12 +7,12 @@ from errors import UserError
 
 
 def views_of(images: jax.Array, *, mirror: bool, shift: int) -> jax.Array:
-  """Returns the images [B, H, W, C] seen V ways, [V, B, H, W, C]; first as they are.
+  """Returns V views [V, B, H, W, C] of images [B, H, W, C]; the first is the images unchanged.
 
   Args:
-    images: any floats; what comes in from outside is 0.
-    mirror: whether each view is there mirrored left to right too.
-    shift: pixels to move up, down, left and right, four more views; 0 is none.
+    images: any floats; pixels that are shifted in from outside are 0.
+    mirror: whether to add each view mirrored left to right.
+    shift: pixels to shift up, down, left and right, for four more views; 0 for none.
 
   Raises:
     UserError: the shift is as large as the image.
@@ -23,11 +23,11 @@ def views_of(images: jax.Array, *, mirror: bool, shift: int) -> jax.Array:
       f'a view shifted by {shift} pixels shows nothing of images of {height} × {width}; choose a '
       'smaller shift'
     )
-  wide = jnp.pad(images, ((0, 0), (shift, shift), (shift, shift), (0, 0)))
+  padded = jnp.pad(images, ((0, 0), (shift, shift), (shift, shift), (0, 0)))
   moves = [(0, 0), (shift, 0), (-shift, 0), (0, shift), (0, -shift)] if shift else [(0, 0)]
   views = jnp.stack(
     [
-      wide[:, shift + down : shift + down + height, shift + right : shift + right + width]
+      padded[:, shift + down : shift + down + height, shift + right : shift + right + width]
       for down, right in moves
     ]
   )

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = (
+PACKAGES = (
   'configs', 'models', 'losses', 'objectives', 'sampling', 'data', 'metrics', 'engine', 'commands',
   'tools',
   'benchmarks',
 )  # fmt: skip
 
-# What each room may import of ours, besides itself and `errors`.
+# What each package may import of ours, besides itself and `errors`.
 ALLOWED = {
   'configs': set(),
   'models': set(),
@@ -36,41 +36,41 @@ def imports(path: Path) -> set[str]:
   return found
 
 
-def files(room: str) -> list[Path]:
-  return sorted((ROOT / room).rglob('*.py'))
+def files(package: str) -> list[Path]:
+  return sorted((ROOT / package).rglob('*.py'))
 
 
-@pytest.mark.parametrize('room', ALLOWED)
-def test_imports_point_one_way(room):
-  for path in files(room):
+@pytest.mark.parametrize('package', ALLOWED)
+def test_imports_point_one_way(package):
+  for path in files(package):
     for name in imports(path):
       top = name.split('.')[0]
-      if top not in ROOMS or top == room:
+      if top not in PACKAGES or top == package:
         continue
       reached = {name, top, '.'.join(name.split('.')[:2])}
-      assert reached & ALLOWED[room], f'{path.relative_to(ROOT)} imports {name}'
+      assert reached & ALLOWED[package], f'{path.relative_to(ROOT)} imports {name}'
 
 
 def test_nothing_imports_tools_or_the_tests():
-  for room in ROOMS:
-    for path in files(room):
+  for package in PACKAGES:
+    for path in files(package):
       for name in imports(path):
-        assert name.split('.')[0] not in ('tests', *(() if room == 'tools' else ('tools',)))
+        assert name.split('.')[0] not in ('tests', *(() if package == 'tools' else ('tools',)))
 
 
 def test_no_tensorflow_torch_or_clu_outside_the_benchmarks():
-  for room in (*ROOMS, '.'):
-    if room == 'benchmarks':
+  for package in (*PACKAGES, '.'):
+    if package == 'benchmarks':
       continue
-    for path in files(room) if room != '.' else ROOT.glob('*.py'):
+    for path in files(package) if package != '.' else ROOT.glob('*.py'):
       tops = {name.split('.')[0] for name in imports(path)}
       assert not tops & {'tensorflow', 'torch', 'clu'}, path
 
 
-@pytest.mark.parametrize('room', ['engine', 'objectives', 'models', 'losses'])
-def test_no_choice_by_a_name(room):
+@pytest.mark.parametrize('package', ['engine', 'objectives', 'models', 'losses'])
+def test_no_choice_by_a_name(package):
   """A comparison of something called `name` with a string is an if-chain in the making."""
-  for path in files(room):
+  for path in files(package):
     for node in ast.walk(ast.parse(path.read_text())):
       if isinstance(node, ast.Compare) and any(isinstance(op, ast.Eq) for op in node.ops):
         sides = [node.left, *node.comparators]

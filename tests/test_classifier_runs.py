@@ -58,6 +58,7 @@ def test_the_figures_agree_with_one_another(trained, tmp_path):
   assert not any(name.startswith('test/f1/') for name in logged)
 
 
+@pytest.mark.slow
 def test_every_example_counts_once_on_four_devices(trained, tmp_path):
   out = tmp_path / 'four.json'
   code = (

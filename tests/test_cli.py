@@ -214,6 +214,7 @@ def test_two_trainings_in_one_folder_are_refused(tmp_path, script):
   assert 'another process is training' in refused[0].stderr
 
 
+@pytest.mark.slow
 def test_streamed_and_resident_train_alike(tmp_path, script):
   for name, more in (('resident', ()), ('streamed', ('--config.data.resident_mb=0',))):
     done = script(
@@ -292,6 +293,7 @@ def test_an_option_that_the_sampler_does_not_declare_is_refused(cgan, script):
   assert done.returncode == 2 and 'label' in done.stderr and 'Traceback' not in done.stderr
 
 
+@pytest.mark.slow
 def test_samples_are_the_same_on_another_mesh(cgan, script, tmp_path):
   rules = '(("generator/hidden.*kernel$", (None, "fsdp")),)'
   for out, more in (

@@ -20,17 +20,17 @@ from tests.golden.tiny import (
   ROOT,
   TEXT,
   batch_of,
-  cases,
   config_for,
   config_of,
   five_steps,
+  marked_cases,
   spec,
   spec_of_text,
   tokenizer,
 )
 
 
-@pytest.mark.parametrize(('name', 'data'), cases())
+@pytest.mark.parametrize(('name', 'data'), marked_cases())
 def test_one_step_moves_every_player(name, data):
   """Of the five that tests/test_golden.py compares."""
   outcome = five_steps(name, data)

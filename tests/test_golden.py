@@ -4,6 +4,7 @@ import pytest
 
 from tests.golden import record, short_runs, tiny, values
 from tests.golden.values import Tolerance
+from tests.marks import slow_where
 
 FAMILIES = values.families()
 RECORDED = {family: values.read(family) for family in FAMILIES}
@@ -11,7 +12,7 @@ DRAWN = [(family, case) for family in FAMILIES for case in RECORDED[family]['one
 
 
 def assert_same(family, recorded, now):
-  lines, _ = values.compare(recorded, now, Tolerance(**RECORDED[family]['tolerance']))
+  lines, _ = values.compare(recorded, now, values.tolerance_of(RECORDED[family]))
   assert not lines, '\n'.join([f'{len(lines)} golden values differ:', *lines,
                                values.how_to_renew(family)])  # fmt: skip
 
@@ -21,7 +22,7 @@ def assert_same_case(family, case, cases, outcome):
   assert_same(family, values.flat_cases(recorded), values.flat_cases(now))
 
 
-@pytest.mark.parametrize(('name', 'data'), tiny.cases())
+@pytest.mark.parametrize(('name', 'data'), tiny.marked_cases())
 def test_five_steps_and_an_evaluation(name, data):
   """Of the steps that tests/test_configs.py takes."""
   family = values.family_of(tiny.config_of(name, data).objective.name)
@@ -38,7 +39,9 @@ def test_with_all_keys_one(family, case):
   assert_same_case(family, case, RECORDED[family]['one_key'], outcome)
 
 
-@pytest.mark.parametrize('family', FAMILIES)
+@pytest.mark.parametrize(
+  'family', slow_where(lambda family: family in ('gan', 'masked_lm', 'vqvae'), FAMILIES)
+)
 def test_a_short_run(family):
   recorded = RECORDED[family]['run']['metrics']
   now = short_runs.last_metrics(family)
@@ -122,3 +125,11 @@ def test_the_message_says_how_to_renew():
     AssertionError, match=r'says why: python -m tests\.golden\.record --family=vae'
   ):
     assert_same('vae', {'evaluation/elbo': 1.0}, {'evaluation/elbo': 2.0})
+
+
+def test_another_version_of_jax_may_be_farther_off_after_the_first_step():
+  same, other = (TOLERANCE.for_version('0.10.2', now) for now in ('0.10.2', '0.11.0'))
+  assert same == TOLERANCE
+  assert other.allowed('gan:mnist5k/metrics/loss[0]') == same.allowed('gan:mnist5k/metrics/loss[0]')
+  for name in ('gan:mnist5k/metrics/loss[3]', 'iwae:mnist5k/evaluation/kl', 'run/loss'):
+    assert other.allowed(name) == pytest.approx(10 * same.allowed(name))

@@ -54,7 +54,9 @@ def test_killed_at_any_moment(family, tmp_path, script):
         np.testing.assert_allclose(a['generator/loss'], b['generator/loss'], rtol=1e-6)
 
 
-@pytest.mark.parametrize('number, code', [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+  'number, code', [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_stopped_by_a_signal(family, tmp_path, script, number, code):
   small, whole = family
   workdir = tmp_path / 'stopped'
@@ -69,6 +71,7 @@ def test_stopped_by_a_signal(family, tmp_path, script, number, code):
   runs.assert_same_bits(whole, workdir)
 
 
+@pytest.mark.slow
 def test_other_lengths_of_dispatch_change_nothing(family, tmp_path, script):
   small, whole = family
   workdir = tmp_path / 'short'
@@ -103,7 +106,7 @@ def test_complete_and_another_config(family, script):
   assert 'train.seed: 0 → 5' in other.stderr and 'Traceback' not in other.stderr
 
 
-@pytest.mark.parametrize('name', ['vae', 'vqvae'])
+@pytest.mark.parametrize('name', ['vae', pytest.param('vqvae', marks=pytest.mark.slow)])
 def test_one_player_resumes_as_exactly(name, tmp_path, script):
   """A warm-up that reads the step, binarised pixels; a codebook that no optimizer moves."""
   killed = arguments(short_runs.RUNS[name].flags, tmp_path / 'killed')

@@ -187,6 +187,7 @@ def test_tokens_of_texts(gpt, restored, tmp_path, capsys):
   assert capsys.readouterr().out.startswith('\n---------------\n'.join(texts))
 
 
+@pytest.mark.slow
 def test_a_character_that_the_vocabulary_lacks(tmp_path, script):
   workdir = tmp_path / 'run'
   runs.train(
@@ -221,6 +222,7 @@ def test_fine_tuning_takes_modules_tokenizer_and_parameters(gpt, tmp_path, scrip
   assert 'is no run to start from' in message and message.count('\n') == 1
 
 
+@pytest.mark.slow
 def test_a_bert_becomes_a_classifier(tmp_path, script):
   bert, names = tmp_path / 'bert', tmp_path / 'names'
   small = (*runs.SMALL_TEXT, *(word for word in runs.SMALL_GPT if 'modules' in word))
@@ -255,9 +257,8 @@ MESHES = {
 }
 
 
-@pytest.mark.parametrize(
-  'mesh', ['all axes', pytest.param('scanned blocks', marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('mesh', MESHES)
 def test_eight_devices_equal_one(tmp_path, mesh):
   """With gradient accumulation."""
   small = (*runs.SMALL_GPT, '--config.train.accumulate=2', '--config.train.steps=8')

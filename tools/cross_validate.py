@@ -1,11 +1,11 @@
 """Cross-validates a config: python -m tools.cross_validate --config=configs/mlp.py --folds=5
 
-The split is cut into folds; for each, a model learns from all the others and is measured on it. A
-fold is an ordinary run, train.py with `--config.data.folds=5 --config.data.fold=2`, but where the
-split fits on the devices all are trained at once, in one program. Shows each figure's mean and
-standard deviation over the folds, and a 95 % interval of the mean by Student's t, which is
-approximate: the folds share training examples (Bengio and Grandvalet 2004). Stopped, it goes on
-when the same command is given again.
+The split is cut into folds; for each fold a model is trained on all others and evaluated on it. A
+single fold is an ordinary run, train.py with `--config.data.folds=5 --config.data.fold=2`; if the
+split fits on the devices, all folds train at once, in one program. The result is each figure's mean
+and standard deviation over the folds, and a 95 % interval of the mean by Student's t, which is
+approximate: the folds share training examples (Bengio and Grandvalet 2004). After an interruption
+the same command resumes.
 """
 
 import sys
@@ -23,7 +23,7 @@ def main() -> None:
       'give --config, e.g. python -m tools.cross_validate --config=configs/mlp.py --folds=5'
     )
   workdir = values.workdir or f'{cli.default_workdir(sys.argv)}-cv{values.folds}'
-  # Imports jax, which must come after the process was prepared.
+  # Imported here because it imports jax, which must come after `cli.launch` set up the process.
   from commands.cross_validate import cross_validate
 
   argv = ['-m', 'tools.cross_validate', *sys.argv[1:]]
@@ -31,7 +31,7 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  flags.DEFINE_integer('folds', 5, 'How many parts the split is cut into; each is held out once.')
-  flags.DEFINE_string('workdir', None, 'The folder; runs/NAME-cvFOLDS of the config if not given.')
+  flags.DEFINE_integer('folds', 5, 'Number of parts of the split; each is held out once.')
+  flags.DEFINE_string('workdir', None, "The run's folder; runs/CONFIG-cvFOLDS by default.")
   lost = 'run the same command to go on from the last checkpoint'
   cli.launch(main, sys.argv, lost, config_flags.define_config)

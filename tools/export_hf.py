@@ -1,8 +1,9 @@
-"""Writes a run as a Hugging Face model: python -m tools.export_hf --workdir=runs/gpt --out=FOLDER
+"""Exports a run to Hugging Face: python -m tools.export_hf --workdir=runs/gpt2 --out=FOLDER
 
-FOLDER gets `config.json`, `model.safetensors`, `tokenizer.json` and `tokenizer_config.json`, for
-transformers' AutoModelForCausalLM (a GPT-2), AutoModelForMaskedLM (a BERT) and AutoTokenizer. A run
-of another transformer (rotary positions, SwiGLU, …) is refused, and the option named.
+Writes `config.json`, `model.safetensors`, `tokenizer.json` and `tokenizer_config.json` to FOLDER,
+for transformers' AutoModelForCausalLM (a GPT-2), AutoModelForMaskedLM (a BERT) and AutoTokenizer. A
+run of another transformer (rotary positions, SwiGLU, …) is refused, and the message names the
+option.
 """
 
 import sys
@@ -20,8 +21,8 @@ def main() -> None:
       'give --workdir and --out, e.g. python -m tools.export_hf --workdir=runs/gpt2 '
       '--out=exports/gpt2'
     )
-  # Imports jax, which must come after the process was prepared.
-  from tools.hugging_face.from_run import export_run
+  # Imported here because it imports jax, which must come after `cli.launch` set up the process.
+  from tools.hugging_face.export_run import export_run
 
   export_run(values.workdir, values.checkpoint, values.out)
 
@@ -34,5 +35,5 @@ if __name__ == '__main__':
     '"latest", "best", or a step; by default the best one where config.train.patience waited for '
     'it, else the latest.',
   )
-  flags.DEFINE_string('out', None, 'The folder to write, which must be new or empty.')
+  flags.DEFINE_string('out', None, 'The folder to write to, which must be new or empty.')
   cli.launch(main, sys.argv)

@@ -1,9 +1,9 @@
-"""Makes a Hugging Face model a run: python -m tools.import_hf --folder=FOLDER --workdir=runs/gpt2
+"""Imports a model from Hugging Face: python -m tools.import_hf --folder=FOLDER --workdir=runs/gpt2
 
 FOLDER is a local GPT-2 (GPT2LMHeadModel, GPT2Model) or BERT (BertForMaskedLM, BertForPreTraining,
-BertModel) with `config.json`, safetensors and the tokenizer's files, as `save_pretrained` writes
-and the hub serves them. Nothing is fetched, and no pickle is opened. The run has one checkpoint, at
-step 0: sample.py and evaluate.py take it, and configs/finetune.py starts from it.
+BertModel) with `config.json`, safetensors and the tokenizer's files, as written by
+`save_pretrained` or downloaded from the hub. Nothing is downloaded, and no pickle is opened. The
+result is a run with one checkpoint, at step 0, for sample.py, evaluate.py and configs/finetune.py.
 """
 
 import sys
@@ -21,8 +21,8 @@ def main() -> None:
       'give --folder and --workdir, e.g. python -m tools.import_hf --folder=downloads/gpt2 '
       '--workdir=runs/gpt2'
     )
-  # Imports jax, which must come after the process was prepared.
-  from tools.hugging_face.to_run import import_folder
+  # Imported here because it imports jax, which must come after `cli.launch` set up the process.
+  from tools.hugging_face.import_folder import import_folder
 
   import_folder(values.folder, values.workdir, values.scan)
 
@@ -31,6 +31,6 @@ if __name__ == '__main__':
   flags.DEFINE_string('folder', None, 'The local folder of the Hugging Face model.')
   flags.DEFINE_string('workdir', None, "The run's folder, which must be new or empty.")
   flags.DEFINE_bool(
-    'scan', False, 'Whether the run scans over its blocks: compiles sooner, and runs slower.'
+    'scan', False, 'Whether the model scans over its blocks: it compiles faster and runs slower.'
   )
   cli.launch(main, sys.argv)

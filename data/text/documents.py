@@ -1,4 +1,4 @@
-"""Documents of a split as rows of tokens, one each: cut to a length, padded."""
+"""Rows of tokens with one document each, truncated or padded to one length."""
 
 import hashlib
 from collections.abc import Mapping
@@ -9,27 +9,27 @@ import numpy as np
 import errors
 from data.examples import Examples, Indices
 from data.spec import Spec
-from data.text.encoded import Encoded
+from data.text.encoded import EncodedText
 
 
 class Documents(Examples):
-  """Documents as rows of tokens: [class] tokens [separator], as BERT sees them.
+  """Documents as rows of tokens: [class] tokens [separator], as in BERT.
 
-  Either special stands there if the tokenizer has it; of a long document the first tokens are kept.
+  A special is left out if the tokenizer does not have it. A long document is truncated at its end.
 
   Args:
     encoded: the texts.
-    spec: of the documents.
+    spec: the description of the documents.
     row: R, tokens in a row.
-    specials: ids by role.
-    stamp: of the documents.
+    specials: ids of the special entries by role.
+    stamp: the stamp of the documents.
 
   Raises:
     UserError: the specials leave no room for a token.
   """
 
   def __init__(
-    self, encoded: Encoded, spec: Spec, *, row: int, specials: Mapping[str, int], stamp: str
+    self, encoded: EncodedText, spec: Spec, *, row: int, specials: Mapping[str, int], stamp: str
   ):
     self._encoded = encoded
     self._row = row
@@ -40,25 +40,25 @@ class Documents(Examples):
     self._room = row - len(self._first) - len(self._last)
     if self._room < 1:
       raise errors.UserError(
-        f'config.data.text.length leaves no room for a token beside the specials of a document, '
+        f'config.data.text.length leaves no room for a token between the specials of a document, '
         f'which fill {row - self._room} of {row}; choose a larger one'
       )
     self.stamp = stamp
     if encoded.kind is None and 'label' not in spec.features:
-      spec = spec._replace(num_classes=0, class_names=())  # these are of kinds
-    kept = {name: spec.features[name] for name in encoded.features}
+      spec = spec._replace(num_classes=0, class_names=())  # the classes are kinds, not requested
+    others = {name: spec.features[name] for name in encoded.features}
     kinds = {} if encoded.kind is None else {'kind': ((row,), 'int32')}
     parts = (spec.identity, spec.tokenizer_key, 'documents', row, [*kinds])
     self.spec = spec._replace(
-      features={'tokens': ((row,), 'int32'), **kinds, 'length': ((), 'int32'), **kept},
+      features={'tokens': ((row,), 'int32'), **kinds, 'length': ((), 'int32'), **others},
       identity=hashlib.sha256(repr(parts).encode()).hexdigest()[:16],
     )
 
   def read(self, indices: Indices) -> dict[str, np.ndarray]:
     """Reads `tokens`, `kind` if requested, int32 [B, R], `length` int32 [B], and other features.
 
-    After the `length` real tokens of a row comes `pad` (0 where there is none); `kind` is -1 there
-    and for specials.
+    After the `length` real tokens of a row, tokens are `pad` (0 if the tokenizer has none); `kind`
+    is -1 there and for specials.
     """
     indices = np.asarray(indices, np.int64)
     ends = self._encoded.ends
@@ -66,18 +66,18 @@ class Documents(Examples):
     counts = np.minimum(ends[indices] - self._end - starts, self._room)
     column = np.arange(self._row) - len(self._first)
     inside = (column >= 0) & (column < counts[:, None])
-    places = np.where(inside, starts[:, None] + column, 0)
-    tokens = np.where(inside, self._encoded.tokens[places], self._pad).astype(np.int32)
+    positions = np.where(inside, starts[:, None] + column, 0)
+    tokens = np.where(inside, self._encoded.tokens[positions], self._pad).astype(np.int32)
     if self._first:
       tokens[:, 0] = self._first[0]
     if self._last:
       tokens[np.arange(len(indices)), len(self._first) + counts] = self._last[0]
     values: dict[str, Any] = {'tokens': tokens}
     if self._encoded.kind is not None:
-      values['kind'] = np.where(inside, self._encoded.kind[places], -1).astype(np.int32)
+      values['kind'] = np.where(inside, self._encoded.kind[positions], -1).astype(np.int32)
     values['length'] = (counts + self._row - self._room).astype(np.int32)
     return {**values, **{name: each[indices] for name, each in self._encoded.features.items()}}
 
   def load(self) -> dict[str, np.ndarray]:
-    """Reads all rows; nothing is decoded, since the text was encoded when this was opened."""
+    """Reads all rows, without the decoding that the default does: the text is encoded already."""
     return self.read(range(len(self)))

@@ -1,4 +1,4 @@
-"""Text as rows of tokens: the options of a config, and the examples that they describe."""
+"""The section `config.data.text`, and opening text as rows of tokens."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from data.examples import Examples
 from data.spec import Spec
 from data.text import encoded, tokenization
 from data.text.documents import Documents
-from data.text.encoded import Encoded
+from data.text.encoded import EncodedText
 from data.text.tokenization import Tokenizer
 from data.text.windows import Windows
 
@@ -18,19 +18,19 @@ class Text(NamedTuple):
   """The section `config.data.text`, which is empty for images and tables.
 
   Attributes:
-    tokenizer: `byte`, `character`, `bpe` or `wordpiece`, made from the training split; or the path
+    tokenizer: `byte`, `character`, `bpe` or `wordpiece`, trained on the training split; or the path
       of a folder (a run's, or a Hugging Face one) or file that holds one.
-    vocabulary: entries that `bpe` and `wordpiece` are trained to, specials not counted; 0 for the
-      others.
-    specials: roles (`end`, `pad`, `unknown`, `mask`, `class`, `separator`) that get an id after the
-      ordinary entries; a tokenizer that is read must have them. `end` is put after every document
-      of a stream, `class` and `separator` before and after one in a row of its own.
-    rows: `windows` of the documents joined to one stream, or `documents`, one a row.
+    vocabulary: size of the vocabulary that `bpe` and `wordpiece` are trained to, without specials;
+      0 for the others.
+    specials: roles of special entries: `end`, `pad`, `unknown`, `mask`, `class`, `separator`. Their
+      ids follow the ordinary entries; a tokenizer that is read from a file must have them. `end` is
+      appended to every document, `class` and `separator` enclose a document in a row of its own.
+    rows: `windows` of the documents concatenated to one stream, or `documents`, one per row.
     length: T, tokens that a model sees.
     next_token: whether a row holds one more, the target of the last: R = T + 1, else R = T.
     stride: tokens between the starts of training windows, all of which are full; 0 means T, 1
       every offset. Evaluation always uses T, and its last window may be short.
-    kinds: whether to give the kind of each token too, where the data set has it.
+    kinds: whether to read the kind of each token too, if the data set has it.
   """
 
   tokenizer: str
@@ -44,46 +44,46 @@ class Text(NamedTuple):
 
 
 def open_text(examples: Examples, options: Text, tokenizer: str, training: bool) -> Examples:
-  """Opens the text of `examples` as rows of tokens, encoded now or taken from the cache.
+  """Opens the text of `examples` as rows of tokens, which are encoded, or read from the cache.
 
-  A row has `tokens` int32 [R], `length` (its real tokens; `pad` or 0 comes after them), `kind`
-  int32 [R] if requested (-1 where there is none), and of documents `label` and the other features
-  of the data set.
+  A row has `tokens` int32 [R], `length` (number of real tokens; the rest are `pad`, or 0 without
+  one), `kind` int32 [R] if requested (-1 for specials and padding), and if it is a document `label`
+  and the other features of the data set.
 
   Args:
-    examples: with the feature `text`.
+    examples: examples with the feature `text`.
     options: the section of the config.
-    tokenizer: JSON of the run's; '' to make it by `options`, from `examples`.
-    training: whether `examples` are trained on. Only these may make a tokenizer.
+    tokenizer: the run's tokenizer, as JSON; '' to make one by `options`, from `examples`.
+    training: whether `examples` are the training split, the only one to make a tokenizer from.
 
   Raises:
-    UserError: an option is out of range, or the data set lacks text or what is requested of it.
+    UserError: an option is out of range, or the data set has no text or no kinds.
   """
   _check(options, examples.spec)
   if tokenizer:
-    made = tokenization.from_json(tokenizer)
+    encoder = tokenization.from_json(tokenizer)
   elif training:
-    made = _make(examples, options)
-    tokenizer = made.to_json()
+    encoder = _make_tokenizer(examples, options)
+    tokenizer = encoder.to_json()
   else:
-    raise ValueError('a tokenizer is made from the training split, not from the one evaluated on')
+    raise ValueError('a tokenizer is made from the training split, not from another one')
   for role in options.specials:
-    if role not in made.specials:
+    if role not in encoder.specials:
       raise errors.UserError(
         f'config.data.text.specials: the tokenizer has no {tokenization.SPECIALS[role]} for '
-        f'"{role}", only {", ".join(made.specials) or "none"}; leave it out, or use a tokenizer '
+        f'"{role}", only {", ".join(encoder.specials) or "none"}; leave it out, or use a tokenizer '
         'that has it'
       )
   spec = examples.spec._replace(tokenizer=tokenizer)
-  found = encoded.encode(examples, made, spec.tokenizer_key, options.kinds)
-  return ROWS[options.rows](found, spec, options, made, training, examples.stamp)
+  text = encoded.encode(examples, encoder, spec.tokenizer_key, options.kinds)
+  return ROWS[options.rows](text, spec, options, encoder, training, examples.stamp)
 
 
-def _make(examples: Examples, options: Text) -> Tokenizer:
+def _make_tokenizer(examples: Examples, options: Text) -> Tokenizer:
+  """Trains the tokenizer that `options` names, or reads it from a file."""
   if options.tokenizer not in tokenization.KINDS:
     return _read(options)
-  made = options.tokenizer, options.vocabulary, options.specials
-  return encoded.train_tokenizer(examples, *made)
+  return encoded.train_tokenizer(examples, options.tokenizer, options.vocabulary, options.specials)
 
 
 def _read(options: Text) -> Tokenizer:
@@ -103,25 +103,25 @@ def _read(options: Text) -> Tokenizer:
 
 
 def _windows(
-  found: Encoded, spec: Spec, options: Text, tokenizer: Tokenizer, training: bool, stamp: str
+  text: EncodedText, spec: Spec, options: Text, tokenizer: Tokenizer, training: bool, stamp: str
 ) -> Examples:
   return Windows(
-    found,
+    text,
     spec,
     row=options.length + options.next_token,
     stride=(training and options.stride) or options.length,
-    whole=training,
-    predicted=options.next_token,
+    drop_remainder=training,
+    next_token=options.next_token,
     pad=tokenizer.specials.get('pad', 0),
     stamp=stamp,
   )
 
 
 def _documents(
-  found: Encoded, spec: Spec, options: Text, tokenizer: Tokenizer, training: bool, stamp: str
+  text: EncodedText, spec: Spec, options: Text, tokenizer: Tokenizer, training: bool, stamp: str
 ) -> Examples:
   row = options.length + options.next_token
-  return Documents(found, spec, row=row, specials=tokenizer.specials, stamp=stamp)
+  return Documents(text, spec, row=row, specials=tokenizer.specials, stamp=stamp)
 
 
 ROWS: Mapping[str, Callable[..., Examples]] = {'windows': _windows, 'documents': _documents}
@@ -139,7 +139,7 @@ def _check(options: Text, spec: Spec) -> None:
     raise errors.UserError(f'config.data.text.length={options.length} must be at least 1')
   if options.stride < 0:
     raise errors.UserError(
-      f'config.data.text.stride={options.stride} must be 0, for config.data.text.length, or more'
+      f'config.data.text.stride={options.stride} must be 0 (for config.data.text.length) or more'
     )
   if options.kinds and 'kind' not in spec.features:
     raise errors.UserError(

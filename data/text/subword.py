@@ -1,4 +1,4 @@
-"""Tokenizers of the `tokenizers` package: BPE and WordPiece, trained or found in files."""
+"""Tokenizers of the `tokenizers` package: BPE and WordPiece, trained or read from files."""
 
 import collections
 import functools
@@ -21,7 +21,7 @@ class Subword:
   """A tokenizer of the `tokenizers` package.
 
   Args:
-    tokenizer: a `tokenizers.Tokenizer`; it is changed to neither cut, pad nor add anything.
+    tokenizer: a `tokenizers.Tokenizer`; it is changed to neither truncate, pad nor add specials.
   """
 
   def __init__(self, tokenizer: Any):
@@ -41,8 +41,8 @@ class Subword:
     """See `tokenization.Tokenizer`."""
     for text in texts:
       utf8(text)
-    found = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-    return [np.array(one.ids, np.int32) for one in found]
+    encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+    return [np.array(encoding.ids, np.int32) for encoding in encodings]
 
   def offsets(self, text: str) -> tuple[np.ndarray, np.ndarray]:
     """See `tokenization.Tokenizer`."""
@@ -51,9 +51,9 @@ class Subword:
       lengths = self._bytes[ids].astype(np.int64)
       return ids, np.cumsum(lengths) - lengths
     utf8(text)
-    found = self._tokenizer.encode(text, add_special_tokens=False)
-    characters = np.array([start for start, _ in found.offsets], np.int64)
-    return np.array(found.ids, np.int32), byte_starts(text)[characters]
+    encoding = self._tokenizer.encode(text, add_special_tokens=False)
+    characters = np.array([start for start, _ in encoding.offsets], np.int64)
+    return np.array(encoding.ids, np.int32), byte_starts(text)[characters]
 
   def decode(self, ids: Sequence[int]) -> str:
     """See `tokenization.Tokenizer`."""
@@ -70,28 +70,29 @@ class Subword:
 
   @functools.cached_property
   def _bytes(self) -> np.ndarray | None:
+    """The result of `token_bytes`, computed once."""
     from tokenizers import pre_tokenizers
 
     stored = json.loads(self._tokenizer.to_str())
     vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
-    if not _lossless(stored) or not set(pre_tokenizers.ByteLevel.alphabet()) <= set(vocabulary):
+    if not _is_lossless(stored) or not set(pre_tokenizers.ByteLevel.alphabet()) <= set(vocabulary):
       return None
     lengths = np.zeros(self.size, np.int32)
     for text, id in vocabulary.items():
-      lengths[id] = len(text)  # of such a vocabulary, a character is written for each byte
+      lengths[id] = len(text)  # a byte-level vocabulary writes one character for each byte
     for id, added in self._tokenizer.get_added_tokens_decoder().items():
       lengths[id] = 0 if added.special else len(added.content.encode())
     return lengths
 
 
 def train_bpe(texts: Iterable[str], vocabulary: int, specials: Sequence[str]) -> Subword:
-  """See `tokenization.train`; byte-level BPE as GPT-2's (Radford et al. 2019, §2.2)."""
+  """Trains byte-level BPE like GPT-2's (Radford et al. 2019, §2.2); see `tokenization.train`."""
   from tokenizers import pre_tokenizers, trainers
 
   if vocabulary < _BYTES:
     raise _too_small('bpe', vocabulary, _BYTES, 'every byte is an entry')
-  made = _byte_level()
-  made.train_from_iterator(
+  tokenizer = _byte_level()
+  tokenizer.train_from_iterator(
     texts,
     trainers.BpeTrainer(
       vocab_size=vocabulary,
@@ -99,14 +100,14 @@ def train_bpe(texts: Iterable[str], vocabulary: int, specials: Sequence[str]) ->
       show_progress=False,
     ),
   )
-  made.add_special_tokens([SPECIALS[role] for role in specials])
-  return Subword(made)
+  tokenizer.add_special_tokens([SPECIALS[role] for role in specials])
+  return Subword(tokenizer)
 
 
 def train_wordpiece(texts: Iterable[str], vocabulary: int, specials: Sequence[str]) -> Subword:
-  """See `tokenization.train`; WordPiece as uncased BERT's (Devlin et al. 2018).
+  """Trains WordPiece like uncased BERT's (Devlin et al. 2018); see `tokenization.train`.
 
-  Lower case, without accents, and split at every sign.
+  Text is lower-cased, stripped of accents, and split at punctuation.
   """
   from tokenizers import trainers
 
@@ -116,19 +117,19 @@ def train_wordpiece(texts: Iterable[str], vocabulary: int, specials: Sequence[st
       '"unknown" into config.data.text.specials'
     )
   texts = list(texts)
-  made = _bert({}, lower=True)
+  tokenizer = _bert({}, lower=True)
   counts = collections.Counter()
   for text in texts:
-    counts.update(made.normalizer.normalize_str(text))
+    counts.update(tokenizer.normalizer.normalize_str(text))
   letters = [letter for letter in counts if not letter.isspace()]
   kept = sorted(sorted(letters, key=lambda letter: (-counts[letter], letter))[:_MOST_CHARACTERS])
-  # Alone and inside a word. Left to find them itself, the trainer numbers them in the order of a
-  # hash table, which differs from run to run.
+  # Each character at the start of a word and inside one. They are given to the trainer because it
+  # would number them in the order of a hash table, which differs from run to run.
   alphabet = kept + [_CONTINUES + letter for letter in kept]
   if vocabulary < len(alphabet):
     reason = f'each of {len(kept)} characters is two entries'
     raise _too_small('wordpiece', vocabulary, len(alphabet), reason)
-  made.train_from_iterator(
+  tokenizer.train_from_iterator(
     texts,
     trainers.WordPieceTrainer(
       vocab_size=vocabulary,
@@ -138,29 +139,29 @@ def train_wordpiece(texts: Iterable[str], vocabulary: int, specials: Sequence[st
       show_progress=False,
     ),
   )
-  found = made.get_vocab(with_added_tokens=True)
-  entries = [*sorted(found, key=found.get), *(SPECIALS[role] for role in specials)]
+  trained = tokenizer.get_vocab(with_added_tokens=True)
+  entries = [*sorted(trained, key=trained.get), *(SPECIALS[role] for role in specials)]
   return Subword(_bert({entry: id for id, entry in enumerate(entries)}, lower=True))
 
 
 def read_gpt2(vocabulary: files.Path, merges: files.Path) -> Subword:
-  """Reads byte-level BPE from a vocab.json and a merges.txt, both on disk."""
+  """Reads byte-level BPE from a vocab.json and a merges.txt, both local files."""
   from tokenizers import models
 
-  made = _byte_level(models.BPE.from_file(str(vocabulary), str(merges)))
-  known = made.get_vocab()
-  made.add_special_tokens([text for text in SPECIALS.values() if text in known])
-  return Subword(made)
+  tokenizer = _byte_level(models.BPE.from_file(str(vocabulary), str(merges)))
+  known = tokenizer.get_vocab()
+  tokenizer.add_special_tokens([text for text in SPECIALS.values() if text in known])
+  return Subword(tokenizer)
 
 
 def read_bert(vocabulary: files.Path) -> Subword:
-  """Reads WordPiece from a vocab.txt, cased if a tokenizer_config.json beside it says so."""
-  settings = vocabulary.with_name('tokenizer_config.json')
-  stored = files.read_json(settings) if settings.is_file() else {}
-  # Not splitlines: some entries of a multilingual vocabulary are line ends of their own.
+  """Reads WordPiece from a vocab.txt; it is cased if a tokenizer_config.json next to it says so."""
+  path = vocabulary.with_name('tokenizer_config.json')
+  settings = files.read_json(path) if path.is_file() else {}
+  # Not splitlines: a multilingual vocabulary has entries that are other line separators of Unicode.
   lines = vocabulary.read_text().rstrip('\n').split('\n')
   entries = {entry: id for id, entry in enumerate(lines)}
-  return Subword(_bert(entries, lower=stored.get('do_lower_case', True)))
+  return Subword(_bert(entries, lower=settings.get('do_lower_case', True)))
 
 
 def _too_small(kind: str, vocabulary: int, least: int, reason: str) -> errors.UserError:
@@ -171,32 +172,32 @@ def _too_small(kind: str, vocabulary: int, least: int, reason: str) -> errors.Us
 
 
 def _byte_level(model: Any = None) -> Any:
-  """A `tokenizers.Tokenizer` of GPT-2's kind around a BPE model, an empty one if none is given."""
+  """Makes a `tokenizers.Tokenizer` like GPT-2's from a BPE model, by default an empty one."""
   import tokenizers
   from tokenizers import decoders, models, pre_tokenizers
 
-  made = tokenizers.Tokenizer(model or models.BPE())
-  made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-  made.decoder = decoders.ByteLevel()
-  return made
+  tokenizer = tokenizers.Tokenizer(model or models.BPE())
+  tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+  tokenizer.decoder = decoders.ByteLevel()
+  return tokenizer
 
 
 def _bert(vocabulary: Mapping[str, int], lower: bool) -> Any:
-  """A `tokenizers.Tokenizer` of BERT's kind with these entries."""
+  """Makes a `tokenizers.Tokenizer` like BERT's with these entries."""
   import tokenizers
   from tokenizers import decoders, models, normalizers, pre_tokenizers
 
   model = models.WordPiece(dict(vocabulary), unk_token=SPECIALS['unknown'])
-  made = tokenizers.Tokenizer(model)
-  made.normalizer = normalizers.BertNormalizer(lowercase=lower)
-  made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-  made.decoder = decoders.WordPiece(prefix=_CONTINUES)
-  made.add_special_tokens([text for text in SPECIALS.values() if text in vocabulary])
-  return made
+  tokenizer = tokenizers.Tokenizer(model)
+  tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lower)
+  tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+  tokenizer.decoder = decoders.WordPiece(prefix=_CONTINUES)
+  tokenizer.add_special_tokens([text for text in SPECIALS.values() if text in vocabulary])
+  return tokenizer
 
 
-def _lossless(stored: Mapping[str, Any]) -> bool:
-  """Whether a tokenizer.json is of byte-level BPE that changes and drops nothing."""
+def _is_lossless(stored: Mapping[str, Any]) -> bool:
+  """Returns whether a tokenizer.json is of byte-level BPE that decodes to the same bytes."""
   before = stored.get('pre_tokenizer') or {}
   parts = before.get('pretokenizers', [before])
   return (

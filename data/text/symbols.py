@@ -1,4 +1,4 @@
-"""Tokenizers whose entries are always written the same way: bytes and characters."""
+"""Tokenizers of bytes and of characters."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -7,7 +7,7 @@ import numpy as np
 
 import errors
 
-# Special entries by role, and how each is written: as GPT-2 and BERT write them.
+# The text of each special entry, by role, as in GPT-2 and BERT.
 SPECIALS = {
   'end': '<|endoftext|>',
   'pad': '[PAD]',
@@ -20,11 +20,11 @@ _BYTES = 256
 
 
 class _Symbols:
-  """A tokenizer whose every entry is written one way, wherever it stands.
+  """A tokenizer whose entries stand for fixed bytes, whatever their context.
 
   Args:
     entries: the bytes of the ordinary entries.
-    specials: roles of the entries after them.
+    specials: roles of the special entries, which come after them.
   """
 
   def __init__(self, entries: Sequence[bytes], specials: Sequence[str]):
@@ -34,7 +34,7 @@ class _Symbols:
     self._written = [*entries, *shown]
 
   def decode(self, ids: Sequence[int]) -> str:
-    """See `tokenization.Tokenizer`; bytes that are no UTF-8 become �."""
+    """See `tokenization.Tokenizer`; bytes that are not UTF-8 become �."""
     return b''.join(self._written[int(id)] for id in ids).decode(errors='replace')
 
   def encode_all(self, texts: Sequence[str]) -> list[np.ndarray]:
@@ -55,7 +55,7 @@ class Byte(_Symbols):
     super().__init__([bytes([value]) for value in range(_BYTES)], specials)
 
   def encode(self, text: str) -> np.ndarray:
-    """See `tokenization.Tokenizer`; there is no text that it lacks a byte for."""
+    """See `tokenization.Tokenizer`; every text can be encoded."""
     return np.frombuffer(utf8(text), np.uint8).astype(np.int32)
 
   def offsets(self, text: str) -> tuple[np.ndarray, np.ndarray]:
@@ -69,18 +69,18 @@ class Byte(_Symbols):
 
 
 class Character(_Symbols):
-  """Unicode characters.
+  """Unicode characters, then the specials.
 
   Args:
     characters: the vocabulary in order, each character once.
-    specials: with `unknown` among them, every other character gets its id.
+    specials: roles of the special entries; with `unknown`, all other characters get its id.
   """
 
   def __init__(self, characters: str, specials: Sequence[str]):
     super().__init__([character.encode() for character in characters], specials)
     self._characters = characters
     codes = code_points(characters)
-    # The last place is for everything above the highest code point.
+    # The last entry is for all code points above the highest in the vocabulary.
     self._ids = np.full(int(codes.max(initial=0)) + 2, self.specials.get('unknown', -1), np.int32)
     self._ids[codes] = np.arange(len(characters))
 
@@ -113,14 +113,14 @@ class Character(_Symbols):
 
 
 def train_byte(texts: Iterable[str], vocabulary: int, specials: Sequence[str]) -> Byte:
-  """See `tokenization.train`; nothing is learnt from the texts."""
+  """Makes a tokenizer of bytes, without reading the texts; see `tokenization.train`."""
   del texts
   _check_no_vocabulary('byte', vocabulary)
   return Byte(specials)
 
 
 def train_character(texts: Iterable[str], vocabulary: int, specials: Sequence[str]) -> Character:
-  """See `tokenization.train`; every character of the texts, in the order of Unicode."""
+  """Makes a tokenizer of all characters in the texts, by code point; see `tokenization.train`."""
   _check_no_vocabulary('character', vocabulary)
   return Character(''.join(sorted(set().union(*map(set, texts)))), specials)
 
@@ -134,22 +134,26 @@ def _check_no_vocabulary(kind: str, vocabulary: int) -> None:
 
 
 def utf8(text: str) -> bytes:
-  """Encodes a text in UTF-8; UserError where it holds what is no character."""
+  """Encodes a text in UTF-8.
+
+  Raises:
+    UserError: the text has a surrogate, as Python makes of terminal input that is not UTF-8.
+  """
   try:
     return text.encode()
-  except UnicodeEncodeError as error:  # what a terminal gives for bytes that are no UTF-8
+  except UnicodeEncodeError as error:
     raise errors.UserError(
-      f'the text holds {text[error.start]!r}, which is no character; give text in UTF-8'
+      f'the text has {text[error.start]!r}, which is not a character; give text in UTF-8'
     ) from error
 
 
 def code_points(text: str) -> np.ndarray:
-  """The number of each character in Unicode, uint32 [len(text)]."""
+  """Returns the Unicode code point of each character, uint32 [len(text)]."""
   return np.frombuffer(text.encode('utf-32-le'), np.uint32)
 
 
 def byte_starts(text: str) -> np.ndarray:
-  """The byte at which each character starts in UTF-8, and the end: int64 [len(text) + 1]."""
+  """Returns the byte at which each character starts in UTF-8, and the end: int64 [N + 1]."""
   codes = code_points(text)
   lengths = 1 + (codes > 0x7F).astype(np.int64) + (codes > 0x7FF) + (codes > 0xFFFF)
   return np.concatenate([[0], np.cumsum(lengths)])

@@ -1,4 +1,4 @@
-"""Text to numbers and back: bytes, characters, BPE and WordPiece, each stored as one JSON text."""
+"""Tokenizers, trained or read from files: bytes, characters, BPE and WordPiece, stored as JSON."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,37 +14,42 @@ from data.text.symbols import SPECIALS, Byte, Character
 
 
 class Tokenizer(Protocol):
-  """Turns text into ids below `size` and back.
+  """Converts text to token ids below `size` and back.
 
   Attributes:
-    size: how many entries the vocabulary has, specials included.
-    specials: ids of the special entries there are, by role (a key of `SPECIALS`). Of them `encode`
-      gives only `unknown`, for what the vocabulary lacks: text that looks like one is text.
+    size: number of entries in the vocabulary, with specials.
+    specials: ids of the special entries, by role (a key of `SPECIALS`). `encode` returns none of
+      them but `unknown`, for text outside the vocabulary: text that looks like a special entry is
+      encoded as ordinary text.
   """
 
   size: int
   specials: Mapping[str, int]
 
   def encode(self, text: str) -> np.ndarray:
-    """Turns a text into ids int32 [N]; UserError naming a character that the vocabulary lacks."""
+    """Encodes a text as ids int32 [N].
+
+    Raises:
+      UserError: the vocabulary lacks a character of the text and has no `unknown`.
+    """
 
   def encode_all(self, texts: Sequence[str]) -> list[np.ndarray]:
-    """Encodes each text, on all processors where that pays."""
+    """Encodes each text, in parallel where that is faster."""
 
   def offsets(self, text: str) -> tuple[np.ndarray, np.ndarray]:
     """Encodes a text: (ids int32 [N], int64 [N] the byte of its UTF-8 at which each starts)."""
 
   def decode(self, ids: Sequence[int]) -> str:
-    """Turns ids into text; `pad` is left out, other specials are written as in `SPECIALS`."""
+    """Decodes ids to text; `pad` is left out, other specials are written as in `SPECIALS`."""
 
   def token_bytes(self) -> np.ndarray | None:
-    """Counts the bytes of text that each entry stands for, int32 [size], 0 for specials.
+    """Returns the bytes of text that each entry stands for, int32 [size], 0 for specials.
 
-    None where decoding does not give a text back byte for byte, so that there are no bits per byte.
+    None if decoding does not restore a text byte for byte, so that bits per byte are not defined.
     """
 
   def to_json(self) -> str:
-    """Writes all that `from_json` needs."""
+    """Converts to the JSON that `from_json` reads."""
 
 
 def train(kind: str, texts: Iterable[str], vocabulary: int, specials: Sequence[str]) -> Tokenizer:
@@ -52,13 +57,14 @@ def train(kind: str, texts: Iterable[str], vocabulary: int, specials: Sequence[s
 
   Args:
     kind: a key of `KINDS`.
-    texts: what `character`, `bpe` and `wordpiece` learn from; read once.
-    vocabulary: entries, specials not counted, that `bpe` and `wordpiece` are trained to; they stop
-      earlier where the text gives no more. 0 for the others.
-    specials: roles that get an id after the ordinary entries, in this order.
+    texts: the texts to train `character`, `bpe` and `wordpiece` on; iterated over once.
+    vocabulary: size, without specials, that `bpe` and `wordpiece` are trained to; it is smaller if
+      the texts do not yield as many entries. 0 for the others.
+    specials: roles of special entries, whose ids follow the ordinary entries in this order.
 
   Raises:
-    UserError: no such kind or role, a role named twice, or `vocabulary` is out of range.
+    UserError: the kind or a role is unknown, a role is named twice, or `vocabulary` is out of
+      range.
   """
   trainer = errors.choose(KINDS, kind, 'config.data.text.tokenizer')
   check_specials(specials)
@@ -66,7 +72,7 @@ def train(kind: str, texts: Iterable[str], vocabulary: int, specials: Sequence[s
 
 
 def check_specials(specials: Sequence[str]) -> None:
-  """Raises UserError unless these are roles, each named once."""
+  """Raises UserError unless `specials` are roles of special entries, each named once."""
   for role in specials:
     if role not in SPECIALS:
       raise errors.UserError(
@@ -78,10 +84,10 @@ def check_specials(specials: Sequence[str]) -> None:
 
 
 def from_json(text: str) -> Tokenizer:
-  """Makes a tokenizer of what `to_json` gave, or of the text of a Hugging Face tokenizer.json.
+  """Reads a tokenizer from the JSON of `to_json`, or from that of a Hugging Face tokenizer.json.
 
   Raises:
-    UserError: it is neither.
+    UserError: the JSON is neither.
   """
   try:
     stored = json.loads(text)
@@ -98,22 +104,22 @@ def from_json(text: str) -> Tokenizer:
 
 
 def read(path: str) -> Tokenizer:
-  """Reads the tokenizer in a folder (a run's, or a Hugging Face one) or of a tokenizer.json.
+  """Reads a tokenizer from a folder (a run's, or a Hugging Face one) or from a tokenizer.json.
 
-  A folder holds `tokenizer.json`, or `vocab.json` and `merges.txt` (GPT-2), or `vocab.txt` (BERT,
-  lower-casing unless its tokenizer_config.json says otherwise). Of the special entries those are
-  found that are written as in `SPECIALS`.
+  A folder has `tokenizer.json`, or `vocab.json` and `merges.txt` (GPT-2), or `vocab.txt` (BERT,
+  lower-casing unless its tokenizer_config.json says otherwise). Special entries are recognised if
+  they are written as in `SPECIALS`.
 
   Raises:
-    UserError: there is none, or it cannot be read.
+    UserError: there is no tokenizer, or it cannot be read.
   """
-  place = files.path(path)
+  source = files.path(path)
   try:
     for names, reader in _FILES.items():
-      if all((place / name).is_file() for name in names):
-        return reader(*(place / name for name in names))
-    if place.is_file():
-      return _read_json(place)
+      if all((source / name).is_file() for name in names):
+        return reader(*(source / name for name in names))
+    if source.is_file():
+      return _read_json(source)
   except errors.UserError as error:
     raise errors.UserError(f'{path}: {error}') from error
   except Exception as error:  # the package raises bare Exceptions
@@ -141,7 +147,7 @@ KINDS = {
   'bpe': subword.train_bpe,
   'wordpiece': subword.train_wordpiece,
 }
-_OURS = {'byte': Byte, 'character': Character}  # what `to_json` calls them
+_OURS = {'byte': Byte, 'character': Character}  # by the `kind` in their JSON
 _FILES = {
   ('tokenizer.json',): _read_json,
   ('vocab.json', 'merges.txt'): subword.read_gpt2,

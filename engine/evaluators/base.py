@@ -135,8 +135,8 @@ class Evaluator(abc.ABC):
 
   @property
   def _abstract_key(self) -> jax.Array:
-    """The shape of a key."""
-    return self.session.lane_abstract.key
+    """The shape of a key, which is on no mesh."""
+    return jax.eval_shape(lambda: jax.random.key(0))
 
   def _rows(self, most: int) -> int:
     """Rows of a batch: never more than `most`, but for filling the devices evenly."""

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from data import placement
-from data.eval_batches import in_order
+from data.eval_batches import batches_in_order
 from data.examples import Examples
 from data.transforms import OFF, prepare
 from engine import runtime
@@ -55,8 +55,8 @@ class Split:
     return self.examples.load() if fits else self.examples
 
   def batches(self, size: int, rows: range) -> Iterator[dict[str, np.ndarray]]:
-    """Yields `rows` of every batch of `size` examples; see `data.eval_batches.in_order`."""
-    return in_order(self._loaded, size, rows)
+    """Yields `rows` of every batch of `size` examples; see `data.eval_batches.batches_in_order`."""
+    return batches_in_order(self._loaded, size, rows)
 
 
 class Values(NamedTuple):
@@ -105,8 +105,11 @@ class PerExample:
   def shapes(self, variables: Variables, key: Any, split: Split, size: int) -> Values:
     """Returns the shapes and types of the values of a batch of `size` rows."""
     features = {**split.examples.spec.features, 'index': ((), 'int32'), 'mask': ((), 'bool')}
+    # With the sharding of real batches, for which it is then not traced again.
+    place = batch_sharding(self._mesh)
     batch = {
-      name: jax.ShapeDtypeStruct((size, *shape), dtype) for name, (shape, dtype) in features.items()
+      name: jax.ShapeDtypeStruct((size, *shape), dtype, sharding=place)
+      for name, (shape, dtype) in features.items()
     }
     return jax.eval_shape(self.call, variables, key, batch)[0]
 

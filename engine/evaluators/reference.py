@@ -62,11 +62,11 @@ class Reference:
     if jax.process_index() == 0:
       for name, state in states.items():
         fields = {field: np.asarray(value) for field, value in state._asdict().items()}
-        arrays.keep(self._folders[name], fields)
+        arrays.write(self._folders[name], fields)
 
 
 def _load(folder: Path, empty: Any) -> Any:
-  kept = arrays.kept(folder, empty._fields)
+  kept = arrays.read(folder, empty._fields)
   return None if kept is None else type(empty)(**kept)
 
 

@@ -1,4 +1,4 @@
-"""Features of images that are pixels themselves, whole or averaged over blocks."""
+"""Feature extractors that use pixels: all of them, or their means over blocks."""
 
 import dataclasses
 
@@ -21,10 +21,10 @@ class Pixels(FeatureExtractor):
 
 @dataclasses.dataclass(frozen=True)
 class BlockMeans(FeatureExtractor):
-  """Means over `side × side` blocks of pixels, side·side·C features.
+  """The means of the pixels in each of side × side blocks, side·side·C features.
 
   Attributes:
-    side: blocks along either axis; an image's height and width are cropped to a multiple of it.
+    side: number of blocks along either axis; images are cropped to multiples of it.
   """
 
   side: int

@@ -213,9 +213,12 @@ def cached_attention(query: jax.Array, new: Cache, cache: Cache, filled: jax.Arr
     [B, H, d].
   """
   grouped = query.reshape(*new.key.shape[:2], -1, query.shape[-1]) * query.shape[-1] ** -0.5
-  logits = [_product(grouped, key, (3, 3)) for key in (cache.key, new.key)]
-  logits = jnp.concatenate(logits, axis=-1)
-  seen = jnp.pad(filled, ((0, 0), (0, 1)), constant_values=True)[:, None, None]
-  weights = jax.nn.softmax(jnp.where(seen, logits, -jnp.inf), axis=-1).astype(query.dtype)
-  y = _product(weights[..., :-1], cache.value, (3, 2)).astype(query.dtype)
-  return (y + weights[..., -1:] * new.value).reshape(query.shape)
+  earlier = _product(grouped, cache.key, (3, 3))
+  earlier = jnp.where(filled[:, None, None], earlier, -jnp.inf)
+  own = _product(grouped, new.key, (3, 3))
+  # The softmax over both, kept apart: put together they would be copied, in every layer.
+  largest = jnp.maximum(earlier.max(axis=-1, keepdims=True), own)
+  earlier, own = jnp.exp(earlier - largest), jnp.exp(own - largest)
+  y = _product(earlier.astype(query.dtype), cache.value, (3, 2)) + own * new.value
+  y /= earlier.sum(axis=-1, keepdims=True) + own
+  return y.astype(query.dtype).reshape(query.shape)

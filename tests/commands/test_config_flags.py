@@ -161,7 +161,7 @@ def test_a_moved_source_changes_nothing(parse, started, capsys):
   config, workdir, source = started
   source.rename(source.with_name('elsewhere'))
   going_on = parse(config, workdir, '--config.train.seed=7', '--config.train.steps=9')
-  said = capsys.readouterr().out
+  said = capsys.readouterr().err
   assert said.count('\n') == 1 and f'{source} has moved' in said and 'is used' in said
   assert going_on.train.steps == 9 and going_on.init_from.generator.run == str(source)
   assert going_on.train.seed == 7

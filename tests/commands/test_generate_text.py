@@ -103,6 +103,7 @@ def test_a_text_goes_on_until_an_end_after_its_first_token(tokenizers):
   assert printed(tokenizer, [*text, end], 1)[1].ended
 
 
+@pytest.mark.slow
 def test_text_i_is_the_same_whatever_their_number_is(tmp_path, monkeypatch, capsys):
   workdir = str(short_runs.folder('causal_lm'))
   request = Request(workdir, seed=1, options={'prompt': 'An', 'length': 12})

@@ -36,7 +36,7 @@ def assert_same(got, wanted):
     np.testing.assert_array_equal(got[name], wanted[name])
 
 
-def test_decoded_once(mnist5k, monkeypatch):
+def test_a_split_is_decoded_once(mnist5k, monkeypatch):
   calls = count_reads(monkeypatch)
   first = mnist5k.load()
   decoded = len(calls)
@@ -87,7 +87,7 @@ def test_prepared_again_is_decoded_again(mnist5k, monkeypatch):
 def test_a_cache_that_cannot_be_written_is_a_warning(mnist5k, tmp_path, monkeypatch):
   (tmp_path / 'file').write_text('')
   monkeypatch.setenv('ATELIER_CACHE', str(tmp_path / 'file'))
-  with pytest.warns(UserWarning, match='not kept'):
+  with pytest.warns(UserWarning, match='not cached'):
     assert len(mnist5k.load()['image']) == 400
 
 

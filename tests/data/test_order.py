@@ -23,10 +23,10 @@ def test_every_epoch_is_a_permutation(seed):
 
 @pytest.mark.parametrize('n', [1, 2, 5, 97, 4000, 60_000, 2**31 - 1])
 def test_jit_gives_the_numbers_of_numpy(n):
-  places = np.unique(np.linspace(0, n - 1, 1000).astype(np.uint32))
-  host = order.example_at(7, np.uint32(9), places, n)
+  offsets = np.unique(np.linspace(0, n - 1, 1000).astype(np.uint32))
+  host = order.example_at(7, np.uint32(9), offsets, n)
   device = jax.jit(order.example_at, static_argnums=3)(
-    jnp.uint32(7), jnp.uint32(9), jnp.asarray(places), n
+    jnp.uint32(7), jnp.uint32(9), jnp.asarray(offsets), n
   )
   assert host.dtype == device.dtype == np.int32
   assert host.min() >= 0 and host.max() < n
@@ -59,10 +59,10 @@ def test_every_example_is_as_likely_at_every_place(n, varied):
 
 @pytest.mark.parametrize('n', [16, 37, 100])
 def test_examples_are_as_likely_at_any_distance(n):
-  """Pairs too: a weak network keeps places of one column in one column."""
+  """Pairs too: a weak network keeps offsets of one column in one column."""
   seeds = np.arange(200 * n, dtype=np.uint32)[:, None]
-  places = np.arange(n, dtype=np.uint32)[None]
-  shown = order.example_at(seeds, np.zeros_like(seeds), places, n)
+  offsets = np.arange(n, dtype=np.uint32)[None]
+  shown = order.example_at(seeds, np.zeros_like(seeds), offsets, n)
   for gap in range(1, n):
     distance = (shown[:, gap:] - shown[:, :-gap]) % n
     counts = np.bincount(distance.ravel(), minlength=n)[1:]
@@ -107,13 +107,13 @@ def test_shares_make_up_the_batch(processes, used):
     np.testing.assert_array_equal(np.concatenate(got), wanted)
 
 
-def test_batch_places_cross_epochs():
-  epochs, places = jax.jit(order.batch_places, static_argnums=(2, 3))(
+def test_batch_offsets_cross_epochs():
+  epochs, offsets = jax.jit(order.batch_offsets, static_argnums=(2, 3))(
     jnp.uint32(5), jnp.uint32(3), 9, 4
   )
-  assert epochs.dtype == places.dtype == np.uint32
+  assert epochs.dtype == offsets.dtype == np.uint32
   np.testing.assert_array_equal(epochs, [5, 6, 6, 6, 6, 7, 7, 7, 7])
-  np.testing.assert_array_equal(places, [3, 0, 1, 2, 3, 0, 1, 2, 3])
+  np.testing.assert_array_equal(offsets, [3, 0, 1, 2, 3, 0, 1, 2, 3])
 
 
 def test_position_takes_any_integer():

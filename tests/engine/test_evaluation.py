@@ -1,5 +1,6 @@
 """Evaluators are opened by name, checked before the first step, and due when they say."""
 
+import jax
 import pytest
 from ml_collections import ConfigDict
 
@@ -11,6 +12,7 @@ from engine.evaluation import open_evaluators, open_lane_evaluators
 from engine.session import open_session
 from engine.state import weights
 from errors import UserError
+from objectives.gan import GAN
 from tests.engine.evaluators.fakes import (
   KEY,
   NOTHING,
@@ -194,12 +196,12 @@ REFUSED = {
   'metric without its column': (
     vae,
     examples(metrics=dict(m=dict(name='classification.Report'))),
-    r'classification\.Report needs a column "prediction".*give only: label;',
+    r'classification\.Report needs a column "prediction".*have only: label;',
   ),
   'column without integers': (
     mlp,
     examples(metrics=dict(m=dict(name='groups.Gaps', by=('probability',)))),
-    'no column of integers "probability"',
+    'no integer column "probability"',
   ),
   'metric of samples on examples': (
     mlp,
@@ -317,3 +319,31 @@ def test_every_config_names_a_figure_that_ranks():
     config.data.update(name='names' if module is gpt else 'mnist5k')
     evaluators = open_evaluators(open_session(config))
     assert evaluators.ranking_figure(config.checkpoint.best)
+
+
+def test_what_was_checked_is_not_traced_again(monkeypatch):
+  """The check before the first step costs nothing: the evaluation finds its programs traced."""
+  config = small(gan.get_config())
+  config.data.test_split = 'test[:20]'
+  config.evaluators = dict(
+    test=examples(), fd=samples(PIXELS, dict(fd=dict(name='frechet')), samples=20)
+  )
+  traced = []
+  for name in ('evaluate', 'generate'):
+    monkeypatch.setattr(GAN, name, _counted(getattr(GAN, name), name, traced))
+  session = open_session(config)
+  evaluators = open_evaluators(session)
+  checked = list(traced)
+  assert checked.count('evaluate') == 1 and 'generate' in checked
+  held = weights(session.init())
+  for name in evaluators.names:
+    evaluators.evaluate(name, held, jax.random.key(0))
+  assert traced == checked
+
+
+def _counted(function, name, traced):
+  def counting(*inputs):
+    traced.append(name)
+    return function(*inputs)
+
+  return counting

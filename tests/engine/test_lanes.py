@@ -129,6 +129,7 @@ def test_a_lane_that_has_ended_stays_as_it_was(backend, monkeypatch):
   assert (moved != lane(start, 0).params['model']['output']['kernel']).any()
 
 
+@pytest.mark.slow
 def test_eight_devices_share_the_lanes_and_equal_one(tmp_path, script):
   """Four seeds on a mesh of two devices for lanes and four for data."""
   flags = (

@@ -172,3 +172,9 @@ def test_muon_takes_all_matrices_if_not_told_which():
   np.testing.assert_array_equal(moved['embedding'], moved['kernel'])
   with pytest.raises(UserError, match='matrices=conv is found in no parameter'):
     muon_update(params, gradients, matrices='conv')
+
+
+def test_a_pattern_that_an_optimizer_cannot_follow_is_refused():
+  section = {**to_plain(optimizer('novograd', 0.1)), 'decay_only': 'kernel$'}
+  with pytest.raises(UserError, match=r'decay_only=kernel. has no effect: novograd decays all'):
+    make_optimizer(100, 'config.optimizer.x', **section)

@@ -7,19 +7,21 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from engine.program import make_program
 from engine.session import open_session
+from engine.step import TrainStep
 from tests.golden import tiny
 
 ROOT = Path(__file__).parents[2]
 
 
 class Given:
-  """A feed of batches that lie ready: `taken` is {name: [steps, B, …]}."""
+  """A feed of batches that lie ready: `taken` is {name: [steps, B, …]}, and scalars of lanes."""
 
   def batch(self, taken, i):
-    return {name: rows[i] for name, rows in taken.items()}
+    return {name: rows[i] for name, rows in taken.items() if rows.ndim}
 
 
 def opened(config, name, steps=1):
@@ -53,6 +55,7 @@ def test_a_short_way_from_the_program_to_the_network(monkeypatch):
     assert len({file for file, _ in way}) <= 5, f'too many files:\n{listed}'
 
 
+@pytest.mark.slow
 def test_a_config_with_a_player_that_rests_trains():
   config = tiny.config_of('dcgan_lazy_r1')
   assert config.objective.penalty_every == 16 and config.objective.penalties.r1 > 0
@@ -69,3 +72,23 @@ def test_a_config_with_a_player_that_rests_trains():
   np.testing.assert_array_equal(weights['penalty/r1'], [1, 0, 1])
   np.testing.assert_array_equal(weights['discriminator/loss'], [1, 1, 1])
   assert 'discriminator/r1' not in weights
+
+
+@pytest.mark.parametrize('seeds', [1, 2])
+def test_a_step_is_traced_once(monkeypatch, seeds):
+  """Tracing takes most of the time until the first step of a run that was compiled before."""
+  config = tiny.config_of('vae')
+  config.seeds = seeds
+  traces, step = [], TrainStep.__call__
+
+  def counted(self, *inputs):
+    traces.append(inputs)
+    return step(self, *inputs)
+
+  monkeypatch.setattr(TrainStep, '__call__', counted)
+  session, program, taken = opened(config, 'vae')
+  taken = jax.device_put(taken, session.replicated)
+  program.dispatch.trace(
+    session.abstract, jnp.bool_(True), taken, jnp.int32(1), jnp.ones(seeds, bool)
+  )
+  assert len(traces) == 1

@@ -63,7 +63,9 @@ def trained(devices, mesh, rules, optimizer):
 MUON = {'muon': dict(learning_rate=0.002, matrices='kernel')}
 
 
-@pytest.mark.parametrize('optimizer, moments_kept', [({}, 2), (MUON, 1)])
+@pytest.mark.parametrize(
+  'optimizer, moments_kept', [({}, 2), pytest.param(MUON, 1, marks=pytest.mark.slow)]
+)
 def test_split_parameters_train_like_whole_ones(optimizer, moments_kept):
   losses, totals, *_ = trained(1, dict(lane=1, data=1, fsdp=1, tensor=1), (), optimizer)
   split = trained(8, dict(lane=1, data=2, fsdp=2, tensor=2), RULES, optimizer)

@@ -1,6 +1,6 @@
 """The one place where the golden values touch the engine: how a config becomes steps and figures.
 
-When a seam of the engine moves, this file follows, and the recorded values stay.
+When an interface of the engine changes, this file follows, and the recorded values stay.
 """
 
 from collections.abc import Callable, Iterator

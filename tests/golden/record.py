@@ -60,7 +60,8 @@ def _renew(family: str, given: argparse.Namespace) -> None:
     print(f'{family}, {what}: {len(lines)} of {len(now)} differ ({farthest:.2g} × tolerance)')
     print(*(f'  {line}\n' for line in lines[:_SHOWN]), sep='', end='', flush=True)
   if not given.dry_run:
-    values.write(family, {'why': [*old['why'], given.why], 'tolerance': tolerance, **new})
+    why = [*old['why'], given.why]
+    values.write(family, {'why': why, 'jax': values.JAX_VERSION, 'tolerance': tolerance, **new})
 
 
 def _five_steps(family: str) -> dict[str, dict[str, Any]]:

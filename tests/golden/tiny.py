@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import pytest
 from ml_collections import ConfigDict
 
 from commands import cli
@@ -56,6 +57,15 @@ def cases() -> list[tuple[str, str]]:
   pictures = [name for name in CONFIGS if name not in TEXT]
   pairs = [(name, data) for name in pictures for data in ARGUMENTS.get(name, images[name])]
   return [*pairs, *TEXT.items()]
+
+
+def marked_cases() -> list[Any]:
+  """Returns `cases` for `pytest.mark.parametrize`; colour images are slow but for one config."""
+
+  def marks(name: str, data: str) -> tuple[Any, ...]:
+    return (pytest.mark.slow,) if data == 'cifar10' and name != 'vae' else ()
+
+  return [pytest.param(*case, marks=marks(*case)) for case in cases()]
 
 
 def config_for(name: str) -> ConfigDict:

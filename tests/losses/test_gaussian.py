@@ -11,12 +11,12 @@ LOG_VARIANCE = jnp.array([[-1.0, 0.5, -3.0], [0.0, 0.0, 0.0]])
 
 
 def test_kl_is_what_monte_carlo_finds():
-  """E_q[log q(z) − log p(z)] from a million draws; nothing else is shared with the closed form."""
+  """E_q[log q(z) − log p(z)] from a million samples, which share nothing with the closed form."""
   posterior = Gaussian(MEAN, LOG_VARIANCE)
   rng = np.random.default_rng(0)
   scale = np.exp(0.5 * np.asarray(LOG_VARIANCE))
-  draws = rng.normal(np.asarray(MEAN), scale, (1_000_000, 2, 3))
-  ratio = scipy.stats.norm.logpdf(draws, MEAN, scale) - scipy.stats.norm.logpdf(draws)
+  samples = rng.normal(np.asarray(MEAN), scale, (1_000_000, 2, 3))
+  ratio = scipy.stats.norm.logpdf(samples, MEAN, scale) - scipy.stats.norm.logpdf(samples)
   closed = gaussian.kl_to_standard_normal(posterior)
   np.testing.assert_allclose(closed, ratio.mean(axis=0), atol=0.01)
   np.testing.assert_allclose(closed[1], 0, atol=1e-7)
@@ -33,14 +33,14 @@ def test_densities_are_scipy_s():
   np.testing.assert_allclose(gaussian.standard_log_prob(latents), expected, rtol=1e-5)
 
 
-def test_draws_have_their_moments_and_depend_on_their_own_key():
+def test_samples_have_their_moments_and_depend_on_their_own_key():
   posterior = Gaussian(jnp.tile(MEAN[:1], (4000, 1)), jnp.tile(LOG_VARIANCE[:1], (4000, 1)))
   keys = jax.random.split(jax.random.key(0), 4000)
-  draws = gaussian.draw(posterior, keys)
-  np.testing.assert_allclose(draws.mean(axis=0), MEAN[0], atol=0.08)
-  np.testing.assert_allclose(draws.std(axis=0), np.exp(0.5 * LOG_VARIANCE[0]), rtol=0.05)
-  part = gaussian.draw(Gaussian(MEAN[:1], LOG_VARIANCE[:1]), keys[7:8])
-  np.testing.assert_allclose(part[0], draws[7], rtol=1e-6)
+  samples = gaussian.sample(posterior, keys)
+  np.testing.assert_allclose(samples.mean(axis=0), MEAN[0], atol=0.08)
+  np.testing.assert_allclose(samples.std(axis=0), np.exp(0.5 * LOG_VARIANCE[0]), rtol=0.05)
+  part = gaussian.sample(Gaussian(MEAN[:1], LOG_VARIANCE[:1]), keys[7:8])
+  np.testing.assert_allclose(part[0], samples[7], rtol=1e-6)
 
 
 def test_a_mixture_is_the_mean_of_its_components_densities():

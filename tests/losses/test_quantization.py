@@ -68,7 +68,7 @@ def test_the_averages_are_those_of_a_hand_computation():
     jnp.array([[2.0, 2.0], [0.0, 0.0], [4.0, 4.0]]),
     jnp.zeros((1, 2, 3)),
   )
-  book = quantization.followed(book, z, chosen, decay=0.75)
+  book = quantization.update_codebook(book, z, chosen, decay=0.75)
   np.testing.assert_allclose(book.counts, [2.25, 0, 3.25])
   np.testing.assert_allclose(book.sums, [[3.75, 3], [0, 0], [3, 5]])
   np.testing.assert_allclose(book.positions, [[[0.5, 0, 0], [0.25, 0, 0.25]]])
@@ -81,7 +81,7 @@ def test_the_averages_are_those_of_a_hand_computation():
 def test_from_nothing_the_first_update_gives_the_means():
   z = features()
   chosen = quantization.nearest(z, codes())
-  book = quantization.followed(fresh(), z, chosen, decay=0.99)
+  book = quantization.update_codebook(fresh(), z, chosen, decay=0.99)
   for code in np.unique(chosen):
     np.testing.assert_allclose(book.embedding[code], z[chosen == code].mean(axis=0), rtol=1e-3)
 
@@ -90,7 +90,7 @@ def test_a_dead_code_is_restarted_and_a_live_one_is_not():
   z = features()
   counts = jnp.array([8.0, 8.0, 0.7, 8.0, 0.9])  # the mean is 5.12, of which a 0.15th is 0.768
   book = fresh()._replace(counts=counts, sums=counts[:, None] * codes())
-  after, dead = quantization.restarted(book, z, 0.15, jax.random.key(0))
+  after, dead = quantization.restart_dead_codes(book, z, 0.15, jax.random.key(0))
   np.testing.assert_array_equal(dead, [False, False, True, False, False])
   live = ~np.asarray(dead)
   np.testing.assert_allclose(after.embedding[live], codes()[live], rtol=1e-4)
@@ -102,14 +102,14 @@ def test_a_dead_code_is_restarted_and_a_live_one_is_not():
 
 def test_restarts_draw_by_the_key_and_never_with_threshold_0():
   z, empty = features(), fresh()._replace(counts=jnp.array([9.0, 0, 0, 0, 0]))
-  first, dead = quantization.restarted(empty, z, 0.1, jax.random.key(0))
-  again, _ = quantization.restarted(empty, z, 0.1, jax.random.key(0))
-  other, _ = quantization.restarted(empty, z, 0.1, jax.random.key(1))
+  first, dead = quantization.restart_dead_codes(empty, z, 0.1, jax.random.key(0))
+  again, _ = quantization.restart_dead_codes(empty, z, 0.1, jax.random.key(0))
+  other, _ = quantization.restart_dead_codes(empty, z, 0.1, jax.random.key(1))
   assert dead.sum() == CODES - 1
   np.testing.assert_array_equal(first.embedding, again.embedding)
   assert (first.embedding != other.embedding).any()
   assert len(np.unique(first.embedding[1:], axis=0)) > 1, 'each code draws for itself'
-  assert not quantization.restarted(empty, z, 0.0, jax.random.key(0))[1].any()
+  assert not quantization.restart_dead_codes(empty, z, 0.0, jax.random.key(0))[1].any()
 
 
 def test_perplexity_counts_the_codes_in_use():

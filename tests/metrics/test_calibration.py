@@ -7,7 +7,7 @@ import pytest
 import sklearn.metrics
 
 from errors import UserError
-from metrics.calibration import Calibration, binned
+from metrics.calibration import Calibration, make_bins
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +85,7 @@ def test_brier_score_is_scikit_learns():
 
 
 def test_an_edge_belongs_to_the_bin_below():
-  bins = binned(np.array([0.0, 0.2, 0.2000001, 0.6, 1.0]), np.ones(5, bool), 5)
+  bins = make_bins(np.array([0.0, 0.2, 0.2000001, 0.6, 1.0]), np.ones(5, bool), 5)
   assert bins.count.tolist() == [2, 1, 1, 0, 1]
 
 

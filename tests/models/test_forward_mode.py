@@ -33,6 +33,7 @@ from models import (
 )
 from models.attention import Attention
 from models.kernels.recurrence import CELLS
+from tests.marks import slow_where
 
 RNG = np.random.default_rng(0)
 INIT = nn.initializers.normal(1.0)
@@ -194,8 +195,22 @@ def distance(a: jax.Array, b: jax.Array) -> float:
   return float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b))
 
 
-@pytest.mark.parametrize('case', CASES.values(), ids=CASES)
-def test_forward_mode_agrees_with_differences_and_with_reverse_mode(case: Case):
+# Whole networks, of which the parts are tried as well.
+SLOW = (
+  'conv_vae.Decoder',
+  'dcgan.Discriminator',
+  'dcgan.Generator',
+  'resnet.ResNet',
+  'rnn.RNN one-hot',
+  'transformer.Transformer bert',
+  'transformer.Transformer llama',
+  'vqvae.Decoder',
+)
+
+
+@pytest.mark.parametrize('name', slow_where(lambda name: name in SLOW, CASES))
+def test_forward_mode_agrees_with_differences_and_with_reverse_mode(name: str):
+  case = CASES[name]
   function, start = flat_function(case)
   towards = normal(*start.shape)
   towards /= jnp.linalg.norm(towards)

@@ -15,6 +15,7 @@ from objectives.masked_lm import MaskedLM
 from objectives.tag import Tag
 from objectives.vae import VAE
 from objectives.vampprior import VampPrior
+from tests.marks import slow_where
 from tests.objectives.models_of_text import Table, V
 from tests.steps import assert_accumulation_changes_nothing
 
@@ -88,7 +89,7 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize('name', CASES)
+@pytest.mark.parametrize('name', slow_where(lambda name: name in ('iwae', 'vampprior'), CASES))
 def test_accumulation_changes_nothing(name):
   make, batch = CASES[name]
   assert_accumulation_changes_nothing(make(), batch)

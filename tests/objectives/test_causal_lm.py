@@ -15,6 +15,7 @@ from models.rnn import RNN
 from objectives.base import Variables, numbered_keys
 from objectives.causal_lm import CausalLM
 from options import complete
+from tests.marks import slow_where
 from tests.objectives import calls
 from tests.objectives.models_of_text import (
   Table,
@@ -274,7 +275,7 @@ def test_greedy_text_is_that_of_whole_forward_passes(name, models):
 PROMPTS = ([3, 1, 4], [2], [5, 9, 2, 6, 5, 3])
 
 
-@pytest.mark.parametrize('name', MODULES)
+@pytest.mark.parametrize('name', slow_where(lambda name: 'rotary' in name, MODULES))
 @ways
 def test_prompts_of_different_lengths_are_each_as_alone(name, options, models):
   together = generated(models(name), PROMPTS, 12, options)
@@ -308,7 +309,7 @@ def test_rows_past_the_context_and_before_it_stand_in_one_batch(sizes, options, 
     np.testing.assert_array_equal(together[number], alone)
 
 
-@pytest.mark.parametrize('name', ['learned', 'rotary', 'gru'])
+@pytest.mark.parametrize('name', ['learned', pytest.param('rotary', marks=pytest.mark.slow), 'gru'])
 @pytest.mark.parametrize('length', [12, 20], ids=['within the context', 'past it'])
 def test_a_text_depends_neither_on_their_number_nor_on_the_calls(name, length, models):
   prompts = [[3, 1]] * 4

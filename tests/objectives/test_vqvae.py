@@ -70,7 +70,7 @@ def gradients(params, mutable, rows, key):
 evaluate = jax.jit(lambda *given: calls.evaluate(objective(), *given))
 sample = jax.jit(lambda *given: calls.sample(objective(), *given), static_argnums=2)
 nearest = jax.jit(quantization.nearest)
-followed = jax.jit(quantization.followed)
+update_codebook = jax.jit(quantization.update_codebook)
 
 
 def encoded(params):
@@ -158,7 +158,7 @@ def test_the_loss_moves_the_codebook_by_its_averages(trained):
   book, mutable = even(trained)
   _, aux = gradients(trained.params, mutable, batch(), jax.random.key(3))
   z = encode(trained.params['encoder'])
-  expected = followed(book, z, nearest(z, book.embedding), 0.9)
+  expected = update_codebook(book, z, nearest(z, book.embedding), 0.9)
   assert aux.metrics['codebook_restarted'] == 0
   for name, value in aux.mutable['codebook']['codebook'].items():
     np.testing.assert_allclose(value, getattr(expected, name), atol=1e-5, err_msg=name)
@@ -217,7 +217,7 @@ def test_microbatches_pass_the_codebook_along(trained):
   after = accumulated(mutable)
   features = encode(trained.params['encoder'])
   for piece in (features[::2], features[1::2]):
-    book = followed(book, piece, nearest(piece, book.embedding), 0.9)
+    book = update_codebook(book, piece, nearest(piece, book.embedding), 0.9)
   for name, value in after['codebook']['codebook'].items():
     np.testing.assert_allclose(value, getattr(book, name), atol=1e-5, err_msg=name)
 

@@ -19,9 +19,9 @@ from engine.session import open_session
 from errors import UserError
 from tests.tools import hugging_face as hf
 from tools.hugging_face import tokenizer as tokenizers
-from tools.hugging_face.from_run import export_run
+from tools.hugging_face.export_run import export_run
+from tools.hugging_face.import_folder import import_folder
 from tools.hugging_face.layout import FAMILIES
-from tools.hugging_face.to_run import import_folder
 
 TEXT = 'import os\n\tdef é(x): return "∀ 👍"  # <0x41>\n' * 4
 ROLES = ('end', 'pad', 'unknown', 'class', 'separator', 'mask')

@@ -15,7 +15,7 @@ from objectives.base import numbered_keys
 from tests.conftest import ROOT
 from tests.tools import hugging_face as hf
 from tools.hugging_face.folder import INDEX, WEIGHTS, find_tensors, read_tensor
-from tools.hugging_face.to_run import import_folder
+from tools.hugging_face.import_folder import import_folder
 
 
 @pytest.fixture(scope='module')
@@ -368,7 +368,7 @@ def test_missing_unknown_and_misshapen_tensors_are_named(folder, tmp_path):
   change_tensors(folder, spoil)
   said = refused(folder, tmp_path)
   assert 'missing: transformer.h.1.mlp.c_fc.bias;' in said
-  assert 'not known: transformer.h.2.ln_1.bias;' in said
+  assert 'unknown: transformer.h.2.ln_1.bias;' in said
   assert 'of another shape: transformer.wpe.weight (23, 16) instead of (24, 16)' in said
 
 

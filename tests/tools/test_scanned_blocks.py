@@ -11,10 +11,10 @@ from data.text import tokenization
 from engine.restore import restore_run
 from models.transformer import unstacked
 from tools.hugging_face import tokenizer as tokenizers
+from tools.hugging_face.export_run import export_run
 from tools.hugging_face.folder import CONFIG, WEIGHTS
-from tools.hugging_face.from_run import export_run
+from tools.hugging_face.import_folder import import_folder
 from tools.hugging_face.layout import FAMILIES, expected
-from tools.hugging_face.to_run import import_folder
 
 CONTEXT, VOCABULARY = 8, 270
 CONFIGS = {

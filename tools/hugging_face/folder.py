@@ -1,6 +1,6 @@
-"""A local folder of Hugging Face's: its config.json and its tensors, read one at a time.
+"""Reads the local folder of a Hugging Face model: its config.json, and its tensors one at a time.
 
-Weights come from safetensors files alone, which hold numbers and nothing that could be run.
+Weights are read from safetensors files only, which contain numbers and no code.
 """
 
 import json
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import ml_dtypes  # noqa: F401  makes numpy know bfloat16
+import ml_dtypes  # noqa: F401  registers bfloat16 with numpy
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
@@ -18,16 +18,16 @@ CONFIG = 'config.json'
 WEIGHTS = 'model.safetensors'
 INDEX = 'model.safetensors.index.json'
 
-# Endings of weights in other forms: pickles, which can run any code when they are read, and the
-# formats of TensorFlow and Flax.
+# File extensions of weights in other formats: pickles, which can run any code when they are read,
+# and others such as those of TensorFlow and Flax.
 _PICKLES = ('.bin', '.pt', '.pth', '.ckpt', '.pkl', '.pickle')
 _OTHERS = ('.h5', '.msgpack', '.ot', '.gguf', '.onnx')
-# safetensors' names of what can be float32.
+# safetensors' names of the dtypes that are converted to float32.
 _FLOATS = ('F64', 'F32', 'F16', 'BF16')
 
 
 class Entry(NamedTuple):
-  """Where a tensor is, and what it looks like; `dtype` by safetensors' name."""
+  """The file, shape and dtype of a tensor; `dtype` is safetensors' name of it."""
 
   file: Path
   shape: tuple[int, ...]
@@ -35,18 +35,18 @@ class Entry(NamedTuple):
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-  """Returns config.json.
+  """Reads config.json.
 
   Raises:
-    UserError: no such folder, or no readable config.json in it.
+    UserError: the folder does not exist, or has no readable config.json.
   """
   if not folder.is_dir():
     if folder.suffix in _PICKLES:
       raise UserError(_refusal(folder))
-    what = 'is a file' if folder.exists() else 'is not there'
+    reason = 'is a file' if folder.exists() else 'does not exist'
     raise UserError(
-      f'--folder={folder} {what}; give the local folder of a Hugging Face model, with its {CONFIG} '
-      f'and {WEIGHTS}'
+      f'--folder={folder} {reason}; give the local folder of a Hugging Face model, with its '
+      f'{CONFIG} and {WEIGHTS}'
     )
   if not (folder / CONFIG).is_file():
     raise UserError(
@@ -57,10 +57,10 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def find_tensors(folder: Path) -> dict[str, Entry]:
-  """Returns what tensors there are, without reading them.
+  """Returns {name: entry} of all tensors, without reading them.
 
   Raises:
-    UserError: no safetensors in the folder, or a damaged or missing file.
+    UserError: the folder has no safetensors, or a file is damaged or missing.
   """
   if (folder / WEIGHTS).is_file():
     return _entries(folder / WEIGHTS)
@@ -69,23 +69,26 @@ def find_tensors(folder: Path) -> dict[str, Entry]:
   index = _read_json(folder / INDEX).get('weight_map')
   if not isinstance(index, dict) or not index:
     raise UserError(f'{folder / INDEX} has no weight_map; download or save the model again')
-  found: dict[str, Entry] = {}
+  entries: dict[str, Entry] = {}
   for file in sorted(set(map(str, index.values()))):
-    # A name only: an index must not reach out of its folder.
+    # Only plain file names: an index must not refer to files outside its folder.
     if Path(file).name != file or not (folder / file).is_file():
-      raise UserError(f'{folder / INDEX} names {file}, which is not in {folder}; fetch it too')
-    found.update(_entries(folder / file))
-  lost = [name for name in index if name not in found]
-  if lost:
-    raise UserError(f'{folder / INDEX} names the tensor {lost[0]}, which no file of it holds')
-  return found
+      raise UserError(f'{folder / INDEX} names {file}, which is not in {folder}; download it too')
+    entries.update(_entries(folder / file))
+  missing = [name for name in index if name not in entries]
+  if missing:
+    raise UserError(
+      f'{folder / INDEX} names the tensor {missing[0]}, which is in none of its files; download or '
+      'save the model again'
+    )
+  return entries
 
 
 def read_tensor(name: str, entry: Entry) -> np.ndarray:
-  """Returns a tensor as float32; needs the memory of that one.
+  """Reads one tensor as float32.
 
   Raises:
-    UserError: it holds no floats, or cannot be read.
+    UserError: it is not of floats, or cannot be read.
   """
   if entry.dtype not in _FLOATS:
     raise UserError(
@@ -111,7 +114,7 @@ def _entries(file: Path) -> dict[str, Entry]:
 
 
 def _damaged(file: Path, error: Exception) -> str:
-  return f'{file} is damaged or was cut off ({error}); fetch or save it again'
+  return f'{file} is damaged or was cut off ({error}); download or save it again'
 
 
 def _no_weights(folder: Path) -> str:
@@ -124,13 +127,13 @@ def _no_weights(folder: Path) -> str:
         f'{folder} has {file.name} and no {WEIGHTS}; save the model with '
         'save_pretrained(..., safe_serialization=True) in transformers'
       )
-  return f'{folder} has no {WEIGHTS}; fetch it too, or save the model with save_pretrained'
+  return f'{folder} has no {WEIGHTS}; download it too, or save the model with save_pretrained'
 
 
 def _refusal(file: Path) -> str:
   return (
     f'{file} is a pickle, which can run any code when it is read, so it is refused; get the '
-    f"model's {WEIGHTS}, or where you trust the file have transformers write it with "
+    f"model's {WEIGHTS}, or if you trust the file have transformers write it with "
     'from_pretrained(...).save_pretrained(..., safe_serialization=True)'
   )
 
@@ -139,7 +142,7 @@ def _read_json(path: Path) -> dict[str, Any]:
   try:
     value = json.loads(path.read_text())
   except (OSError, ValueError) as error:
-    raise UserError(f'{path} is unreadable ({error}); fetch or save it again') from error
+    raise UserError(f'{path} is unreadable ({error}); download or save it again') from error
   if not isinstance(value, Mapping):
-    raise UserError(f'{path} holds no JSON object; fetch or save it again')
+    raise UserError(f'{path} holds no JSON object; download or save it again')
   return dict(value)

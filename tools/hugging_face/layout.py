@@ -1,10 +1,9 @@
-"""Hugging Face's GPT-2 and BERT as `models.transformer.Transformer`: options and parameters, both
-ways.
+"""Conversion of Hugging Face's GPT-2 and BERT to `models.transformer.Transformer` and back.
 
-A `Family` says how the `config.json` of an architecture becomes the module's options, and of which
-tensors each parameter is made. Tensors go by the names of the whole language model
-(`GPT2LMHeadModel`, `BertForMaskedLM`). Linear layers of PyTorch are [out, in] and are transposed;
-GPT-2's `Conv1D` is [in, out] already.
+A `Family` defines how the `config.json` of an architecture becomes the module's options, and which
+tensors make up each parameter. Tensors have the names of the whole language model
+(`GPT2LMHeadModel`, `BertForMaskedLM`). The weights of PyTorch's linear layers are [out, in] and are
+transposed; those of GPT-2's `Conv1D` are [in, out] already.
 """
 
 import re
@@ -15,11 +14,11 @@ import numpy as np
 
 from errors import UserError
 
-Options = Mapping[str, Any]  # of the module, as in `config.modules.model`
+Options = Mapping[str, Any]  # options of the module, as in `config.modules.model`
 Shape = tuple[int, ...]
 
-# Hugging Face's activations by their name in `config.json`, under ours. Several names are of one
-# function, computed in other ways; the first is written.
+# Our name of an activation -> its names in `config.json`. Several names stand for one function,
+# computed in different ways; an export writes the first.
 _ACTIVATIONS = {
   'gelu_tanh': ('gelu_new', 'gelu_pytorch_tanh', 'gelu_fast', 'gelu_python_tanh', 'gelu_accurate'),
   'gelu': ('gelu', 'gelu_python'),
@@ -30,19 +29,20 @@ _ACTIVATIONS = {
   'relu6': ('relu6',),
   'mish': ('mish',),
 }
-# Token types that transformers gives to a pair of texts.
+# Number of BERT's token types, one for each text of a pair.
 _PAIR = 2
-_OURS = {theirs: ours for ours, several in _ACTIVATIONS.items() for theirs in several}
+_OURS = {theirs: ours for ours, names in _ACTIVATIONS.items() for theirs in names}
 
 
 class Leaf(NamedTuple):
-  """One parameter of the module, and what it is made of.
+  """One parameter of the module, and the tensors of Hugging Face that it is converted from.
 
   Attributes:
-    path: of the parameter below the module, with blocks apart, e.g. `block_0/mlp/up/kernel`.
-    tensors: name and shape of each of Hugging Face's tensors; none where theirs has no such
-      parameter, and it is 0.
-    shape: of the parameter.
+    path: path of the parameter below the module, with unstacked blocks, e.g.
+      `block_0/mlp/up/kernel`.
+    tensors: name and shape of each tensor; none if Hugging Face's model has no such parameter,
+      which is then 0.
+    shape: shape of the parameter.
     pack: the tensors' arrays, in that order -> the parameter.
     unpack: the parameter -> the tensors' arrays.
   """
@@ -55,22 +55,23 @@ class Leaf(NamedTuple):
 
 
 class Family(NamedTuple):
-  """An architecture of Hugging Face's.
+  """An architecture of Hugging Face, and its conversion to the module and back.
 
   Attributes:
     title: its usual name.
-    architectures: the classes that can be imported; the first is what an export is loaded as.
-    prefix: of the tensors of the bare model within the whole one.
-    heads: beginnings of the names of the other tensors.
-    unused: pattern of the tensors that the language model does not need: buffers, and other heads.
-    head: pattern of the tensors that a bare model lacks; empty if it lacks none.
-    embedding: the tensor that tied logits are products with.
-    untied: the tensor that they are products with otherwise.
-    other_names: of some tensors, in other releases and where both of two equal ones are stored.
-    dropouts: options of `config.json` that are one here: the first is taken.
-    options: `config.json` -> the module's options but `scan` and `remat`, with its vocabulary.
+    architectures: the classes that can be imported; an export is of the first.
+    prefix: prefix of the names of the bare model's tensors in the whole model.
+    heads: prefixes of the names of all other tensors.
+    unused: regular expression of tensors that the language model does not use: buffers, other
+      heads.
+    head: regular expression of the tensors that a bare model lacks; empty if it lacks none.
+    embedding: name of the embedding, which is also the output matrix of a tied model.
+    untied: name of the output matrix of a model that is not tied.
+    other_names: other name -> name, of tensors that other releases name differently or store twice.
+    dropouts: dropout rates in `config.json`; the module has a single one, the first of them.
+    options: `config.json` -> the module's options, with `vocabulary`, without `scan` and `remat`.
     config: the module's options -> `config.json`.
-    leaves: the module's options, its vocabulary included -> all of its parameters.
+    leaves: the module's options, with `vocabulary` -> all of its parameters.
   """
 
   title: str
@@ -88,27 +89,27 @@ class Family(NamedTuple):
   leaves: Callable[[Options], list[Leaf]]
 
   def canonical(self, names: Sequence[str]) -> dict[str, str]:
-    """{name in the whole model of today: name as given}, for names of old releases or a bare model.
+    """Returns {canonical name: name}, for `names` of old releases or of a bare model too.
 
-    Where two of the names given stand for one tensor, the one of today's wins.
+    Canonical are the names of the whole model in today's transformers. If two of `names` stand for
+    one tensor, the canonical one is used.
     """
-    known: dict[str, str] = {}
+    by_canonical: dict[str, str] = {}
     for name in names:
-      # The names that TensorFlow's checkpoints gave.
+      # The names in checkpoints of TensorFlow.
       new = re.sub(r'LayerNorm\.gamma$', 'LayerNorm.weight', name)
       new = re.sub(r'LayerNorm\.beta$', 'LayerNorm.bias', new)
       if not new.startswith((self.prefix, *self.heads)):
         new = self.prefix + new
-      known.setdefault(new, name)
+      by_canonical.setdefault(new, name)
     for other, name in self.other_names.items():
-      if other in known:
-        found = known.pop(other)
-        known.setdefault(name, found)
-    return known
+      if other in by_canonical:
+        by_canonical.setdefault(name, by_canonical.pop(other))
+    return by_canonical
 
 
 def expected(leaves: Sequence[Leaf]) -> dict[str, Shape]:
-  """{name: shape} of the tensors that `leaves` are made of."""
+  """Returns {name: shape} of the tensors that `leaves` are converted from."""
   return {name: shape for leaf in leaves for name, shape in leaf.tensors.items()}
 
 
@@ -120,7 +121,7 @@ def _same(path: str, name: str, shape: Shape) -> Leaf:
 
 
 def _transposed(path: str, name: str, into: int, out: int) -> Leaf:
-  """A kernel [into, out] from a linear layer's weight [out, into]."""
+  """Returns a kernel [into, out] from a linear layer's weight [out, into]."""
   return Leaf(path, {name: (out, into)}, (into, out), np.transpose, lambda x: (x.T,))
 
 
@@ -157,17 +158,17 @@ def _linear(path: str, name: str, into: int, out: int) -> list[Leaf]:
 
 
 def _by_head(x: np.ndarray, heads: int) -> np.ndarray:
-  """[…, 3·C], all queries, keys, values one behind another → […, 3·C], head by head."""
+  """Reorders […, 3·C] from all queries, all keys, all values to query, key, value of each head."""
   return np.swapaxes(x.reshape(*x.shape[:-1], 3, heads, -1), -3, -2).reshape(x.shape)
 
 
 def _by_kind(x: np.ndarray, heads: int) -> np.ndarray:
-  """`_by_head` undone."""
+  """Inverts `_by_head`: reorders […, 3·C] to all queries, all keys, all values."""
   return np.swapaxes(x.reshape(*x.shape[:-1], heads, 3, -1), -3, -2).reshape(x.shape)
 
 
-def _one_attention(path: str, name: str, width: int, heads: int) -> list[Leaf]:
-  """Queries, keys and values from one `Conv1D`."""
+def _joint_attention(path: str, name: str, width: int, heads: int) -> list[Leaf]:
+  """Returns the map to queries, keys and values, from a single `Conv1D`."""
 
   def leaf(ours: str, theirs: str, shape: Shape) -> Leaf:
     return Leaf(
@@ -181,8 +182,8 @@ def _one_attention(path: str, name: str, width: int, heads: int) -> list[Leaf]:
   return [leaf('kernel', 'weight', (width, 3 * width)), leaf('bias', 'bias', (3 * width,))]
 
 
-def _three_attentions(path: str, name: str, width: int, heads: int) -> list[Leaf]:
-  """Queries, keys and values from a linear layer each."""
+def _separate_attention(path: str, name: str, width: int, heads: int) -> list[Leaf]:
+  """Returns the map to queries, keys and values, from one linear layer for each."""
   parts = [f'{name}.{kind}' for kind in ('query', 'key', 'value')]
 
   def pack(*tensors: np.ndarray) -> np.ndarray:
@@ -209,49 +210,50 @@ class _Config:
     self._entries = entries
 
   def number(self, name: str, kind: type = int) -> Any:
-    """A number that must be there, positive if it is whole."""
+    """Returns a required number: an int of at least 1, or a float of at least 0."""
     value = self._entries.get(name)
     fits = isinstance(value, int) or (kind is float and isinstance(value, float))
     if not fits or isinstance(value, bool) or value < (kind is int):
-      shown = 'lacks it' if value is None else f'has {value!r}'
+      shown = f'no {name}' if value is None else f'{name}={value!r}'
+      needed = 'an integer of at least 1' if kind is int else 'a number of at least 0'
       raise UserError(
-        f'config.json must say how large {name} is, and {shown}; fetch the file again, or save the '
-        "model with today's transformers"
+        f'config.json has {shown}, and {name} must be {needed}; download the file again, or save '
+        'the model with a current version of transformers'
       )
     return kind(value)
 
   def activation(self, name: str) -> str:
-    """Our name of an activation."""
+    """Returns our name of an activation."""
     value = self._entries.get(name)
     if value not in _OURS:
       raise UserError(
-        f'config.json has {name}={value}, which has no counterpart here; there are: '
-        f'{", ".join(_OURS)}'
+        f'config.json has {name}={value}, which cannot be imported; these can: {", ".join(_OURS)}'
       )
     return _OURS[value]
 
   def tied(self) -> bool:
-    # Left out where it is what transformers takes it for.
+    """Returns whether the output matrix is the embedding."""
+    # transformers leaves the entry out if it is the default, True.
     return bool(self._entries.get('tie_word_embeddings', True))
 
-  def require(self, **wanted: Any) -> None:
-    """Refuses an option that is given and not as wanted."""
-    for name, value in wanted.items():
+  def require(self, **required: Any) -> None:
+    """Raises UserError if an option is given with another value than the required one."""
+    for name, value in required.items():
       if self._entries.get(name, value) != value:
         raise UserError(
           f'config.json has {name}={self._entries[name]}, and only {name}={value} can be imported'
         )
 
 
-def _require(options: Options, title: str, **wanted: Any) -> None:
-  """Raises UserError naming the option that keeps a module from being of the family `title`."""
-  # Equal heads can be written in two ways.
+def _require(options: Options, title: str, **required: Any) -> None:
+  """Raises UserError naming the option by which a module differs from the family `title`."""
+  # As many key-value heads as heads can be written as 0 too.
   groups = {'key_value_heads': options['key_value_heads'] or options['heads']}
-  wanted = {**wanted, 'key_value_heads': options['heads']}
-  for name, value in wanted.items():
+  required = {**required, 'key_value_heads': options['heads']}
+  for name, value in required.items():
     if {**options, **groups}[name] != value:
       raise UserError(
-        f'the run has config.modules.model.{name}={options[name]}, and a {title} is {name}={value}'
+        f'the run has config.modules.model.{name}={options[name]}, and a {title} has {name}={value}'
         '; it cannot be exported'
       )
   if options['mlp'] not in _ACTIVATIONS:
@@ -262,7 +264,7 @@ def _require(options: Options, title: str, **wanted: Any) -> None:
 
 
 def _types(options: Options) -> int:
-  """Rows of BERT's embedding of token types; zeros where the module has none."""
+  """Returns the number of token types of a BERT; if the module has none, their embeddings are 0."""
   return options['types'] or _PAIR
 
 
@@ -270,8 +272,8 @@ def _hidden(options: Options) -> int:
   return options['hidden'] or 4 * options['width']
 
 
-# What a config.json says nothing of, for it cannot be otherwise.
-_PLAIN = dict(key_value_heads=0, norm='layer', positions='learned', biases=True)
+# Options that are the same in every GPT-2 and BERT, and so are not in config.json.
+_FIXED = dict(key_value_heads=0, norm='layer', positions='learned', biases=True)
 
 
 # --- GPT-2 ----------------------------------------------------------------------------------------
@@ -283,7 +285,7 @@ def _gpt2_options(config: Mapping[str, Any]) -> dict[str, Any]:
     scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False, add_cross_attention=False
   )
   return dict(
-    **_PLAIN,
+    **_FIXED,
     width=read.number('n_embd'),
     layers=read.number('n_layer'),
     heads=read.number('n_head'),
@@ -336,27 +338,29 @@ def _gpt2_config(options: Options) -> dict[str, Any]:
 def _gpt2_leaves(options: Options) -> list[Leaf]:
   width, hidden, heads = options['width'], _hidden(options), options['heads']
   vocabulary = options['vocabulary']
-  found = [
+  leaves = [
     _same('embedding/embedding', 'transformer.wte.weight', (vocabulary, width)),
     _same('positions/embedding', 'transformer.wpe.weight', (options['context'], width)),
   ]
   for i in range(options['layers']):
     block, theirs = f'block_{i}', f'transformer.h.{i}'
-    found += [
+    leaves += [
       *_norm(f'{block}/attention_norm', f'{theirs}.ln_1', width),
-      *_one_attention(f'{block}/attention/query_key_value', f'{theirs}.attn.c_attn', width, heads),
+      *_joint_attention(
+        f'{block}/attention/query_key_value', f'{theirs}.attn.c_attn', width, heads
+      ),
       *_conv1d(f'{block}/attention/output', f'{theirs}.attn.c_proj', width, width),
       *_norm(f'{block}/mlp_norm', f'{theirs}.ln_2', width),
       *_conv1d(f'{block}/mlp/up', f'{theirs}.mlp.c_fc', width, hidden),
       *_conv1d(f'{block}/mlp/down', f'{theirs}.mlp.c_proj', hidden, width),
     ]
-  found += _norm('norm', 'transformer.ln_f', width)
+  leaves += _norm('norm', 'transformer.ln_f', width)
   if not options['tied']:
-    found += [
+    leaves += [
       _transposed('output/kernel', 'lm_head.weight', width, vocabulary),
       _zeros('output/bias', (vocabulary,)),
     ]
-  return found
+  return leaves
 
 
 # --- BERT -----------------------------------------------------------------------------------------
@@ -366,7 +370,7 @@ def _bert_options(config: Mapping[str, Any]) -> dict[str, Any]:
   read = _Config(config)
   read.require(is_decoder=False, add_cross_attention=False, position_embedding_type='absolute')
   return dict(
-    **_PLAIN,
+    **_FIXED,
     width=read.number('hidden_size'),
     layers=read.number('num_hidden_layers'),
     heads=read.number('num_attention_heads'),
@@ -417,7 +421,7 @@ def _bert_config(options: Options) -> dict[str, Any]:
 def _bert_leaves(options: Options) -> list[Leaf]:
   width, hidden, heads = options['width'], _hidden(options), options['heads']
   vocabulary, embeddings, head = options['vocabulary'], 'bert.embeddings', 'cls.predictions'
-  found = [
+  leaves = [
     _same('embedding/embedding', f'{embeddings}.word_embeddings.weight', (vocabulary, width)),
     _same(
       'positions/embedding',
@@ -432,22 +436,22 @@ def _bert_leaves(options: Options) -> list[Leaf]:
   for i in range(options['layers']):
     block, theirs = f'block_{i}', f'bert.encoder.layer.{i}'
     attention = f'{theirs}.attention'
-    found += [
-      *_three_attentions(f'{block}/attention/query_key_value', f'{attention}.self', width, heads),
+    leaves += [
+      *_separate_attention(f'{block}/attention/query_key_value', f'{attention}.self', width, heads),
       *_linear(f'{block}/attention/output', f'{attention}.output.dense', width, width),
       *_norm(f'{block}/attention_norm', f'{attention}.output.LayerNorm', width),
       *_linear(f'{block}/mlp/up', f'{theirs}.intermediate.dense', width, hidden),
       *_linear(f'{block}/mlp/down', f'{theirs}.output.dense', hidden, width),
       *_norm(f'{block}/mlp_norm', f'{theirs}.output.LayerNorm', width),
     ]
-  found += [
+  leaves += [
     *_linear('transform', f'{head}.transform.dense', width, width),
     *_norm('transform_norm', f'{head}.transform.LayerNorm', width),
     _same('output/bias', f'{head}.decoder.bias', (vocabulary,)),
   ]
   if not options['tied']:
-    found.append(_transposed('output/kernel', f'{head}.decoder.weight', width, vocabulary))
-  return found
+    leaves.append(_transposed('output/kernel', f'{head}.decoder.weight', width, vocabulary))
+  return leaves
 
 
 FAMILIES = {
@@ -475,7 +479,7 @@ FAMILIES = {
     head=r'^cls\.predictions\.',
     embedding='bert.embeddings.word_embeddings.weight',
     untied='cls.predictions.decoder.weight',
-    # Both are stored where the logits are not tied, and the decoder's is used.
+    # Models that are not tied store both, and transformers uses that of the decoder.
     other_names={'cls.predictions.bias': 'cls.predictions.decoder.bias'},
     dropouts=('hidden_dropout_prob', 'attention_probs_dropout_prob'),
     options=_bert_options,

@@ -1,4 +1,4 @@
-"""A folder that is written whole or not at all."""
+"""Writes a folder atomically: completely, or not at all."""
 
 import contextlib
 import errno
@@ -11,23 +11,23 @@ from errors import UserError
 
 
 def check_empty(target: Path, flag: str) -> None:
-  """Raises UserError unless there is nothing at `target`, or an empty folder."""
+  """Raises UserError unless `target` does not exist or is an empty folder."""
   if target.exists() and (not target.is_dir() or any(target.iterdir())):
     raise UserError(f'{flag}={target} holds something already; choose another {flag}')
 
 
 @contextlib.contextmanager
 def new_folder(target: Path, flag: str) -> Iterator[Path]:
-  """A folder beside `target` to write in, which becomes it in the end, or goes away on an error.
+  """Yields a temporary folder next to `target`, which is renamed to it, or deleted on an error.
 
   Args:
-    target: what `check_empty` let pass.
-    flag: that the user gave it by, for messages.
+    target: a path that `check_empty` accepts.
+    flag: the flag that the user gave it with, for messages.
 
   Raises:
-    UserError: it cannot be written.
+    UserError: the folder cannot be written.
   """
-  # Whole paths only: 'runs/..' has no place beside it.
+  # A path such as 'runs/..' has no parent of its own, so it is resolved first.
   target = target.resolve()
   part = target.with_name(f'{target.name}.{os.getpid()}.part')
   try:

@@ -1,4 +1,4 @@
-"""A run's tokenizer as the files that transformers loads."""
+"""Converts a run's tokenizer to the files that transformers loads."""
 
 import json
 from collections.abc import Mapping
@@ -18,35 +18,35 @@ _NAMES = {
 
 
 def files(text: str, length: int) -> dict[str, Any]:
-  """{name: JSON} of `tokenizer.json` and `tokenizer_config.json`.
+  """Returns {name: JSON} of `tokenizer.json` and `tokenizer_config.json`.
 
   Args:
-    text: the JSON of `data.text.tokenization.from_json`.
-    length: most tokens that the model sees.
+    text: the tokenizer as JSON that `data.text.tokenization.from_json` reads.
+    length: largest number of tokens that the model can attend to.
   """
-  known = tokenization.from_json(text)
-  written = {name: tokenization.SPECIALS[role] for role in known.specials for name in _NAMES[role]}
+  roles = tokenization.from_json(text).specials
+  specials = {name: tokenization.SPECIALS[role] for role in roles for name in _NAMES[role]}
   settings = {
     'tokenizer_class': 'PreTrainedTokenizerFast',
     'model_max_length': length,
     'clean_up_tokenization_spaces': False,
-    **written,
+    **specials,
   }
-  return {'tokenizer.json': _of_package(text), 'tokenizer_config.json': settings}
+  return {'tokenizer.json': _as_hugging_face(text), 'tokenizer_config.json': settings}
 
 
 def ids(text: str) -> dict[str, int | None]:
-  """What a model's `config.json` says of special entries; None for those there are none of."""
+  """Returns the ids of special entries for a model's `config.json`; None for missing ones."""
   specials = tokenization.from_json(text).specials
   end, pad = specials.get('end'), specials.get('pad')
   return {'bos_token_id': end, 'eos_token_id': end, 'pad_token_id': pad}
 
 
-def _of_package(text: str) -> Mapping[str, Any]:
-  """The tokenizer as one of the package `tokenizers`; those of subwords are that already.
+def _as_hugging_face(text: str) -> Mapping[str, Any]:
+  """Returns the JSON of the package `tokenizers`, in which subword tokenizers are stored already.
 
-  Bytes and characters become a BPE that merges nothing. What a vocabulary of characters lacks, that
-  package drops in silence, where our own tokenizer complains.
+  Tokenizers of bytes and characters become a BPE without merges. The package silently drops
+  characters that are not in the vocabulary, where our own tokenizer raises.
   """
   stored = json.loads(text)
   if 'kind' not in stored:
@@ -57,8 +57,8 @@ def _of_package(text: str) -> Mapping[str, Any]:
   entries = stored.get('characters', [f'<0x{byte:02X}>' for byte in range(256)])
   vocabulary = {entry: id for id, entry in enumerate([*entries, *specials])}
   unknown = tokenization.SPECIALS['unknown']
-  known = {'unk_token': unknown} if unknown in specials else {}
-  made = Tokenizer(models.BPE(vocabulary, [], byte_fallback=True, **known))
-  made.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
-  made.add_special_tokens(specials)
-  return json.loads(made.to_str())
+  unk_token = {'unk_token': unknown} if unknown in specials else {}
+  tokenizer = Tokenizer(models.BPE(vocabulary, [], byte_fallback=True, **unk_token))
+  tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+  tokenizer.add_special_tokens(specials)
+  return json.loads(tokenizer.to_str())

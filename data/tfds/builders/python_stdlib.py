@@ -20,20 +20,14 @@ import tensorflow_datasets as tfds
 import errors
 
 KINDS = ('whitespace', 'name', 'keyword', 'number', 'string', 'operator', 'comment')
-# What Python's own `tokenize` calls them. The rest (new lines, indents) is whitespace. Words that
+# The token types of `tokenize`. The rest (new lines, indents) is whitespace. Words that
 # are keywords in some places only, such as `match`, are names: only the grammar tells them apart.
-_NAMES_OF_KINDS = {
-  'name': ('NAME',),
-  'number': ('NUMBER',),
-  'string': ('STRING', *(f'{c}STRING_{part}' for c in 'FT' for part in ('START', 'MIDDLE', 'END'))),
-  'operator': ('OP',),
-  'comment': ('COMMENT',),
-}
 _KINDS_OF_TYPES = {
-  vars(token)[name]: KINDS.index(kind)
-  for kind, names in _NAMES_OF_KINDS.items()
-  for name in names
-  if name in vars(token)  # f-strings are cut since Python 3.12
+  token.NAME: KINDS.index('name'),
+  token.NUMBER: KINDS.index('number'),
+  token.STRING: KINDS.index('string'),
+  token.OP: KINDS.index('operator'),
+  token.COMMENT: KINDS.index('comment'),
 }
 _KEYWORD = KINDS.index('keyword')
 _KEYWORDS = frozenset(keyword.kwlist)
@@ -139,9 +133,7 @@ def kinds_of(text: str) -> tuple[np.ndarray, np.ndarray]:
     line = lines[row - 1]
     return offsets[row - 1] + (column if line.isascii() else len(line[:column].encode()))
 
-  for type_, string, start, end, _ in tokenize.generate_tokens(io.StringIO(text).readline):
-    if type_ == token.ERRORTOKEN:
-      raise tokenize.TokenError(f'what is {string!r}?', start)
+  for type_, string, start, end in _tokens(text):
     kind = _KINDS_OF_TYPES.get(type_, 0)
     if type_ == token.NAME and string in _KEYWORDS:
       kind = _KEYWORD
@@ -149,3 +141,25 @@ def kinds_of(text: str) -> tuple[np.ndarray, np.ndarray]:
       of_byte[place(*start) : place(*end)] = kind
   starts = np.flatnonzero(np.diff(of_byte, prepend=-1))
   return starts.astype(np.int32), of_byte[starts]
+
+
+def _tokens(text: str) -> Iterator[tuple[int, str, tuple[int, int], tuple[int, int]]]:
+  """Yields (type, string, start, end) of each token, the same with every release of Python.
+
+  Python 3.12 and later cut an f-string into its parts, and take any symbol for an operator. Here an
+  f-string is one string, and an unknown symbol is an error, as before.
+  """
+  open_strings: list[tuple[int, int]] = []  # where each f-string starts that has not ended
+  for type_, string, start, end, _ in tokenize.generate_tokens(io.StringIO(text).readline):
+    name = token.tok_name[type_]
+    if name.endswith('STRING_START'):
+      open_strings.append(start)
+    elif name.endswith('STRING_END'):
+      first = open_strings.pop()
+      if not open_strings:
+        yield token.STRING, string, first, end
+    elif not open_strings:
+      is_unknown = type_ == token.OP and string not in token.EXACT_TOKEN_TYPES
+      if type_ == token.ERRORTOKEN or is_unknown:
+        raise tokenize.TokenError(f'what is {string!r}?', start)
+      yield type_, string, start, end

@@ -6,7 +6,7 @@ import pytest
 import errors
 from data.spec import Spec
 from data.text.documents import Documents
-from data.text.encoded import Encoded
+from data.text.encoded import EncodedText
 
 CLASS, SEPARATOR, PAD, END = 90, 91, 92, 93
 TEXTS = [[1, 2, 3], [], [4, 5, 6, 7, 8, 9], [10]]
@@ -25,7 +25,7 @@ def documents(row, specials, kinds=False):
     held['kind'][held['tokens'] == END] = -1
   features = {'text': ((), 'string'), 'label': ((), 'int32')}
   spec = Spec('some', 'train', 4, features, 2, 'abc', ('a', 'b'), '{}')
-  encoded = Encoded(None, held)
+  encoded = EncodedText(None, held)
   return Documents(encoded, spec, row=row, specials=specials, stamp='1')
 
 

@@ -51,7 +51,7 @@ def test_a_cache_that_cannot_be_written_is_a_warning(names, tmp_path, monkeypatc
   wanted = opened(names()).read(range(50))
   (tmp_path / 'file').write_text('')
   monkeypatch.setenv('ATELIER_CACHE', str(tmp_path / 'file'))
-  with pytest.warns(UserWarning, match='not kept'):
+  with pytest.warns(UserWarning, match='not cached'):
     made = opened(names())
   for one in (made, pickle.loads(pickle.dumps(made))):
     np.testing.assert_array_equal(one.read(range(50))['tokens'], wanted['tokens'])

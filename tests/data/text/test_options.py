@@ -7,7 +7,7 @@ import pytest
 
 import errors
 from data import folders, source
-from data.eval_batches import in_order
+from data.eval_batches import batches_in_order
 from data.selection import Fold
 from data.text import options, tokenization
 
@@ -35,7 +35,7 @@ def test_every_token_of_the_split_evaluated_on_is_a_target_once(names):
   tokenizer = opened(names(), specials=('end',)).spec.tokenizer
   made = opened(names('test'), tokenizer, False, specials=('end',), stride=1)
   targets = []
-  for batch in in_order(made, 40, range(40)):
+  for batch in batches_in_order(made, 40, range(40)):
     real = (np.arange(33) < batch['length'][:, None]) & batch['mask'][:, None]
     targets.append(batch['tokens'][:, 1:][real[:, 1:]])
   every = names('test').read(range(512))['text']

@@ -13,20 +13,23 @@ from data import feed, order
 from data.resident import Resident
 from data.spec import Spec
 from data.stream import Stream
-from data.text.encoded import Encoded
+from data.text.encoded import EncodedText
 from data.text.windows import Windows
 
 SPEC = Spec('some', 'train', 3, {'text': ((), 'string')}, 7, 'abc', ('kind',) * 7, '{}')
 PAD = 250
 
 
-def windows(size, row=5, stride=4, whole=False, predicted=True, kinds=False, dtype=np.uint8):
+def windows(
+  size, row=5, stride=4, drop_remainder=False, next_token=True, kinds=False, dtype=np.uint8
+):
   tokens = (np.arange(size) * 7 % 199).astype(dtype)
   held = {'tokens': tokens, 'ends': np.array([size])}
   if kinds:
     held['kind'] = (np.arange(size) % 7).astype(np.int8)
-  encoded = Encoded(None, held)
-  options = {'row': row, 'stride': stride, 'whole': whole, 'predicted': predicted}
+  encoded = EncodedText(None, held)
+  options = {'row': row, 'stride': stride}
+  options |= {'drop_remainder': drop_remainder, 'next_token': next_token}
   return Windows(encoded, SPEC, **options, pad=PAD, stamp='1'), tokens
 
 
@@ -44,7 +47,7 @@ def test_every_token_but_the_first_is_a_target_once(size):
 
 @pytest.mark.parametrize('size', [1, 4, 5, 8, 11])
 def test_without_targets_every_token_comes_up_once(size):
-  made, tokens = windows(size, row=4, stride=4, predicted=False)
+  made, tokens = windows(size, row=4, stride=4, next_token=False)
   got = made.read(range(len(made)))
   real = np.arange(4) < got['length'][:, None]
   np.testing.assert_array_equal(got['tokens'][real], tokens)
@@ -52,7 +55,7 @@ def test_without_targets_every_token_comes_up_once(size):
 
 @pytest.mark.parametrize(('stride', 'n'), [(1, 33), (4, 9), (5, 7), (33, 1)])
 def test_windows_to_train_on_are_full(stride, n):
-  made, tokens = windows(37, stride=stride, whole=True)
+  made, tokens = windows(37, stride=stride, drop_remainder=True)
   got = made.read(range(len(made)))
   assert len(made) == made.spec.n == n and (got['length'] == 5).all()
   for i, row in enumerate(got['tokens']):
@@ -88,7 +91,7 @@ def test_what_is_cut_on_a_device_is_what_is_read(kinds, dtype):
 
 
 def test_streamed_and_resident_are_the_same_and_follow_the_order(mesh):
-  made, _ = windows(101, stride=1, whole=True, kinds=True)
+  made, _ = windows(101, stride=1, drop_remainder=True, kinds=True)
   feeds = [
     feed.open_feed(source=made, batch_size=40, seed=3, resident_mb=mb, workers=0, mesh=mesh)
     for mb in (1, 0)
@@ -112,7 +115,7 @@ def test_identity_tells_windows_apart():
     windows(38),
     windows(38, row=6),
     windows(38, stride=3),
-    windows(38, whole=True),
+    windows(38, drop_remainder=True),
     windows(38, kinds=True),
   ]
   assert len({one.spec.identity for one, _ in made}) == len(made)
@@ -122,7 +125,10 @@ def test_identity_tells_windows_apart():
 @pytest.mark.parametrize(
   ('options', 'text'),
   [
-    ({'size': 4, 'whole': True}, 'some train has 4 tokens, fewer than the 5 of one window'),
+    (
+      {'size': 4, 'drop_remainder': True},
+      'some train has 4 tokens, fewer than the 5 of one window',
+    ),
     ({'size': 1}, 'has 1 tokens, fewer than the 2'),
   ],
 )
@@ -134,13 +140,13 @@ def test_too_short(options, text):
 def test_more_windows_than_can_be_counted(monkeypatch):
   monkeypatch.setattr(order, 'MOST_EXAMPLES', 32)
   with pytest.raises(errors.UserError, match=r'33 windows with .*stride=1.*choose a larger stride'):
-    windows(37, stride=1, whole=True)
+    windows(37, stride=1, drop_remainder=True)
 
 
 EIGHT = """
 import jax, numpy as np
 from data import order, placement
-from data.text.encoded import Encoded
+from data.text.encoded import EncodedText
 from data.resident import Resident
 from data.spec import Spec
 from data.text.windows import Windows
@@ -148,7 +154,8 @@ from data.text.windows import Windows
 held = {'tokens': np.arange(500, dtype=np.uint16), 'ends': np.array([500])}
 spec = Spec('some', 'train', 1, {}, 0, 'abc', (), '{}')
 made = Windows(
-  Encoded(None, held), spec, row=5, stride=1, whole=True, predicted=True, pad=0, stamp='1'
+  EncodedText(None, held), spec,
+  row=5, stride=1, drop_remainder=True, next_token=True, pad=0, stamp='1',
 )
 index = order.indices(9, 470, 48, len(made))[1]
 for shape in ((4, 2, 1), (2, 1, 4)):

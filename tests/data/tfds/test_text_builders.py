@@ -61,7 +61,18 @@ def test_kinds_over_several_lines_and_at_the_end():
   assert kinds_by_hand('\n\n') == [('\n\n', 'whitespace')]
 
 
-@pytest.mark.parametrize('text', ['x = $\n', '"""open', 'if x:\n    a\n  b\n'])
+def test_an_f_string_is_one_string():
+  first, second = """f'{{é}} {x if y else f"{z:>{w}}"!r}'""", 'f"""a\n{b}"""'
+  assert kinds_by_hand(f'{first} + {second}') == [
+    (first, 'string'),
+    (' ', 'whitespace'),
+    ('+', 'operator'),
+    (' ', 'whitespace'),
+    (second, 'string'),
+  ]
+
+
+@pytest.mark.parametrize('text', ['x = $\n', 'x = ?\n', '"""open', 'if x:\n    a\n  b\n'])
 def test_what_is_no_python_is_left_out(text):
   with pytest.raises((SyntaxError, tokenize.TokenError)):
     python_stdlib.kinds_of(text)
@@ -102,6 +113,16 @@ def test_every_file_is_in_one_split_by_its_path(splits):
   assert [round(counts.count(split) / 4000, 2) for split in SPLITS] == [0.9, 0.05, 0.05]
 
 
+def keywords_outside_of_strings(source):
+  """How many there are; Python 3.12 and later give the tokens within an f-string, too."""
+  depth = number = 0
+  for found in tokenize.tokenize(io.BytesIO(source).readline):
+    name = token.tok_name[found.type]
+    depth += name.endswith('STRING_START') - name.endswith('STRING_END')
+    number += not depth and found.type == token.NAME and keyword.iskeyword(found.string)
+  return number
+
+
 def test_kinds_are_those_of_tokenize(splits):
   texts = splits['train'].read(range(len(splits['train'])))
   for text, starts, kinds in zip(texts['text'], texts['kind_start'], texts['kind']):
@@ -109,10 +130,7 @@ def test_kinds_are_those_of_tokenize(splits):
     raw = text.encode()
     assert starts[-1] < len(raw)
     of_byte = np.repeat(kinds, np.diff([*starts, len(raw)]))
-    wanted = sum(
-      found.type == token.NAME and keyword.iskeyword(found.string)
-      for found in tokenize.tokenize(io.BytesIO(raw).readline)
-    )
+    wanted = keywords_outside_of_strings(raw)
     at_keyword = np.diff((of_byte == python_stdlib.KINDS.index('keyword')).astype(int), prepend=0)
     assert (at_keyword == 1).sum() == wanted
     blank = np.frombuffer(raw, np.uint8)[of_byte == python_stdlib.KINDS.index('whitespace')]

@@ -62,14 +62,16 @@ def own_references(tmp_path, monkeypatch):
   return cache / 'references'
 
 
-@pytest.mark.parametrize('mesh', ['data:2,fsdp:2,tensor:2', 'data:4,lane:2'])
+@pytest.mark.parametrize(
+  'mesh', ['data:2,fsdp:2,tensor:2', pytest.param('data:4,lane:2', marks=pytest.mark.slow)]
+)
 def test_eight_devices(expected, tmp_path, own_references, mesh):
   (found,) = results(tmp_path, [start(tmp_path, 30, mesh, devices=8)])
   assert_same(found, expected)
   assert len(list(own_references.iterdir())) == 1
 
 
-@pytest.mark.parametrize('mesh', ['data:4', 'tensor:4'])
+@pytest.mark.parametrize('mesh', ['data:4', pytest.param('tensor:4', marks=pytest.mark.slow)])
 def test_two_processes(expected, tmp_path, own_references, mesh):
   with socket.socket() as probe:
     probe.bind(('127.0.0.1', 0))

@@ -1,4 +1,4 @@
-"""Turns a folder of Hugging Face's into a run: checked first, then written whole or not at all."""
+"""Imports the folder of a Hugging Face model as a run: checked first, then written atomically."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -28,27 +28,27 @@ from tools.hugging_face import folder as folders
 from tools.hugging_face.layout import FAMILIES, Family, Leaf, Shape, expected
 from tools.hugging_face.new_folder import check_empty, new_folder
 
-# What a run of each family is evaluated on, and how.
+# The config of each family that a run starts from, with its evaluators.
 _PARENTS = {'gpt2': gpt, 'bert': bert}
-# Bytes that the logits of a batch of evaluation may take.
+# Largest size in bytes of the logits of an evaluation batch.
 _LOGITS = 2**28
-# Names shown of each kind before '…'.
+# Number of names that a line shows before '…'.
 _SHOWN = 4
 
 
-class Found(NamedTuple):
-  """A folder that can be imported.
+class Source(NamedTuple):
+  """The model in a folder, checked to be importable.
 
   Attributes:
-    name: key in `FAMILIES`.
-    options: of the module, its vocabulary among them, but without `scan` and `remat`.
-    entries: name in the whole language model -> that tensor's own name, and where it is.
-    fresh: names of those that the folder lacks, and that start afresh.
-    unused: of those that have no use here.
-    notes: what else a person should know.
+    family: key in `FAMILIES`.
+    options: options of the module, with `vocabulary`, without `scan` and `remat`.
+    entries: canonical name of a tensor -> (its name in the folder, its entry).
+    fresh: canonical names of the tensors that the folder lacks, and that are initialised afresh.
+    unused: canonical names of the tensors that the module does not use.
+    notes: further remarks to print.
   """
 
-  name: str
+  family: str
   options: dict[str, Any]
   entries: Mapping[str, tuple[str, folders.Entry]]
   fresh: Sequence[str]
@@ -57,50 +57,52 @@ class Found(NamedTuple):
 
   @property
   def leaves(self) -> list[Leaf]:
-    return FAMILIES[self.name].leaves(self.options)
+    """The parameters of the module."""
+    return FAMILIES[self.family].leaves(self.options)
 
 
 def import_folder(folder: str, workdir: str, scan: bool) -> None:
-  """Writes the run `workdir` of the language model in `folder`, at step 0.
+  """Writes the language model in `folder` as the run `workdir`, at step 0.
 
-  Tensors are read one at a time, which needs the memory of the parameters and of the largest one;
-  the checksums of the checkpoint need about as much again.
+  Tensors are read one at a time, which needs memory for the parameters and for one more copy of the
+  largest; the checksums of the checkpoint need about as much again.
 
   Args:
-    folder: holds `config.json`, safetensors and the tokenizer's files.
+    folder: has `config.json`, safetensors and the tokenizer's files.
     workdir: the run's folder, new or empty.
     scan: whether the module scans over its blocks.
 
   Raises:
-    UserError: no such folder or model, a tensor that is missing, not known or of another shape, a
-      damaged file, no tokenizer, or `workdir` holds something.
+    UserError: the folder does not exist or has no such model; a tensor is missing, unknown or of
+      another shape; a file is damaged; there is no tokenizer; or `workdir` is not empty.
   """
   check_empty(Path(workdir), '--workdir')
-  found = inspect(Path(folder))
+  source = inspect(Path(folder))
   tokenizer = tokenization.read(folder)
-  config, notes = make_config(found, tokenizer, workdir, scan)
+  config, notes = make_config(source, tokenizer, workdir, scan)
   session = _open(config, tokenizer)
   number = sum(leaf.size for leaf in jax.tree.leaves(session.abstract.params))
-  print(f'found    a {FAMILIES[found.name].title} of {number:,} parameters in {folder}', flush=True)
-  for what, names in (('unused', found.unused), ('fresh', found.fresh)):
+  title = FAMILIES[source.family].title
+  print(f'found    a {title} of {number:,} parameters in {folder}', flush=True)
+  for what, names in (('unused', source.unused), ('fresh', source.fresh)):
     if names:
-      print(f'{what:9}{len(names)}: {_some(names)}')
-  for note in (*found.notes, *notes):
+      print(f'{what:9}{len(names)}: {_shortened(names)}')
+  for note in (*source.notes, *notes):
     print(f'note     {note}', flush=True)
   with new_folder(Path(workdir), '--workdir') as part:
     run.claim(str(part), config, session.spec)
-    _save(part, session, _state(session, found), folder)
-  print(f'written  {workdir}; {_next(session, workdir)}')
+    _save(part, session, _make_state(session, source), folder)
+  print(f'written  {workdir}; {_next_commands(session, workdir)}')
 
 
-# --- what is there --------------------------------------------------------------------------------
+# --- the folder -----------------------------------------------------------------------------------
 
 
-def inspect(folder: Path) -> Found:
-  """Returns what is in a folder, if all of it fits.
+def inspect(folder: Path) -> Source:
+  """Returns the model in a folder, after checking all of its tensors without reading them.
 
   Raises:
-    UserError: as `import_folder`.
+    UserError: see `import_folder`.
   """
   config = folders.read_config(folder)
   name = _family_of(config)
@@ -110,38 +112,38 @@ def inspect(folder: Path) -> Found:
   known = {new: (old, entries[old]) for new, old in family.canonical([*entries]).items()}
   unused = [new for new in known if re.search(family.unused, new)]
   known = {new: entry for new, entry in known.items() if new not in unused}
-  notes = _tie(family, options, known)
-  wanted = expected(family.leaves(options))
-  # A head is there or not: half of one is damage.
-  headed = not family.head or any(re.search(family.head, new) for new in known)
-  fresh = [] if headed else [new for new in wanted if re.search(family.head, new)]
-  _check_tensors(folder, family, wanted, known, fresh)
-  shares = {option: config.get(option) for option in family.dropouts}
-  if len(set(shares.values())) > 1:
-    said = ', '.join(f'{option} {value}' for option, value in shares.items())
-    notes.append(f'fine-tuning drops one share, {options["dropout"]}, where there were {said}')
-  return Found(name, options, known, fresh, unused, notes)
+  notes = _resolve_tying(family, options, known)
+  shapes = expected(family.leaves(options))
+  # A model may lack the whole head, which is then initialised, but not a part of it.
+  has_head = not family.head or any(re.search(family.head, new) for new in known)
+  fresh = [] if has_head else [new for new in shapes if re.search(family.head, new)]
+  _check_tensors(folder, family, shapes, known, fresh)
+  rates = {option: config.get(option) for option in family.dropouts}
+  if len(set(rates.values())) > 1:
+    listed = ', '.join(f'{option} {value}' for option, value in rates.items())
+    notes.append(f'fine-tuning uses one dropout rate, {options["dropout"]}, instead of {listed}')
+  return Source(name, options, known, fresh, unused, notes)
 
 
 def _family_of(config: Mapping[str, Any]) -> str:
   kind, classes = config.get('model_type'), config.get('architectures') or []
   possible = [name for family in FAMILIES.values() for name in family.architectures]
-  for given in classes if kind in FAMILIES else [kind]:
-    if kind not in FAMILIES or given not in FAMILIES[kind].architectures:
+  for name in classes if kind in FAMILIES else [kind]:
+    if kind not in FAMILIES or name not in FAMILIES[kind].architectures:
       raise UserError(
-        f'config.json describes a model "{given}"{nearest(given, possible)}, which cannot be '
+        f'config.json describes a model "{name}"{nearest(name, possible)}, which cannot be '
         f'imported; these can: {", ".join(possible)}'
       )
   return kind
 
 
-def _tie(
+def _resolve_tying(
   family: Family, options: dict[str, Any], known: dict[str, tuple[str, folders.Entry]]
 ) -> list[str]:
-  """Settles what the logits are products with, as transformers does; returns what to say of it.
+  """Decides as transformers does whether the output matrix is tied; returns notes to print.
 
-  Where `config.json` ties them to the embedding and one of the two is stored, it is both; where
-  both are and differ, they are not tied.
+  If `config.json` ties it to the embedding and only one of the two is stored, it is used for both;
+  if both are stored and differ, they are not tied. Changes `options` and `known`.
   """
   if not options['tied'] or family.untied not in known:
     return []
@@ -163,28 +165,29 @@ def _equal(a: tuple[str, folders.Entry], b: tuple[str, folders.Entry]) -> bool:
 def _check_tensors(
   folder: Path,
   family: Family,
-  wanted: Mapping[str, Shape],
+  shapes: Mapping[str, Shape],
   known: Mapping[str, tuple[str, folders.Entry]],
   fresh: Sequence[str],
 ) -> None:
-  """Raises UserError naming tensors that are missing, not known, or of another shape."""
-  missing = [new for new in wanted if new not in known and new not in fresh]
-  extra = [old for new, (old, _) in known.items() if new not in wanted]
+  """Raises UserError naming tensors that are missing, unknown, or of another shape."""
+  missing = [new for new in shapes if new not in known and new not in fresh]
+  extra = [old for new, (old, _) in known.items() if new not in shapes]
   other = [
     f'{known[new][0]} {known[new][1].shape} instead of {shape}'
-    for new, shape in wanted.items()
+    for new, shape in shapes.items()
     if new in known and known[new][1].shape != shape
   ]
-  kinds = (('missing', missing), ('not known', extra), ('of another shape', other))
-  parts = [f'{kind}: {_some(names)}' for kind, names in kinds if names]
+  kinds = (('missing', missing), ('unknown', extra), ('of another shape', other))
+  parts = [f'{kind}: {_shortened(names)}' for kind, names in kinds if names]
   if parts:
     raise UserError(
       f'the tensors of {folder} are not those of a {family.title} of the sizes in its config.json '
-      f'({"; ".join(parts)}); fetch or save the folder again'
+      f'({"; ".join(parts)}); download or save the folder again'
     )
 
 
-def _some(names: Sequence[str]) -> str:
+def _shortened(names: Sequence[str]) -> str:
+  """Returns the first names, and the number of the others."""
   more = f', … ({len(names) - _SHOWN} more)' if len(names) > _SHOWN else ''
   return ', '.join(names[:_SHOWN]) + more
 
@@ -193,28 +196,28 @@ def _some(names: Sequence[str]) -> str:
 
 
 def make_config(
-  found: Found, tokenizer: tokenization.Tokenizer, workdir: str, scan: bool
+  source: Source, tokenizer: tokenization.Tokenizer, workdir: str, scan: bool
 ) -> tuple[ConfigDict, list[str]]:
-  """The config of the run, and what a person should know of it.
+  """Returns the config of the run, and notes to print.
 
   Raises:
-    UserError: the tokenizer has tokens that the model does not know.
+    UserError: the tokenizer has more tokens than the model.
   """
-  options = {**found.options, 'scan': scan, 'remat': False}
+  options = {**source.options, 'scan': scan, 'remat': False}
   vocabulary, notes = options.pop('vocabulary'), []
   if tokenizer.size > vocabulary:
     raise UserError(
-      f'the tokenizer has {tokenizer.size:,} tokens and the model knows {vocabulary:,}; put the '
+      f'the tokenizer has {tokenizer.size:,} tokens and the model only {vocabulary:,}; put the '
       "model's own tokenizer files into the folder"
     )
-  config = _PARENTS[found.name].get_config()
+  config = _PARENTS[source.family].get_config()
   config.modules.model = dict(name='transformer', **options)
   if tokenizer.size < vocabulary:
-    # Models are given more, for a round number of them is faster.
+    # Vocabularies of models are padded to a round number, which is faster.
     notes.append(f'the last {vocabulary - tokenizer.size} of {vocabulary:,} tokens have no text')
     config.modules.model.vocabulary = vocabulary
     config.objective.vocabulary = vocabulary
-  # It has no state, so that the checkpoint is the parameters alone.
+  # SGD has no state, so the checkpoint is the parameters alone.
   config.optimizer.model = optimizer('sgd', 1e-3)
   config.data.batch_size = 1
   config.data.text.update(tokenizer=workdir, vocabulary=0, specials=(), length=options['context'])
@@ -226,7 +229,7 @@ def make_config(
 
 
 def _open(config: ConfigDict, tokenizer: tokenization.Tokenizer) -> Session:
-  """The session of the config. Its data are described, not opened: nothing is taken from them."""
+  """Opens a session with a description of its data instead of the data, which are not needed."""
   data, text = config.data, config.data.text
   features = {'tokens': ((text.length + text.next_token,), 'int32'), 'length': ((), 'int32')}
   spec = Spec(data.name, data.split, 0, features, 0, 'none', tokenizer=tokenizer.to_json())
@@ -235,30 +238,30 @@ def _open(config: ConfigDict, tokenizer: tokenization.Tokenizer) -> Session:
   return open_session(here, spec)._replace(config=config)
 
 
-def _state(session: Session, found: Found) -> State:
-  """The state at step 0; every parameter is in its place before the next one is read."""
-  leaves = found.leaves
-  # Every parameter is the leaf of one number, or where blocks are scanned those of several.
+def _make_state(session: Session, source: Source) -> State:
+  """Makes the state at step 0; each parameter is on its devices before the next one is read."""
+  leaves = source.leaves
+  # A tree with the number of each parameter's leaf; of scanned blocks, the numbers of all blocks.
   numbers = unflatten_dict({tuple(leaf.path.split('/')): i for i, leaf in enumerate(leaves)})
   if session.objective.modules['model'].scan:
     numbers = stacked(numbers, stack=np.array)
 
-  def read(path: Any, place: jax.ShapeDtypeStruct, number: int | np.ndarray) -> jax.Array:
+  def read(path: Any, target: jax.ShapeDtypeStruct, number: int | np.ndarray) -> jax.Array:
     parts = [leaves[i] for i in np.ravel(number)]
-    if any(name in found.fresh for part in parts for name in part.tensors):
+    if any(name in source.fresh for part in parts for name in part.tensors):
       return _initial(session, path)
-    array = np.empty((len(parts), *parts[0].shape), place.dtype)
+    array = np.empty((len(parts), *parts[0].shape), target.dtype)
     for i, part in enumerate(parts):
-      array[i] = part.pack(*(folders.read_tensor(*found.entries[name]) for name in part.tensors))
-    return jax.device_put(array.reshape(place.shape), place.sharding)
+      array[i] = part.pack(*(folders.read_tensor(*source.entries[name]) for name in part.tensors))
+    return jax.device_put(array.reshape(target.shape), target.sharding)
 
   params = jax.tree_util.tree_map_with_path(read, session.lane_abstract.params, {'model': numbers})
-  optimizers = {name: made.init(params) for name, made in session.optimizers.items()}
+  opt_state = {name: optimizer.init(params) for name, optimizer in session.optimizers.items()}
   state = State(
     step=jnp.int32(0),
     params=params,
     mutable={'model': {}},
-    opt_state=optimizers,
+    opt_state=opt_state,
     ema={},
     key=jax.random.key(session.train.seed),
   )
@@ -266,7 +269,7 @@ def _state(session: Session, found: Found) -> State:
 
 
 def _initial(session: Session, path: Any) -> jax.Array:
-  """The parameter at a path as a new run would have it; the others are not made."""
+  """Returns the initial value of the parameter at `path`; XLA does not compute the others."""
 
   def make() -> jax.Array:
     leaf = session.make_state(session.train.seed).params
@@ -278,14 +281,14 @@ def _initial(session: Session, path: Any) -> jax.Array:
 
 
 def _save(folder: Path, session: Session, state: State, source: str) -> None:
-  """Writes the checkpoint."""
+  """Writes the checkpoint at step 0."""
   checkpoints = Checkpoints(str(folder), **to_plain(session.config.checkpoint))
   meta = checkpoint_meta(session, 0, [Patience()], [str(Path(source).resolve())])
   checkpoints.save(0, state, meta, [])
   checkpoints.close()
 
 
-def _next(session: Session, workdir: str) -> str:
+def _next_commands(session: Session, workdir: str) -> str:
   script = 'evaluate.py' if session.objective.sampler is None else 'sample.py'
   return (
     f'next: python {script} --workdir={workdir}, or to fine-tune it: '

@@ -1,4 +1,4 @@
-"""Turns a run into a folder that transformers loads, where its module is a GPT-2 or a BERT."""
+"""Exports a run, whose module must be a GPT-2 or a BERT, to a folder that transformers loads."""
 
 import dataclasses
 import shutil
@@ -24,16 +24,16 @@ from tools.hugging_face.new_folder import check_empty, new_folder
 def export_run(workdir: str, checkpoint: str, out: str) -> None:
   """Writes `config.json`, `model.safetensors` and the tokenizer's files of a run to `out`.
 
-  Averaged parameters are written where the run has averages.
+  If the run has averages, the averaged parameters are written.
 
   Args:
     workdir: the run's folder.
-    checkpoint: 'latest', 'best', a step, or '' for the one that sample.py would take.
-    out: the folder, new or empty.
+    checkpoint: 'latest', 'best', a step, or '' for the default of sample.py.
+    out: the folder to write to, new or empty.
 
   Raises:
-    UserError: no such run or checkpoint, a module that is no GPT-2 and no BERT, or `out` holds
-      something.
+    UserError: the run or checkpoint does not exist, the module is neither a GPT-2 nor a BERT, or
+      `out` is not empty.
   """
   check_empty(Path(out), '--out')
   restored = restore_run(workdir, checkpoint)
@@ -47,20 +47,20 @@ def export_run(workdir: str, checkpoint: str, out: str) -> None:
     for name, content in files.items():
       write_json(part / name, content)
     save_file(tensors, part / WEIGHTS, metadata={'format': 'pt'})
-    # It was written for its owner alone.
+    # save_file makes a file that only its owner can read.
     shutil.copymode(part / CONFIG, part / WEIGHTS)
   number = sum(leaf.size for leaf in jax.tree.leaves(restored.weights.params))
   print(
-    f'written  {out}: the {config["architectures"][0]} of {number:,} parameters of {workdir}, step '
-    f'{restored.step}'
+    f'written  {out}: a {config["architectures"][0]} of {number:,} parameters, from step '
+    f'{restored.step} of {workdir}'
   )
 
 
 def _family_of(restored: Restored, workdir: str) -> tuple[Family, dict[str, Any]]:
-  """What the run is, and the options of its module.
+  """Returns the family of the run's module, and the module's options.
 
   Raises:
-    UserError: it is no language model, or no transformer.
+    UserError: the run is not of a language model, or not of a transformer.
   """
   module = restored.session.objective.modules.get('model')
   if not isinstance(module, Transformer):
@@ -79,19 +79,19 @@ def _family_of(restored: Restored, workdir: str) -> tuple[Family, dict[str, Any]
 def make_tensors(
   family: Family, options: Mapping[str, Any], restored: Restored
 ) -> dict[str, np.ndarray]:
-  """{name: float32 array} of all tensors; zeros for biases and types that the module lacks.
+  """Returns {name: float32 array} of all tensors; biases and types that the module lacks are 0.
 
   Raises:
-    UserError: a parameter is there that the family has no place for.
+    UserError: the module has a parameter that the family does not have.
   """
   params = jax.device_get(restored.variables()['model']['params'])
   if options['scan']:
     params = unstacked(params)
-  found = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+  by_path = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
   tensors: dict[str, np.ndarray] = {}
   for leaf in family.leaves(options):
-    parameter = found[leaf.path] if leaf.path in found else np.zeros(leaf.shape, np.float32)
+    parameter = by_path[leaf.path] if leaf.path in by_path else np.zeros(leaf.shape, np.float32)
     arrays = leaf.unpack(parameter)
     tensors.update(zip(leaf.tensors, map(np.ascontiguousarray, arrays), strict=True))
-  # Both names, for releases that read one of them.
+  # Tensors with two names are written under both, since releases of transformers read either.
   return tensors | {new: tensors[old] for new, old in family.other_names.items()}

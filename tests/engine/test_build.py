@@ -1,0 +1,41 @@
+"""Names of a config become objects, with what the engine knows filled in."""
+
+import jax.numpy as jnp
+import pytest
+
+from engine.build import build
+from errors import UserError
+
+KNOWN = {'image_shape': (4, 4, 1), 'dtype': jnp.bfloat16, 'vocabulary': 9}
+GENERATOR = dict(name='mlp.Generator', widths=(8,), activation='relu')
+
+
+def test_a_declared_field_is_filled_in_and_others_are_left_out():
+  module = build(GENERATOR, 'models', 'config.modules.generator', KNOWN)
+  assert module.image_shape == (4, 4, 1) and module.dtype is jnp.bfloat16
+  assert 'vocabulary' not in vars(module)
+
+
+def test_a_value_of_the_config_comes_first():
+  spec = dict(GENERATOR, dtype=jnp.float32)
+  assert build(spec, 'models', 'config.modules.generator', KNOWN).dtype is jnp.float32
+
+
+def test_a_function_is_given_nothing_but_its_own_keywords():
+  known = {'x': 0, 'lengths': None}  # The names of its arguments.
+  with pytest.raises(UserError, match=r"^config\.m: missing a required argument: 'x'; it takes"):
+    build(dict(name='pooling.mean'), 'models', 'config.m', known)
+
+
+def test_an_unknown_keyword_names_those_there_are():
+  wrong = r'config\.m has no option "width" \(did you mean "widths"\?\); it takes: .*image_shape'
+  with pytest.raises(UserError, match=wrong):
+    build(dict(GENERATOR, width=8), 'models', 'config.m', KNOWN)
+
+
+def test_values_of_declared_fields_are_checked():
+  spec = dict(name='cnn.CNN', channels=(4, 0), kernel=3, widths=(8,), activation='relu')
+  with pytest.raises(UserError, match=r'^config.m.channels=4,0: 0 must be at least 1$'):
+    build(spec, 'models', 'config.m')
+  with pytest.raises(UserError, match=r'^config.m.dropout=50 must be at least 0 and below 1$'):
+    build({**spec, 'channels': 4, 'dropout': 50}, 'models', 'config.m')
