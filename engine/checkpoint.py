@@ -313,6 +313,7 @@ def _items(state: State) -> dict[str, Any]:
 
 
 _REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+_FORBIDDEN = (401, 403)  # HTTP statuses
 
 
 @contextlib.contextmanager
@@ -326,12 +327,18 @@ def _disk_errors(checkpoints: Checkpoints) -> Iterator[None]:
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     # Orbax's background writer raises ValueError with the status as text.
     full = 'RESOURCE_EXHAUSTED' in text or 'No space left' in str(error)
-    if not full and getattr(error, 'errno', None) not in _REFUSED:
+    # TensorStore says so in words, Google's client and gcsfs by the status of HTTP. Before Orbax
+    # deletes a checkpoint it asks for the bucket itself, which most roles for objects do not allow.
+    forbidden = 'PERMISSION_DENIED' in text or getattr(error, 'code', None) in _FORBIDDEN
+    if not (full or forbidden or getattr(error, 'errno', None) in _REFUSED):
       raise
+    way_out = 'free some space'
+    if forbidden:
+      way_out = 'allow this account storage.buckets.get and to read, write and delete objects there'
     steps = checkpoints.steps()
     raise UserError(
-      f'could not write to {checkpoints.folder.parent} ({text[:160]}); free some space and run the '
-      f'same command again: it goes on from {f"step {steps[-1]}" if steps else "the beginning"}'
+      f'could not write to {checkpoints.folder.parent} ({text[:160]}); {way_out}, and run the same '
+      f'command again: it goes on from {f"step {steps[-1]}" if steps else "the beginning"}'
     ) from error
 
 
