@@ -1,3 +1,4 @@
+import itertools
 import json
 import struct
 import sys
@@ -141,7 +142,7 @@ def test_words_stand_beside_the_images_they_are_about(size, channels):
   step_x, step_y = (size + 3) * factor, (size + 2) * factor
   # From the middle between two images to the middle between the next two.
   starts = [left + factor + i * step_x for i in range(5)]
-  above = [ink[:top, a:b].any() for a, b in zip(starts, starts[1:])]
+  above = [ink[:top, a:b].any() for a, b in itertools.pairwise(starts)]
   beside = [ink[top + i * step_y : top + (i + 1) * step_y, :left].any() for i in range(3)]
   assert (above, beside) == ([True, True, False, True], [True, False, True])
   # Nothing is cut off, and words keep apart.
