@@ -9,7 +9,6 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from commands import cli
 from data.feed import Feed
 from data.resident import Resident
 from engine import run, summaries
@@ -55,7 +54,7 @@ def dry_run(config: ConfigDict, workdir: str) -> None:
     feed.close()
   if jax.process_index():
     return
-  print('\n'.join(cli.list_options(config)), end='\n\n')
+  print('\n'.join(_values(config)), end='\n\n')
   for line in changes:
     print(f'changed  {line}')
   print(f'devices  {summaries.devices(session.mesh)}')
@@ -69,6 +68,15 @@ def dry_run(config: ConfigDict, workdir: str) -> None:
     f'{_short(program.flops)}FLOP'
   )
   print(f'\nnothing was trained, and nothing was written to {workdir}')
+
+
+def _values(config: ConfigDict, prefix: str = '--config') -> list[str]:
+  """Every option of a config with its value, as it is written on the command line."""
+  lines = []
+  for key, value in config.items():
+    path = f'{prefix}.{key}'
+    lines += _values(value, path) if isinstance(value, ConfigDict) else [f'{path}={value}']
+  return lines
 
 
 def compile_program(session: Session, feed: Feed) -> Program:

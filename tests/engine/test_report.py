@@ -1,3 +1,4 @@
+import itertools
 import json
 import struct
 import sys
@@ -120,6 +121,37 @@ def test_grid_places_images_row_by_row():
   assert sheet[1, 5, 0] == 128
   assert sheet[4, 1, 0] == 255
   assert (sheet[0] == 255).all() and (sheet[:, 0] == 255).all()
+
+
+@pytest.mark.parametrize(('size', 'channels'), [(28, 1), (5, 3), (96, 3)])
+def test_words_stand_beside_the_images_they_are_about(size, channels):
+  images = np.random.default_rng(0).random((3, 4, size, size + 1, channels), np.float32) / 2
+  columns, rows = (
+    ('one', 'some longer words above', '', 'four'),
+    ('a class: 0.98\ntrue: b', '', 'c'),
+  )
+  sheet = pictures.captioned(images, columns, rows)
+  plain = pictures.grid(images.reshape(-1, *images.shape[2:]), 4)
+  bare = pictures.captioned(images, (), ())
+  factor = bare.shape[0] // plain.shape[0]
+  np.testing.assert_array_equal(bare, plain.repeat(factor, axis=0).repeat(factor, axis=1))
+  # The images are at the lower right, as they are without words, but for their enlargement.
+  factor = next(f for f in range(1, 60) if fits(sheet, plain.repeat(f, axis=0).repeat(f, axis=1)))
+  top, left = (sheet.shape[i] - plain.shape[i] * factor for i in (0, 1))
+  ink = (sheet < 128).all(axis=2)
+  step_x, step_y = (size + 3) * factor, (size + 2) * factor
+  # From the middle between two images to the middle between the next two.
+  starts = [left + factor + i * step_x for i in range(5)]
+  above = [ink[:top, a:b].any() for a, b in itertools.pairwise(starts)]
+  beside = [ink[top + i * step_y : top + (i + 1) * step_y, :left].any() for i in range(3)]
+  assert (above, beside) == ([True, True, False, True], [True, False, True])
+  # Nothing is cut off, and words keep apart.
+  assert not ink[:2].any() and not ink[:, :2].any() and not ink[:top, starts[:-1]].any()
+
+
+def fits(sheet, enlarged):
+  height, width = enlarged.shape[:2]
+  return sheet.shape >= enlarged.shape and np.array_equal(sheet[-height:, -width:], enlarged)
 
 
 def test_rounding_and_clipping_of_pixels():
