@@ -145,6 +145,7 @@ def test_the_command_by_itself(script, tmp_path):
     '-m',
     'tools.cross_validate',
     '--config=configs/mlp.py',
+    '--config.data.fold=1',
     f'--workdir={tmp_path}',
   )
-  assert done.returncode == 2 and 'give --folds' in done.stderr, done.stderr
+  assert done.returncode == 2 and 'fold=1 has no effect' in done.stderr, done.stderr
