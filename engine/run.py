@@ -66,8 +66,9 @@ def claim(workdir: str, config: ConfigDict, spec: Spec, steps: int | None = None
   try:
     if spec.tokenizer:
       files.write_text(folder / TOKENIZER, spec.tokenizer)
-    files.write_json(folder / 'config.json', plain)
     files.write_json(folder / 'run.json', description)
+    # The last one: a folder with a config is a run, also where the process was killed here.
+    files.write_json(folder / 'config.json', plain)
   except OSError as error:
     raise UserError(
       f'cannot write to {workdir} ({error.strerror or error}); choose another --workdir'
