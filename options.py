@@ -80,10 +80,11 @@ class Option(NamedTuple):
   def _checked(self, value: Any, shown: str) -> Any:
     """Returns one value as the type; `shown` is how messages begin."""
     value = self._typed(value, shown)
-    if self.type is float and not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
       raise UserError(f'{shown} must be a finite number')
     if not self._allows(value):
-      raise UserError(f'{shown} must be {self.allowed}')
+      close = nearest(value, self.choices) if self.choices else ''
+      raise UserError(f'{shown} must be {self.allowed}{close}')
     return value
 
   def _typed(self, value: Any, shown: str) -> Any:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from errors import UserError
 from models.kernels.max_pool import max_pool
 from models.layers import Conv, Dense
-from models.mlp import activation
+from models.mlp import ACTIVATIONS, activation
 from options import option
 
 
@@ -27,7 +27,7 @@ class CNN(nn.Module):
   )
   kernel: int = option("Side of the convolutions' kernels.", low=1)
   widths: Sequence[int] = option('Units of the hidden layers after the convolutions.', low=1)
-  activation: str = option('A name in `jax.nn`.')
+  activation: str = option('Activation of every layer but the last.', choices=tuple(ACTIVATIONS))
   dropout: float = option(
     'Fraction of the hidden units dropped in training.', low=0, below=1, default=0.0
   )
