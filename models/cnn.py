@@ -25,7 +25,9 @@ class CNN(nn.Module):
   channels: Sequence[int] = option(
     'Channels of each convolution; a pool that halves the sides follows it.', low=1
   )
-  kernel: int = option("Side of the convolutions' kernels.", low=1)
+  # Rows and columns of a kernel are traced one by one: a slip of the keyboard must not trace for
+  # hours.
+  kernel: int = option("Side of the convolutions' kernels.", low=1, high=255)
   widths: Sequence[int] = option('Units of the hidden layers after the convolutions.', low=1)
   activation: str = option('Activation of every layer but the last.', choices=tuple(ACTIVATIONS))
   dropout: float = option(

@@ -136,6 +136,7 @@ def test_a_word_or_a_switch_of_another_type_is_refused(name, key):
     ('models.transformer.Transformer', 'norm_epsilon', 0.0, 'above 0'),
     ('models.transformer.Transformer', 'norm', 'layr', 'one of layer, rms (did you mean "layer"?)'),
     ('models.rnn.RNN', 'cell', 'ltsm', 'one of tanh, sigmoid, gru, lstm (did you mean "lstm"?)'),
+    ('models.cnn.CNN', 'kernel', 10**9, 'at least 1 and at most 255'),
     ('models.resnet.ResNet', 'blocks', (1, 0, 1), 'at least 1 and at most 10000'),
     ('models.vqvae.Codebook', 'codes', 1, 'at least 2'),
     ('models.pseudo_inputs.PseudoInputs', 'spread', 0.0, 'above 0'),
