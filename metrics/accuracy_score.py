@@ -8,6 +8,7 @@ import numpy as np
 
 from errors import UserError
 from metrics.base import SampleMetric
+from options import option
 
 
 class Labelled(NamedTuple):
@@ -32,23 +33,14 @@ class AccuracyScore(SampleMetric):
   features: one hidden layer of ReLUs, trained by Adam until its loss converges or `max_iter` is
   reached. The score is comparable only with that of the same classifier on the same features,
   trained on as many samples and tested on the same split.
-
-  Attributes:
-    width: units of the hidden layer.
-    max_iter: largest number of passes over the samples.
-    seed: seed of the classifier's weights and of the order of the samples.
   """
 
-  width: int
-  max_iter: int
-  seed: int
+  width: int = option('Units of the hidden layer.', low=1)
+  max_iter: int = option('Most passes over the samples.', low=1)
+  seed: int = option(
+    "Seed of the classifier's weights and of the order of the samples.", low=0, high=2**32 - 1
+  )
   needs_labels: ClassVar[bool] = True
-
-  def __post_init__(self):
-    if self.width < 1 or self.max_iter < 1:
-      raise ValueError('width and max_iter must be at least 1')
-    if not 0 <= self.seed < 2**32:
-      raise ValueError(f'seed={self.seed} must be from 0 to {2**32 - 1}')
 
   def empty(self) -> Labelled:
     return Labelled(np.zeros((0, 0), np.float32), np.zeros(0, np.int64))

@@ -9,6 +9,7 @@ import numpy as np
 from metrics import charts
 from metrics.base import Column, PredictionMetric, Summary, Value
 from metrics.require_columns import require
+from options import option
 
 
 class Bins(NamedTuple):
@@ -51,16 +52,9 @@ class Calibration(PredictionMetric):
   the bins (Guo et al. 2017, eq. 3). Details are `calibration/maximum`, the largest such difference
   (eq. 5), and `calibration/brier`, the mean of Σₖ (pₖ − [label is k])², from 0 to 2 for any number
   of classes (Brier 1950, eq. 2); scikit-learn halves it for two classes.
-
-  Attributes:
-    bins: number of bins of equal width between 0 and 1.
   """
 
-  bins: int = 15
-
-  def __post_init__(self):
-    if self.bins < 1:
-      raise ValueError(f'bins={self.bins} must be at least 1')
+  bins: int = option('Bins of equal width between 0 and 1.', low=1, high=1000, default=15)
 
   def check(self, columns: Mapping[str, Column]) -> None:
     require(columns, 'calibration.Calibration', 'label', 'probability')

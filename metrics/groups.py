@@ -8,6 +8,7 @@ import numpy as np
 from errors import UserError, nearest
 from metrics.base import Column, PredictionMetric, Summary, Value
 from metrics.require_columns import require
+from options import option
 
 # The percentiles that hold the middle 95 %.
 _PERCENTILES = (2.5, 97.5)
@@ -26,24 +27,23 @@ class Gaps(PredictionMetric):
   Two limits of the bootstrap: a group with accuracy 0 or 1 has an interval of no width; and the
   best and the worst of many small groups differ by chance alone, for which the interval of the gap
   does not correct.
-
-  Attributes:
-    by: names of columns int [N].
-    resamples: number of bootstrap resamples.
-    seed: seed of the resampling.
   """
 
-  by: Sequence[str] = ('label',)
-  resamples: int = 1000
-  seed: int = 0
+  by: Sequence[str] = option(
+    'Columns of one integer per example, by whose values the examples are grouped.',
+    default=('label',),
+  )
+  resamples: int = option(
+    'Number of bootstrap resamples; a 95 % interval needs 100 of them.',
+    low=100,
+    high=1_000_000,
+    default=1000,
+  )
+  seed: int = option('Seed of the resampling.', low=0, default=0)
 
   def __post_init__(self):
-    if isinstance(self.by, str) or not self.by:
-      raise ValueError(f"by={self.by!r} must name columns in a tuple, such as ('label',)")
-    if self.resamples < 100:
-      raise ValueError(f'resamples={self.resamples} must be at least 100 for a 95 % interval')
-    if self.seed < 0:
-      raise ValueError(f'seed={self.seed} must be 0 or more')
+    if not self.by:
+      raise ValueError("by=() must name a column, such as by=('label',)")
 
   def check(self, columns: Mapping[str, Column]) -> None:
     require(columns, 'groups.Gaps', 'label', 'prediction')

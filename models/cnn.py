@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from errors import UserError
 from models.kernels.max_pool import max_pool
 from models.layers import Conv, Dense
-from models.mlp import activation
+from models.mlp import ACTIVATIONS, activation
 from options import option
 
 
@@ -25,9 +25,11 @@ class CNN(nn.Module):
   channels: Sequence[int] = option(
     'Channels of each convolution; a pool that halves the sides follows it.', low=1
   )
-  kernel: int = option("Side of the convolutions' kernels.", low=1)
+  # Rows and columns of a kernel are traced one by one: a slip of the keyboard must not trace for
+  # hours.
+  kernel: int = option("Side of the convolutions' kernels.", low=1, high=255)
   widths: Sequence[int] = option('Units of the hidden layers after the convolutions.', low=1)
-  activation: str = option('A name in `jax.nn`.')
+  activation: str = option('Activation of every layer but the last.', choices=tuple(ACTIVATIONS))
   dropout: float = option(
     'Fraction of the hidden units dropped in training.', low=0, below=1, default=0.0
   )

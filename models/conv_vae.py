@@ -13,22 +13,20 @@ import jax
 import jax.numpy as jnp
 
 from errors import UserError
-from models.layers import Conv, ConvTranspose, Dense
+from models.layers import Conv, ConvTranspose, Dense, require_widths
+from options import option
 
 
 class Encoder(nn.Module):
   """Convolutional encoder of a VAE: images `[B, H, W, C]` in [0, 1] to a Gaussian over latents.
 
   Attributes:
-    widths: channels of the feature maps, largest map first.
-    hidden: units of the dense layer after them.
-    latent_size: Z.
     dtype: of the computation; parameters are float32.
   """
 
-  widths: Sequence[int]
-  hidden: int
-  latent_size: int
+  widths: Sequence[int] = option('Channels of the feature maps, largest map first.', low=1)
+  hidden: int = option('Units of the dense layer after them.', low=1)
+  latent_size: int = option('Z, how many numbers a latent has.', low=1)
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -57,15 +55,13 @@ class Decoder(nn.Module):
   """Convolutional decoder of a VAE: latents `[B, Z]` to the parameters of a likelihood of images.
 
   Attributes:
-    widths: channels of the feature maps, smallest map first.
-    hidden: units of the dense layer before them.
     image_shape: (H, W, C), given by the data.
     outputs: numbers per pixel and colour, set by the objective.
     dtype: of the computation; parameters are float32.
   """
 
-  widths: Sequence[int]
-  hidden: int
+  widths: Sequence[int] = option('Channels of the feature maps, smallest map first.', low=1)
+  hidden: int = option('Units of the dense layer before them.', low=1)
   image_shape: Sequence[int]
   outputs: int = 1
   dtype: Any = jnp.float32
@@ -80,6 +76,7 @@ class Decoder(nn.Module):
       train: has no effect.
     """
     del train
+    require_widths(self.widths, 'config.modules.decoder')
     start = (*smallest_map(self.image_shape, len(self.widths)), self.widths[0])
     x = jnp.concatenate([latents, condition], axis=-1).astype(self.dtype)
     x = nn.relu(Dense(self.hidden, dtype=self.dtype, name='hidden')(x))

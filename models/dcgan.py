@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from errors import UserError
-from models.layers import Conv, ConvTranspose, Dense
+from models.layers import Conv, ConvTranspose, Dense, require_widths
 from models.norms import ConditionalBatchNorm, batch_norm, check_classes
+from options import option
 
 # Radford et al. 2016, section 4: weights from N(0, 0.02²).
 _initial = nn.initializers.normal(0.02)
@@ -25,14 +26,16 @@ class Generator(nn.Module):
   """Generator of a DCGAN: latents `[B, Z]` to images `[B, *image_shape]` in [0, 1].
 
   Attributes:
-    widths: channels of the feature maps, smallest map first; there is one doubling of the side per
-      width, the last of them to the image.
     image_shape: (H, W, C), given by the data.
     num_classes: how many labels there are, given by the data.
     dtype: of the computation; parameters are float32.
   """
 
-  widths: Sequence[int]
+  widths: Sequence[int] = option(
+    'Channels of the feature maps, smallest map first; each doubles the side, the last one to the '
+    "image's.",
+    low=1,
+  )
   image_shape: Sequence[int]
   num_classes: int = 0
   dtype: Any = jnp.float32
@@ -40,6 +43,7 @@ class Generator(nn.Module):
   @nn.compact
   def __call__(self, latents: jax.Array, labels: jax.Array | None, train: bool) -> jax.Array:
     """Generates images; `labels`, int32 [B] or None, choose the scale and bias of every norm."""
+    require_widths(self.widths, 'config.modules.generator')
     height, width, channels = self.image_shape
     factor = 2 ** len(self.widths)
     if height % factor or width % factor:
@@ -76,12 +80,13 @@ class Discriminator(nn.Module):
   """Discriminator of a DCGAN: images `[B, H, W, C]` in [0, 1] to logits `[B]` float32.
 
   Attributes:
-    widths: channels of the feature maps, largest map first; each halves the side.
     num_classes: how many labels there are, given by the data.
     dtype: of the computation; parameters are float32.
   """
 
-  widths: Sequence[int]
+  widths: Sequence[int] = option(
+    'Channels of the feature maps, largest map first; each halves the side.', low=1
+  )
   num_classes: int = 0
   dtype: Any = jnp.float32
 

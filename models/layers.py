@@ -5,7 +5,7 @@
 its own or an embedding's. Norms are in `models.norms`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -13,11 +13,16 @@ from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 from jax import Array
 
+from errors import UserError
 from models.kernels.convolution import Pair, conv, conv_transpose
 from models.kernels.dense import product
 from models.kernels.lookup import lookup
 
 Initializer = Callable[..., Array]
+
+# Most layers or blocks of a network: they are traced one by one, and a slip of the keyboard must
+# not trace for hours.
+MOST_LAYERS = 10_000
 
 
 class Dense(nn.Module):
@@ -176,3 +181,17 @@ def _bias(module: Any) -> Array | None:
   if not module.use_bias:
     return None
   return module.param('bias', module.bias_init, (module.features,), module.param_dtype)
+
+
+def require_widths(widths: Sequence[int], where: str) -> None:
+  """Checks that a network that starts from a map of `widths[0]` channels has this entry.
+
+  Args:
+    widths: channels of its maps.
+    where: its module in the config, e.g. 'config.modules.decoder'.
+
+  Raises:
+    UserError: there is no entry.
+  """
+  if not widths:
+    raise UserError(f'{where}.widths is empty, and its first map has the first width; give it one')

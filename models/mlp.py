@@ -1,50 +1,74 @@
 """Dense networks: generator, discriminator, encoder and decoder of fully connected layers."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from errors import UserError, nearest
+from errors import UserError, choose
 from models.layers import Dense
 from models.norms import batch_norm
+from options import option
+
+
+def _gated(x: jax.Array) -> jax.Array:
+  """One half of x [..., C] times the sigmoid of the other: [..., C / 2] (Dauphin et al. 2017)."""
+  if x.shape[-1] % 2:
+    raise UserError(
+      f'activation=glu gates one half of the units with the other, and {x.shape[-1]} is odd; make '
+      'it even'
+    )
+  return jax.nn.glu(x)
+
+
+# The functions of `jax.nn` that map every number by itself, and `glu`.
+ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
+  **{
+    name: getattr(jax.nn, name)
+    for name in (
+      'relu', 'leaky_relu', 'gelu', 'silu', 'tanh', 'sigmoid', 'elu', 'celu', 'selu', 'relu6',
+      'mish', 'swish', 'softplus', 'soft_sign', 'squareplus', 'log_sigmoid', 'hard_sigmoid',
+      'hard_silu', 'hard_swish', 'hard_tanh', 'sparse_plus', 'sparse_sigmoid', 'identity',
+    )
+  },
+  'glu': _gated,
+}  # fmt: skip
 
 
 def activation(name: str) -> Callable[[jax.Array], jax.Array]:
-  """Returns the activation `name` of `jax.nn`, e.g. `relu`, `leaky_relu`, `silu`.
+  """Returns the activation `name` of `ACTIVATIONS`, e.g. `relu`, `leaky_relu`, `silu`.
+
+  All but `glu` return an array of the shape they are given.
 
   Raises:
-    UserError: jax.nn has no such function.
+    UserError: there is none of this name.
   """
-  function = getattr(jax.nn, name, None)
-  if not callable(function):
-    raise UserError(
-      f'jax.nn has no activation "{name}"{nearest(name, dir(jax.nn))}; try relu, leaky_relu, gelu, '
-      'silu or tanh'
-    )
-  return function
+  return choose(ACTIVATIONS, name, 'activation')
 
 
 class Generator(nn.Module):
   """Dense generator of a GAN: latents `[B, Z]` to images `[B, *image_shape]` in [0, 1].
 
   Attributes:
-    widths: units of the hidden layers, from the latents to the image.
-    activation: of the hidden layers, a name in `jax.nn`.
     image_shape: (H, W, C), given by the data.
     num_classes: how many labels there are, given by the data.
-    embedding_size: length of a label's embedding; used only where there are labels.
     dtype: of the computation; parameters are float32.
   """
 
-  widths: Sequence[int]
-  activation: str
+  widths: Sequence[int] = option(
+    'Units of the hidden layers, from the latents to the image.', low=1
+  )
+  activation: str = option('Activation of the hidden layers.', choices=tuple(ACTIVATIONS))
   image_shape: Sequence[int]
   num_classes: int = 0
-  embedding_size: int = 0
+  embedding_size: int = option(
+    "Length of a label's embedding; used only where there are labels, and then at least 1.",
+    low=0,
+    default=0,
+  )
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -62,19 +86,21 @@ class Discriminator(nn.Module):
   """Dense discriminator of a GAN: images `[B, H, W, C]` in [0, 1] to logits `[B]` float32.
 
   Attributes:
-    widths: units of the hidden layers, from the image to the logit.
-    activation: of the hidden layers, a name in `jax.nn`.
-    dropout: fraction of the hidden units dropped in training, from 0 to below 1.
     num_classes: how many labels there are, given by the data.
-    embedding_size: length of a label's embedding; used only where there are labels.
     dtype: of the computation; parameters are float32.
   """
 
-  widths: Sequence[int]
-  activation: str
-  dropout: float = 0.0
+  widths: Sequence[int] = option('Units of the hidden layers, from the image to the logit.', low=1)
+  activation: str = option('Activation of the hidden layers.', choices=tuple(ACTIVATIONS))
+  dropout: float = option(
+    'Fraction of the hidden units dropped in training.', low=0, below=1, default=0.0
+  )
   num_classes: int = 0
-  embedding_size: int = 0
+  embedding_size: int = option(
+    "Length of a label's embedding; used only where there are labels, and then at least 1.",
+    low=0,
+    default=0,
+  )
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -120,16 +146,18 @@ class Encoder(nn.Module):
   """Dense encoder of a VAE: images `[B, H, W, C]` in [0, 1] to a Gaussian over latents.
 
   Attributes:
-    widths: units of the hidden layers, from the image to the latents.
-    activation: of the hidden layers, a name in `jax.nn`; `glu` gates one half of the units with
-      the other, so it takes twice the width.
-    latent_size: Z.
     dtype: of the computation; parameters are float32.
   """
 
-  widths: Sequence[int]
-  activation: str
-  latent_size: int
+  widths: Sequence[int] = option(
+    'Units of the hidden layers, from the image to the latents.', low=1
+  )
+  activation: str = option(
+    'Activation of the hidden layers; `glu` gates one half of the units with the other, so it '
+    'takes twice the width.',
+    choices=tuple(ACTIVATIONS),
+  )
+  latent_size: int = option('Z, how many numbers a latent has.', low=1)
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -156,15 +184,17 @@ class Decoder(nn.Module):
   """Dense decoder of a VAE: latents `[B, Z]` to the parameters of a likelihood of images.
 
   Attributes:
-    widths: units of the hidden layers, from the latents to the image.
-    activation: of the hidden layers, as of `Encoder`.
     image_shape: (H, W, C), given by the data.
     outputs: numbers per pixel and colour, set by the objective.
     dtype: of the computation; parameters are float32.
   """
 
-  widths: Sequence[int]
-  activation: str
+  widths: Sequence[int] = option(
+    'Units of the hidden layers, from the latents to the image.', low=1
+  )
+  activation: str = option(
+    "Activation of the hidden layers, as the encoder's.", choices=tuple(ACTIVATIONS)
+  )
   image_shape: Sequence[int]
   outputs: int = 1
   dtype: Any = jnp.float32
@@ -190,19 +220,20 @@ class MLP(nn.Module):
   """Dense classifier or regression: inputs `[B, …]` to `[B, outputs]` float32.
 
   Attributes:
-    widths: units of the hidden layers; none makes a linear model.
-    activation: of the hidden layers, a name in `jax.nn`.
-    dropout: fraction of the hidden units dropped in training, from 0 to below 1.
-    normalise: whether each input is first brought to mean 0 and variance 1, by the batch in
-      training and by running averages otherwise: for tables, whose columns have units.
     outputs: how many numbers per example, set by the objective.
     dtype: of the computation; parameters are float32.
   """
 
-  widths: Sequence[int]
-  activation: str
-  dropout: float = 0.0
-  normalise: bool = False
+  widths: Sequence[int] = option('Units of the hidden layers; none makes a linear model.', low=1)
+  activation: str = option('Activation of the hidden layers.', choices=tuple(ACTIVATIONS))
+  dropout: float = option(
+    'Fraction of the hidden units dropped in training.', low=0, below=1, default=0.0
+  )
+  normalise: bool = option(
+    'Whether each input is first brought to mean 0 and variance 1, by the batch in training and by '
+    'running averages otherwise: for tables, whose columns have units.',
+    default=False,
+  )
   outputs: int = 1
   dtype: Any = jnp.float32
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 
+from options import option
+
 
 class PseudoInputs(nn.Module):
   """Learned images `[count, *image_shape]` float32 in (0, 1), one per component of a mixture.
@@ -15,16 +17,13 @@ class PseudoInputs(nn.Module):
   They start as smooth random blobs, whose encodings differ from the first step on.
 
   Attributes:
-    count: K, how many components the mixture has.
     image_shape: (H, W, C), given by the data.
-    blob: side of a blob in pixels.
-    spread: standard deviation of the initial logits.
   """
 
-  count: int
+  count: int = option('How many components the mixture has.', low=1)
   image_shape: Sequence[int]
-  blob: int = 7
-  spread: float = 2.0
+  blob: int = option('Side of an initial blob in pixels.', low=1, default=7)
+  spread: float = option('Standard deviation of the initial logits.', above=0, default=2.0)
 
   @nn.compact
   def __call__(self, train: bool) -> jax.Array:

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from errors import UserError
-from models.layers import Conv, Dense
-from models.mlp import activation
+from models.layers import MOST_LAYERS, Conv, Dense
+from models.mlp import ACTIVATIONS, activation
 from models.norms import FlatBatchNorm
+from options import option
 
 _initial = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')  # He et al. 2015
 
@@ -19,29 +20,28 @@ class ResNet(nn.Module):
   """Wide residual network: images `[B, H, W, C]` in [0, 1] to `[B, outputs]` float32.
 
   Attributes:
-    stem: channels of the first convolution.
-    widths: channels of each stage; every stage but the first halves the sides.
-    blocks: residual blocks of each stage.
-    activation: a name in `jax.nn`.
-    dropout: fraction of the pooled features dropped in training, from 0 to below 1.
     outputs: how many numbers per image, set by the objective.
     dtype: of the computation; parameters and statistics are float32.
   """
 
-  stem: int
-  widths: Sequence[int]
-  blocks: Sequence[int]
-  activation: str
-  dropout: float = 0.0
+  stem: int = option('Channels of the first convolution.', low=1)
+  widths: Sequence[int] = option(
+    'Channels of each stage; every stage but the first halves the sides.', low=1
+  )
+  blocks: Sequence[int] = option('Residual blocks of each stage.', low=1, high=MOST_LAYERS)
+  activation: str = option('Activation of every layer but the last.', choices=tuple(ACTIVATIONS))
+  dropout: float = option(
+    'Fraction of the pooled features dropped in training.', low=0, below=1, default=0.0
+  )
   outputs: int = 1
   dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-    if len(self.widths) != len(self.blocks) or not self.widths or min(self.blocks) < 1:
+    if len(self.widths) != len(self.blocks) or not self.widths:
       raise UserError(
-        f'config.modules.model.blocks={tuple(self.blocks)} must hold one number from 1 on for each '
-        f'of widths={tuple(self.widths)}'
+        f'config.modules.model.blocks={tuple(self.blocks)} must hold one number for each of '
+        f'widths={tuple(self.widths)}, and there must be one at least'
       )
     x = (2 * images - 1).astype(self.dtype)
     x = Conv(
@@ -66,7 +66,7 @@ class Block(nn.Module):
   Attributes:
     channels: of both convolutions.
     stride: of the first convolution.
-    activation: a name in `jax.nn`.
+    activation: a name in `models.mlp.ACTIVATIONS`.
     dtype: of the computation; parameters and statistics are float32.
   """
 

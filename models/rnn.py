@@ -26,9 +26,10 @@ from errors import UserError, choose
 from models.kernels.dense import product
 from models.kernels.lookup import lookup
 from models.kernels.recurrence import CELLS, Cell, States, recur, recurrent, zeros
-from models.layers import Embed, Initializer, Output
+from models.layers import MOST_LAYERS, Embed, Initializer, Output
 from models.pooling import POOLS
 from models.positions import changes
+from options import option
 
 _WHERE = 'config.modules.model'
 
@@ -37,24 +38,26 @@ class RNN(nn.Module):
   """Recurrent network on tokens int32 [B, T]: float32 [B, T, outputs], pooled [B, outputs].
 
   Attributes:
-    cell: 'tanh', 'sigmoid' (Elman), 'gru' or 'lstm'.
-    width: W, units of each layer.
-    embedding: E; 0 for one-hot input, which selects a row of the first layer's kernel.
-    layers: how many layers are stacked.
-    tied: whether the logits are products with the embedding, so E = W.
-    dropout: fraction of each layer's outputs dropped in training (Zaremba et al. 2014).
     vocabulary: V, given by the data.
     outputs: how many numbers per token or row, set by the objective.
     pool: 'none', 'first', 'last' or 'mean' of the real tokens, set by the objective.
     dtype: of products; states and gates are float32.
   """
 
-  cell: str
-  width: int
-  embedding: int
-  layers: int
-  tied: bool
-  dropout: float
+  cell: str = option(
+    'Equations of a step; `tanh` and `sigmoid` are an Elman cell.', choices=tuple(CELLS)
+  )
+  width: int = option('W, units of each layer.', low=1)
+  embedding: int = option(
+    "E, length of an embedding; 0 for one-hot input, which selects a row of the first layer's "
+    'kernel.',
+    low=0,
+  )
+  layers: int = option('How many layers are stacked.', low=1, high=MOST_LAYERS)
+  tied: bool = option('Whether the logits are products with the embedding, so E = W.')
+  dropout: float = option(
+    "Fraction of each layer's outputs dropped in training (Zaremba et al. 2014).", low=0, below=1
+  )
   vocabulary: int = 0
   outputs: int = 1
   pool: str = 'none'

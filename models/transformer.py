@@ -43,24 +43,48 @@ from errors import UserError, choose
 from models import positions
 from models.attention import Attention, Cache, Factory
 from models.kernels.activations import gelu
-from models.layers import Dense, Embed, Output
-from models.mlp import activation
+from models.layers import MOST_LAYERS, Dense, Embed, Output
+from models.mlp import ACTIVATIONS
 from models.norms import Norm
 from models.pooling import POOLS
+from options import option
 
 _WHERE = 'config.modules.model'
 _DEVIATION = 0.02
 _initial = nn.initializers.normal(_DEVIATION)
 
 _GATED = 'swiglu'
-# `mlp` names these, or any other activation of jax.nn.
-_ACTIVATIONS = {
+# The activation of the dense net, or of its gate, by the name that `mlp` gives.
+_MLPS = {
+  **ACTIVATIONS,
   'gelu': gelu,
   'gelu_tanh': functools.partial(jax.nn.gelu, approximate=True),
   _GATED: jax.nn.silu,
 }
 _PLACES = {'pre': True, 'post': False}
 _CENTRED = {'layer': True, 'rms': False}
+_KINDS = positions.KINDS
+
+
+def _linear(model: 'Transformer', norm: Factory, dense: Factory) -> Sequence[Callable]:
+  del model, norm, dense
+  return ()
+
+
+def _transform(model: 'Transformer', norm: Factory, dense: Factory) -> Sequence[Callable]:
+  return (
+    dense(model.width, name='transform'),
+    _activation(model.mlp),
+    norm(name='transform_norm'),
+  )
+
+
+def _pooler(model: 'Transformer', norm: Factory, dense: Factory) -> Sequence[Callable]:
+  del norm
+  return dense(model.width, name='transform'), jnp.tanh
+
+
+_HEADS = {'linear': _linear, 'transform': _transform, 'pooler': _pooler}
 
 
 class Decoded(NamedTuple):
@@ -84,30 +108,6 @@ class Transformer(nn.Module):
   The residual stream and the norms are float32; `dtype` is that of products and attention.
 
   Attributes:
-    width: C.
-    layers: how many blocks.
-    heads: H, queries of each block.
-    key_value_heads: G, how many keys and values the H queries share; 0 for H.
-    hidden: F, units of the dense net; 0 for 4·C.
-    context: the largest number of positions that `learned` has vectors for.
-    causal: whether a token sees only itself and those before it.
-    norm: 'layer' or 'rms'.
-    norm_place: 'pre' (x + f(norm(x)), and a norm after the last block) or 'post' (norm(x + f(x))).
-    norm_epsilon: added to the variance.
-    positions: 'learned', 'sinusoidal' or 'rotary'.
-    mlp: activation of the dense net, a name in `jax.nn` ('gelu' is the exact one, 'gelu_tanh' its
-      approximation), or 'swiglu': silu(gate) · up (Shazeer 2020).
-    biases: whether dense layers and layer norms have one.
-    tied: whether the logits are products with the embedding (Press and Wolf 2017).
-    types: rows of BERT's embedding of token types, every token being of type 0; 0 for none.
-    embedding_norm: whether the embeddings are normalised.
-    head: the layers before the logits: none ('linear'), dense → activation → norm ('transform', of
-      BERT's masked language model), dense → tanh ('pooler', of its classifiers). The logits have a
-      bias with 'transform', and with the others where `biases` is set and they are not tied.
-    dropout: fraction dropped in training of the embeddings, of the attention weights, and of what
-      attention and dense net add to the residual stream.
-    scan: whether the blocks are one `nn.scan`: compiles in the time of one block.
-    remat: whether a block is computed again for its gradient instead of kept in memory.
     vocabulary: V, given by the data.
     outputs: how many numbers per token or row, set by the objective.
     pool: 'none', 'first', 'last' or 'mean' of the real tokens, set by the objective.
@@ -115,26 +115,49 @@ class Transformer(nn.Module):
     dtype: of products and attention.
   """
 
-  width: int
-  layers: int
-  heads: int
-  key_value_heads: int
-  hidden: int
-  context: int
-  causal: bool
-  norm: str
-  norm_place: str
-  norm_epsilon: float
-  positions: str
-  mlp: str
-  biases: bool
-  tied: bool
-  types: int
-  embedding_norm: bool
-  head: str
-  dropout: float
-  scan: bool
-  remat: bool
+  width: int = option('C, units of the residual stream; a multiple of the heads.', low=1)
+  layers: int = option('How many blocks there are.', low=1, high=MOST_LAYERS)
+  heads: int = option('H, queries of each block.', low=1)
+  key_value_heads: int = option('G, how many keys and values the H queries share; 0 for H.', low=0)
+  hidden: int = option('F, units of the dense net; 0 for 4·C.', low=0)
+  context: int = option(
+    'Positions that `learned` has vectors for, and most tokens that sampling sees at once.', low=1
+  )
+  causal: bool = option('Whether a token sees only itself and those before it.')
+  norm: str = option('Layer norm or RMS norm.', choices=tuple(_CENTRED))
+  norm_place: str = option(
+    '`pre` is x + f(norm(x)), and a norm after the last block; `post` is norm(x + f(x)).',
+    choices=tuple(_PLACES),
+  )
+  norm_epsilon: float = option('Added to the variance in a norm.', above=0)
+  positions: str = option('Encoding of the positions.', choices=tuple(_KINDS))
+  mlp: str = option(
+    'Activation of the dense net: `gelu` is the exact one, `gelu_tanh` its approximation, `swiglu` '
+    'silu(gate) · up (Shazeer 2020).',
+    choices=tuple(_MLPS),
+  )
+  biases: bool = option('Whether dense layers and layer norms have a bias.')
+  tied: bool = option('Whether the logits are products with the embedding (Press and Wolf 2017).')
+  types: int = option(
+    "Rows of BERT's embedding of token types, every token being of type 0; 0 for none.", low=0
+  )
+  embedding_norm: bool = option('Whether the embeddings are normalised.')
+  head: str = option(
+    'Layers before the logits: none (`linear`), dense → activation → norm (`transform`, of BERT as '
+    'a masked language model), dense → tanh (`pooler`, of BERT as a classifier). The logits have a '
+    'bias with `transform`, and with the others where `biases` is set and they are not tied.',
+    choices=tuple(_HEADS),
+  )
+  dropout: float = option(
+    'Fraction dropped in training of the embeddings, of the attention weights, and of what '
+    'attention and dense net add to the residual stream.',
+    low=0,
+    below=1,
+  )
+  scan: bool = option('Whether the blocks are one `nn.scan`: compiles in the time of one block.')
+  remat: bool = option(
+    'Whether a block is computed again for its gradient instead of kept in memory.'
+  )
   vocabulary: int = 0
   outputs: int = 1
   pool: str = 'none'
@@ -146,7 +169,7 @@ class Transformer(nn.Module):
     norm, dense = self._factories()
     pre = choose(_PLACES, self.norm_place, f'{_WHERE}.norm_place')
     self.embed = Embed(self.vocabulary, self.width, _initial, name='embedding')
-    self.place = choose(positions.KINDS, self.positions, f'{_WHERE}.positions')(
+    self.place = choose(_KINDS, self.positions, f'{_WHERE}.positions')(
       self.context, self.width, self.width // self.heads, _initial, name='positions'
     )
     self.type = Embed(self.types, self.width, _initial, name='types') if self.types else None
@@ -355,6 +378,11 @@ class Transformer(nn.Module):
         f'{_WHERE}.positions=rotary turns pairs of numbers, and a head has '
         f'{self.width // self.heads}; make {_WHERE}.width / {_WHERE}.heads even'
       )
+    if self.mlp == 'glu' and self.head == 'transform':
+      raise UserError(
+        f'{_WHERE}.mlp=glu halves the width, which {_WHERE}.head=transform keeps; set mlp=swiglu, '
+        'or another head'
+      )
     if self.tied and self.outputs != self.vocabulary:
       raise UserError(
         f'{_WHERE}.tied=True gives a logit for each of the {self.vocabulary} tokens, and the '
@@ -475,28 +503,7 @@ def _scanned(function: Callable, layers: int) -> Callable:
 
 
 def _activation(name: str) -> Callable[[jax.Array], jax.Array]:
-  return _ACTIVATIONS[name] if name in _ACTIVATIONS else activation(name)
-
-
-def _linear(model: Transformer, norm: Factory, dense: Factory) -> Sequence[Callable]:
-  del model, norm, dense
-  return ()
-
-
-def _transform(model: Transformer, norm: Factory, dense: Factory) -> Sequence[Callable]:
-  return (
-    dense(model.width, name='transform'),
-    _activation(model.mlp),
-    norm(name='transform_norm'),
-  )
-
-
-def _pooler(model: Transformer, norm: Factory, dense: Factory) -> Sequence[Callable]:
-  del norm
-  return dense(model.width, name='transform'), jnp.tanh
-
-
-_HEADS = {'linear': _linear, 'transform': _transform, 'pooler': _pooler}
+  return choose(_MLPS, name, f'{_WHERE}.mlp')
 
 
 # --- parameters with and without scan -------------------------------------------------------------

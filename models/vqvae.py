@@ -12,24 +12,21 @@ import jax
 import jax.numpy as jnp
 
 from models.conv_vae import smallest_map
-from models.layers import Conv, ConvTranspose
+from models.layers import MOST_LAYERS, Conv, ConvTranspose, require_widths
+from options import option
 
 
 class Encoder(nn.Module):
   """Encoder of a VQ-VAE: images `[B, H, W, C]` in [0, 1] to features `[B, h, w, D]` float32.
 
   Attributes:
-    widths: channels of the feature maps, largest map first.
-    blocks: residual blocks on the smallest map.
-    hidden: channels inside a block.
-    code_size: D.
     dtype: of the computation; parameters are float32.
   """
 
-  widths: Sequence[int]
-  blocks: int
-  hidden: int
-  code_size: int
+  widths: Sequence[int] = option('Channels of the feature maps, largest map first.', low=1)
+  blocks: int = option('Residual blocks on the smallest map; 0 for none.', low=0, high=MOST_LAYERS)
+  hidden: int = option('Channels inside a block.', low=1)
+  code_size: int = option('D, how many numbers a code has.', low=1)
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -51,17 +48,14 @@ class Decoder(nn.Module):
   These are `[B, H, W, C, outputs]`, float32.
 
   Attributes:
-    widths: channels of the feature maps, smallest map first.
-    blocks: residual blocks on the smallest map.
-    hidden: channels inside a block.
     image_shape: (H, W, C), given by the data.
     outputs: numbers per pixel and colour, set by the objective.
     dtype: of the computation; parameters are float32.
   """
 
-  widths: Sequence[int]
-  blocks: int
-  hidden: int
+  widths: Sequence[int] = option('Channels of the feature maps, smallest map first.', low=1)
+  blocks: int = option('Residual blocks on the smallest map; 0 for none.', low=0, high=MOST_LAYERS)
+  hidden: int = option('Channels inside a block.', low=1)
   image_shape: Sequence[int]
   outputs: int = 1
   dtype: Any = jnp.float32
@@ -69,6 +63,7 @@ class Decoder(nn.Module):
   @nn.compact
   def __call__(self, codes: jax.Array, train: bool) -> jax.Array:
     del train
+    require_widths(self.widths, 'config.modules.decoder')
     x = codes.astype(self.dtype)
     x = Conv(self.widths[0], (3, 3), dtype=self.dtype, name='input')(x)
     for i in range(self.blocks):
@@ -101,12 +96,9 @@ class Codebook(nn.Module):
 
   The collection `codebook` holds `embedding` [K, D], the codes, and the averages `counts` [K],
   `sums` [K, D], `positions` [h, w, K], all 0 at first; the objective updates them.
-
-  Attributes:
-    codes: K.
   """
 
-  codes: int
+  codes: int = option('K, how many codes there are.', low=2)
 
   @nn.compact
   def __call__(self, features: jax.Array, train: bool) -> dict[str, jax.Array]:

@@ -12,7 +12,7 @@ from errors import UserError
 from losses import tokens
 from objectives.base import Batch, TextSampler, Variables
 from objectives.per_token import PerToken, Rows, perplexity, require_text, where_real
-from options import Option
+from options import Option, option
 from sampling import autoregressive
 
 # Tokens of a text of a model without a bound on them.
@@ -32,15 +32,16 @@ class CausalLM(PerToken):
     vocabulary: tokens there are, given by the data.
     specials: the ids of tokens with a role, given by the data.
     token_bytes: bytes each token stands for, given by the data; None where that is not known.
-    separate_documents: whether the token `end` hides what is before it. It ends a document as a
-      target and begins the next as an input, so that every first token is predicted too, from
-      nothing but `end`, as in sampling without a prompt.
   """
 
   vocabulary: int
   specials: Mapping[str, int]
   token_bytes: Sequence[int] | None
-  separate_documents: bool
+  separate_documents: bool = option(
+    'Whether the token `end` hides what is before it. It ends a document as a target and begins '
+    'the next as an input, so that every first token is predicted too, from nothing but `end`, as '
+    'in sampling without a prompt.'
+  )
 
   def __post_init__(self):
     require_text('causal_lm', self.vocabulary)

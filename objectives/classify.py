@@ -22,8 +22,8 @@ from objectives.base import (
   Player,
   Variables,
 )
-from objectives.names import pick
-from options import Option
+from objectives.names import entries, pick
+from options import Option, option
 from sampling import attributions, heat_maps
 from sampling.test_time_augmentation import views_of
 
@@ -39,25 +39,25 @@ class Classify(Objective):
   """Module `model` (inputs, train) -> outputs [B, outputs]; its field `outputs` is set from here.
 
   Attributes:
-    input: what the model sees: `image`, or `inputs` of a table.
-    loss: a name in `losses.classification`; `squared` is a regression of `target`.
-    label_smoothing: ε, from 0 to below 1; see `optax.losses.smooth_labels`.
-    class_weights: a factor on the loss of the examples of each class; empty for 1.
     num_classes: K, given by the data.
   """
 
-  input: str
-  loss: str
-  label_smoothing: float
-  class_weights: Sequence[float]
-  num_classes: int
+  input: str = option('What the model sees: `image`, or `inputs` of a table.')
+  loss: str = option(
+    'Loss of an example; `squared` is a regression of `target`.',
+    choices=tuple(entries(classification)),
+  )
+  label_smoothing: float = option(
+    'ε, share of a target that is spread evenly over all classes.', low=0, below=1
+  )
+  class_weights: Sequence[float] = option(
+    'A factor on the loss of the examples of each class; empty for 1.', low=0
+  )
+  num_classes: int = 0
 
   def __post_init__(self):
-    where = 'config.objective'
-    if not 0 <= self.label_smoothing < 1:
-      raise UserError(f'{where}.label_smoothing={self.label_smoothing} must be from 0 to below 1')
     if self._classes:
-      self._check_classes(where)
+      self._check_classes('config.objective')
     self._configure('model', outputs=self._loss.outputs(self.num_classes))
 
   def _check_classes(self, where: str) -> None:
@@ -77,8 +77,6 @@ class Classify(Objective):
       raise UserError(
         f'{where}.class_weights has {len(self.class_weights)} entries, the data {classes} classes'
       )
-    if self.class_weights and min(self.class_weights) < 0:
-      raise UserError(f'{where}.class_weights={tuple(self.class_weights)} must be 0 or more')
 
   @property
   def players(self) -> tuple[Player, ...]:

@@ -17,7 +17,7 @@ class CVAE(VAE):
     num_classes: given by the data.
   """
 
-  num_classes: int
+  num_classes: int = 0
 
   def __post_init__(self):
     super().__post_init__()

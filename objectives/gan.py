@@ -22,7 +22,8 @@ from objectives.base import (
   numbered_keys,
   stream_keys,
 )
-from objectives.names import pick
+from objectives.names import entries, pick
+from options import option
 from sampling import latent_walks
 
 # Images along a row of an interpolation.
@@ -33,32 +34,26 @@ _STEPS = 11
 class GAN(Objective):
   """Modules `generator` (latents, labels, train) -> images and `discriminator` (images, labels,
   train) -> logits. `labels` are int32 [B], or None where the modules are not conditioned on them.
-
-  Attributes:
-    loss: a name in `losses.adversarial`.
-    penalties: weight by name in `losses.penalties`; a weight of 0 costs nothing.
-    penalty_every: steps between updates by the penalties. Above 1 they are a player of their own,
-      `penalty`, whose weights are multiplied by this number (lazy regularisation, Karras et al.
-      2020, appendix B).
-    n_critic: discriminator updates per step, each on a slice of its own.
-    latent_size: length of the generator's input, standard normal.
   """
 
-  loss: str
-  penalties: Mapping[str, float]
-  penalty_every: int
-  n_critic: int
-  latent_size: int
+  loss: str = option('The adversarial loss of both players.', choices=tuple(entries(adversarial)))
+  penalties: Mapping[str, float] = option(
+    "Weights of the discriminator's penalties by name: "
+    f'{", ".join(entries(penalties))}. A weight of 0 costs nothing.',
+    low=0,
+  )
+  penalty_every: int = option(
+    'Steps between updates by the penalties. Above 1 they are a player of their own, `penalty`, '
+    'whose weights are multiplied by this number (lazy regularisation, Karras et al. 2020, '
+    'appendix B).',
+    low=1,
+  )
+  n_critic: int = option('Discriminator updates per step, each on a slice of its own.', low=1)
+  latent_size: int = option("Length of the generator's input, standard normal.", low=1)
 
   def __post_init__(self):
-    pick(adversarial, self.loss, 'config.objective.loss')
-    for name, weight in self.penalties.items():
+    for name in self.penalties:
       pick(penalties, name, 'config.objective.penalties')
-      if weight < 0:
-        raise UserError(f'config.objective.penalties.{name}={weight} must be 0 or more')
-    for name in ('n_critic', 'latent_size', 'penalty_every'):
-      if getattr(self, name) < 1:
-        raise UserError(f'config.objective.{name}={getattr(self, name)} must be at least 1')
     if self.penalty_every > 1 and not any(self.penalties.values()):
       raise UserError(
         f'config.objective.penalty_every={self.penalty_every} has no effect without a penalty; '

@@ -10,6 +10,7 @@ from losses import elbo, gaussian
 from losses.gaussian import Gaussian
 from objectives.base import Aux, Batch, Context, Variables, merge_variables, stream_keys
 from objectives.vae import VAE, flat
+from options import option
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,19 +18,15 @@ class IWAE(VAE):
   """A VAE that lowers −log (1/k) Σ p(x, zᵢ)/q(zᵢ | x) (eq. 8).
 
   The bound has no separate KL to weigh: `kl_weight` must be 1, `kl_warmup` and `free_bits` 0.
-
-  Attributes:
-    importance_samples: k; with 1 it is the ELBO, estimated with one draw throughout.
   """
 
-  importance_samples: int
+  importance_samples: int = option(
+    'k, draws from each posterior; with 1 it is the ELBO, estimated with one draw throughout.',
+    low=1,
+  )
 
   def __post_init__(self):
     super().__post_init__()
-    if self.importance_samples < 1:
-      raise UserError(
-        f'config.objective.importance_samples={self.importance_samples} must be at least 1'
-      )
     if self.kl_weight != 1 or self.kl_warmup or self.free_bits:
       raise UserError(
         'the bound of config.objective.name=iwae has no KL to weigh: leave kl_weight at 1, '

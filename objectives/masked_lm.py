@@ -10,6 +10,7 @@ import numpy as np
 from errors import UserError
 from objectives.base import Batch, stream_keys
 from objectives.per_token import PerToken, Rows, perplexity, require_text, where_real
+from options import option
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,16 +23,19 @@ class MaskedLM(PerToken):
   Attributes:
     vocabulary: tokens there are, given by the data.
     specials: the ids of tokens with a role, given by the data.
-    mask_rate: probability that a token is chosen; 0.15 in the paper.
-    mask_token_fraction: share of the chosen tokens that the mask replaces; 0.8.
-    random_token_fraction: share of them that a random token replaces; 0.1. The rest stay.
   """
 
   vocabulary: int
   specials: Mapping[str, int]
-  mask_rate: float
-  mask_token_fraction: float
-  random_token_fraction: float
+  mask_rate: float = option(
+    'Probability that a token is chosen; 0.15 in the paper.', above=0, high=1
+  )
+  mask_token_fraction: float = option(
+    'Share of the chosen tokens that the mask replaces; 0.8 in the paper.', low=0, high=1
+  )
+  random_token_fraction: float = option(
+    'Share of them that a random token replaces; 0.1 in the paper. The rest stay.', low=0, high=1
+  )
 
   def __post_init__(self):
     require_text('masked_lm', self.vocabulary)
@@ -41,14 +45,12 @@ class MaskedLM(PerToken):
         f'{where}.name=masked_lm needs a token that hides others; add "mask" to '
         'config.data.text.specials'
       )
-    if not 0 < self.mask_rate <= 1:
-      raise UserError(f'{where}.mask_rate={self.mask_rate} must be above 0 and at most 1')
     fractions = self.mask_token_fraction, self.random_token_fraction
-    # A hair more than 1, because 0.9 + 0.1 need not be 1. NaN fails both comparisons.
-    if not (min(fractions) >= 0 and sum(fractions) <= 1 + 1e-6):
+    # A hair more than 1, because 0.9 + 0.1 need not be 1.
+    if sum(fractions) > 1 + 1e-6:
       raise UserError(
         f'{where}.mask_token_fraction={fractions[0]} and {where}.random_token_fraction='
-        f'{fractions[1]} must be 0 or more, and at most 1 together'
+        f'{fractions[1]} must be at most 1 together'
       )
     model = self.modules['model']
     if model.causal:

@@ -6,8 +6,17 @@ from typing import Any
 from errors import choose
 
 
+def entries(module: ModuleType) -> dict[str, Any]:
+  """Returns the public functions and instances that `module` defines, by name."""
+  return {
+    key: value
+    for key, value in vars(module).items()
+    if not key.startswith('_') and key[0].islower() and _is_defined_in(value, module)
+  }
+
+
 def pick(module: ModuleType, name: str, where: str) -> Any:
-  """Returns the public function or instance `name` that `module` defines.
+  """Returns the entry `name` of a module.
 
   Args:
     module: e.g. `losses.adversarial`.
@@ -17,12 +26,7 @@ def pick(module: ModuleType, name: str, where: str) -> Any:
   Raises:
     UserError: there is none; lists what there is.
   """
-  own = {
-    key: value
-    for key, value in vars(module).items()
-    if not key.startswith('_') and key[0].islower() and _is_defined_in(value, module)
-  }
-  return choose(own, name, where)
+  return choose(entries(module), name, where)
 
 
 def _is_defined_in(value: Any, module: ModuleType) -> bool:

@@ -25,8 +25,8 @@ from objectives.base import (
   merge_variables,
   stream_keys,
 )
-from objectives.names import pick
-from options import Option
+from objectives.names import entries, pick
+from options import Option, option
 from sampling import latent_walks
 from sampling.picture_pairs import stack_pairs
 
@@ -44,31 +44,24 @@ class VAE(Objective):
   (latents, condition, train) -> [B, H, W, C, outputs].
 
   The encoder has the field `latent_size`; the decoder's field `outputs` is set from here.
-
-  Attributes:
-    reconstruction: a name in `losses.likelihood`.
-    variance: σ² of `gaussian`; 0 learns it.
-    kl_weight: λ in reconstruction + λ·KL; 1 makes the loss the negative ELBO.
-    kl_warmup: steps over which λ grows from 0; 0 is off.
-    free_bits: nats per latent dimension that cost nothing; 0 is off.
-    binarise: whether pixels are drawn as coin flips of their grey level, anew each time they are
-      seen (dynamic binarisation).
   """
 
-  reconstruction: str
-  variance: float
-  kl_weight: float
-  kl_warmup: int
-  free_bits: float
-  binarise: bool
+  reconstruction: str = option(
+    'Likelihood of the images given their latents.', choices=tuple(entries(likelihood))
+  )
+  variance: float = option('σ² of `gaussian`; 0 learns it.', low=0)
+  kl_weight: float = option(
+    'λ in reconstruction + λ·KL; 1 makes the loss the negative ELBO.', low=0
+  )
+  kl_warmup: int = option('Steps over which λ grows from 0; 0 is off.', low=0)
+  free_bits: float = option('Nats per latent dimension that cost nothing; 0 is off.', low=0)
+  binarise: bool = option(
+    'Whether pixels are drawn as coin flips of their grey level, anew each time they are seen '
+    '(dynamic binarisation).'
+  )
 
   def __post_init__(self):
     where = 'config.objective'
-    for name in ('kl_weight', 'kl_warmup', 'free_bits', 'variance'):
-      if getattr(self, name) < 0:
-        raise UserError(f'{where}.{name}={getattr(self, name)} must be 0 or more')
-    if self.latent_size < 1:
-      raise UserError(f'config.modules.encoder.latent_size={self.latent_size} must be at least 1')
     if self.binarise and self._likelihood_factory is not likelihood.bernoulli:
       raise UserError(
         f'{where}.binarise makes pixels 0 or 1, which {where}.reconstruction='

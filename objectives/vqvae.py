@@ -13,7 +13,6 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from errors import UserError
 from losses import likelihood, quantization
 from objectives.base import (
   Aux,
@@ -25,7 +24,8 @@ from objectives.base import (
   Sampler,
   Variables,
 )
-from objectives.names import pick
+from objectives.names import entries, pick
+from options import option
 from sampling.picture_pairs import stack_pairs
 
 
@@ -38,33 +38,24 @@ class VQVAE(Objective):
   The decoder's field `outputs` is set from here; the codebook has the field `codes` and no
   parameters, so no optimizer moves it: the loss returns it changed. With microbatches it is
   updated after each of them.
-
-  Attributes:
-    reconstruction: a name in `losses.likelihood`.
-    variance: σ² of `gaussian`; 0 learns it.
-    commitment_weight: β, of the pull of the features towards their codes.
-    decay: γ of the codebook's averages.
-    restart_below: a code chosen less often than this share of the mean is replaced by a feature of
-      the batch; 0 never restarts.
   """
 
-  reconstruction: str
-  variance: float
-  commitment_weight: float
-  decay: float
-  restart_below: float
+  reconstruction: str = option(
+    'Likelihood of the images given their codes.', choices=tuple(entries(likelihood))
+  )
+  variance: float = option('σ² of `gaussian`; 0 learns it.', low=0)
+  commitment_weight: float = option(
+    'β, weight of the pull of the features towards their codes.', low=0
+  )
+  decay: float = option("γ, decay of the codebook's averages.", low=0, below=1)
+  restart_below: float = option(
+    'A code chosen less often than this share of the mean is replaced by a feature of the batch; 0 '
+    'never restarts.',
+    low=0,
+    below=1,
+  )
 
   def __post_init__(self):
-    where = 'config.objective'
-    for name in ('commitment_weight', 'variance'):
-      if getattr(self, name) < 0:
-        raise UserError(f'{where}.{name}={getattr(self, name)} must be 0 or more')
-    for name in ('decay', 'restart_below'):
-      if not 0 <= getattr(self, name) < 1:
-        raise UserError(f'{where}.{name}={getattr(self, name)} must be at least 0 and below 1')
-    codes = self.modules['codebook'].codes
-    if codes < 2:
-      raise UserError(f'config.modules.codebook.codes={codes} must be at least 2')
     self._configure('decoder', outputs=self._likelihood.outputs)
 
   # --- what the engine asks for

@@ -66,7 +66,7 @@ def test_mistakes_are_one_sentence(mistake, script, tmp_path):
   [
     (
       ['--config=configs/vae.py', '--config.objective.kl_weight=-1'],
-      'config.objective.kl_weight=-1.0 must be 0 or more',
+      'config.objective.kl_weight=-1.0 must be at least 0',
     ),
     (
       ['--config=configs/conv_vae.py', '--config.modules.encoder.widths=8,8,8'],

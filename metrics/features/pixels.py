@@ -5,6 +5,7 @@ import dataclasses
 import jax
 
 from metrics.base import FeatureExtractor
+from options import option
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,17 +22,11 @@ class Pixels(FeatureExtractor):
 
 @dataclasses.dataclass(frozen=True)
 class BlockMeans(FeatureExtractor):
-  """The means of the pixels in each of side × side blocks, side·side·C features.
+  """The means of the pixels in each of side × side blocks, side·side·C features."""
 
-  Attributes:
-    side: number of blocks along either axis; images are cropped to multiples of it.
-  """
-
-  side: int
-
-  def __post_init__(self):
-    if self.side < 1:
-      raise ValueError(f'side={self.side} must be at least 1')
+  side: int = option(
+    "Blocks along either axis; an image's height and width are cropped to a multiple of it.", low=1
+  )
 
   @property
   def label(self) -> str:

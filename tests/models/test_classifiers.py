@@ -8,7 +8,7 @@ import pytest
 
 from errors import UserError
 from models.cnn import CNN
-from models.mlp import MLP
+from models.mlp import ACTIVATIONS, MLP, activation
 from models.resnet import Block, ResNet
 
 KEY = jax.random.key(0)
@@ -106,3 +106,28 @@ def test_mlp_drops_units_in_training_only():
   run = lambda train, key: model.apply(variables, IMAGES, train=train, rngs={'dropout': key})  # noqa: E731
   assert (run(False, KEY) == run(False, jax.random.key(2))).all()
   assert (run(True, KEY) != run(True, jax.random.key(2))).any()
+
+
+@pytest.mark.parametrize('name', ACTIVATIONS)
+def test_an_activation_maps_every_number_by_itself(name):
+  x = jnp.linspace(-3, 3, 12).reshape(2, 6)
+  got = activation(name)(x)
+  if name == 'glu':
+    np.testing.assert_allclose(got, x[:, :3] * jax.nn.sigmoid(x[:, 3:]), rtol=1e-6)
+    return
+  assert got.shape == x.shape and got.dtype == x.dtype and bool(jnp.isfinite(got).all())
+  np.testing.assert_allclose(activation(name)(x[1, 2:3]), got[1, 2:3], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+  'name', ['one_hot', 'logsumexp', 'standardize', 'softmax', 'log1mexp', 'initializers', 'rleu']
+)
+def test_what_is_no_activation(name):
+  with pytest.raises(UserError, match=f'activation={name} is unknown.*; there are: relu, leaky_re'):
+    activation(name)
+
+
+def test_a_gate_needs_two_halves():
+  model = MLP(widths=(7,), activation='glu')
+  with pytest.raises(UserError, match=r'activation=glu .* and 7 is odd'):
+    jax.eval_shape(lambda: model.init(KEY, IMAGES, train=False))

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from models import layers
+from errors import UserError
+from models import conv_vae, dcgan, layers, vqvae
 from tests.models.comparison import close, operands
 
 
@@ -78,3 +79,17 @@ def test_output_by_a_kernel_and_by_an_embedding(use_bias: bool):
   close(got, x @ params['kernel'] + params.get('bias', 0), 0.02)
   kernel = params.pop('kernel')
   close(output.apply({'params': params}, x, kernel.T), got)
+
+
+@pytest.mark.parametrize(
+  ('module', 'inputs', 'where'),
+  [
+    (dcgan.Generator((), (8, 8, 1)), ((2, 3), None), 'generator'),
+    (conv_vae.Decoder((), 4, (8, 8, 1)), ((2, 3), (2, 0)), 'decoder'),
+    (vqvae.Decoder((), 1, 4, (8, 8, 1)), ((2, 4, 4, 3),), 'decoder'),
+  ],
+)
+def test_a_first_map_has_a_width(module, inputs, where):
+  given = [shape and jnp.zeros(shape) for shape in inputs]
+  with pytest.raises(UserError, match=rf'^config\.modules\.{where}\.widths is empty'):
+    jax.eval_shape(lambda: module.init(jax.random.key(0), *given, train=False))

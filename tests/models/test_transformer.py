@@ -478,7 +478,8 @@ def test_dropout_is_where_it_is_said():
     ({'positions': 'rotatory'}, r'positions=rotatory is unknown \(did you mean "rotary"\?\)'),
     ({'head': 'linaer'}, r'head=linaer is unknown \(did you mean "linear"\?\)'),
     ({'pool': 'mena'}, r'pool=mena is unknown \(did you mean "mean"\?\)'),
-    ({'mlp': 'gelo'}, r'has no activation "gelo" \(did you mean "g?elu"\?\)'),
+    ({'mlp': 'gelo'}, r'config.modules.model.mlp=gelo is unknown \(did you mean "g?elu"\?\)'),
+    ({'mlp': 'glu', 'head': 'transform'}, 'mlp=glu halves the width'),
     ({'outputs': 3}, r'tied=True gives a logit for each of the 11 tokens, .* reads 3 outputs'),
   ],
 )

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from engine.build import call
 from errors import UserError
 from objectives.base import numbered_keys
 from options import complete
@@ -99,5 +100,6 @@ def test_a_sample_depends_on_its_own_key_alone(trained):
 
 
 def test_a_mistake_is_named(example):
+  given = dict(modules={}, image_shape=SHAPE, noise=0.0)
   with pytest.raises(UserError, match=r'config\.objective\.noise=0\.0 must be above 0'):
-    make(example, noise=0.0)
+    call(example.Denoise, given, 'config.objective')

@@ -116,10 +116,7 @@ def test_evaluate_is_per_example(variables):
 @pytest.mark.parametrize(
   'options, part',
   [
-    ({'loss': 'hinje'}, 'did you mean "hinge"'),
     ({'penalties': {'r3': 1.0}}, 'there are: r1, r2, gradient_penalty, dragan'),
-    ({'penalties': {'r1': -1.0}}, '0 or more'),
-    ({'n_critic': 0}, 'at least 1'),
     ({'penalty_every': 4}, 'has no effect without a penalty'),
   ],
 )

@@ -71,7 +71,6 @@ def test_nothing_to_draw():
 @pytest.mark.parametrize(
   ('options', 'message'),
   [
-    (dict(pool='none'), 'pool=none gives outputs for every token'),
     (dict(classes=0), 'the data has no classes'),
     (dict(input='image'), 'has no option "input"'),
   ],
