@@ -16,7 +16,7 @@ from errors import UserError
 from files import write_json
 from models.transformer import Transformer, unstacked
 from tools.hugging_face import tokenizer
-from tools.hugging_face.folder import CONFIG, WEIGHTS
+from tools.hugging_face.folder import CONFIG, WEIGHTS, check_finite
 from tools.hugging_face.layout import FAMILIES, Family
 from tools.hugging_face.new_folder import check_empty, new_folder
 
@@ -82,7 +82,7 @@ def make_tensors(
   """Returns {name: float32 array} of all tensors; biases and types that the module lacks are 0.
 
   Raises:
-    UserError: the module has a parameter that the family does not have.
+    UserError: the module has a parameter that the family does not have, or one that is not finite.
   """
   params = jax.device_get(restored.variables()['model']['params'])
   if options['scan']:
@@ -92,6 +92,8 @@ def make_tensors(
   for leaf in family.leaves(options):
     parameter = by_path[leaf.path] if leaf.path in by_path else np.zeros(leaf.shape, np.float32)
     arrays = leaf.unpack(parameter)
-    tensors.update(zip(leaf.tensors, map(np.ascontiguousarray, arrays), strict=True))
+    for name, array in zip(leaf.tensors, map(np.ascontiguousarray, arrays), strict=True):
+      check_finite(array, f'the tensor {name}')
+      tensors[name] = array
   # Tensors with two names are written under both, since releases of transformers read either.
   return tensors | {new: tensors[old] for new, old in family.other_names.items()}

@@ -169,7 +169,7 @@ def _check_tensors(
   known: Mapping[str, tuple[str, folders.Entry]],
   fresh: Sequence[str],
 ) -> None:
-  """Raises UserError naming tensors that are missing, unknown, or of another shape."""
+  """Raises UserError naming tensors that are missing, unknown, or of another shape or dtype."""
   missing = [new for new in shapes if new not in known and new not in fresh]
   extra = [old for new, (old, _) in known.items() if new not in shapes]
   other = [
@@ -177,7 +177,17 @@ def _check_tensors(
     for new, shape in shapes.items()
     if new in known and known[new][1].shape != shape
   ]
-  kinds = (('missing', missing), ('unknown', extra), ('of another shape', other))
+  dtypes = [
+    f'{known[new][0]} {known[new][1].dtype} instead of {" or ".join(folders.FLOATS)}'
+    for new in shapes
+    if new in known and known[new][1].dtype not in folders.FLOATS
+  ]
+  kinds = (
+    ('missing', missing),
+    ('unknown', extra),
+    ('of another shape', other),
+    ('of another dtype', dtypes),
+  )
   parts = [f'{kind}: {_shortened(names)}' for kind, names in kinds if names]
   if parts:
     raise UserError(
