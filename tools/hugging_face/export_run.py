@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from safetensors.numpy import save_file
 
+from data.text.hugging_face import GENERATION
 from engine.restore import Restored, restore_run
 from engine.sharding import path_name
 from errors import UserError
@@ -22,7 +23,7 @@ from tools.hugging_face.new_folder import check_empty, new_folder
 
 
 def export_run(workdir: str, checkpoint: str, out: str) -> None:
-  """Writes `config.json`, `model.safetensors` and the tokenizer's files of a run to `out`.
+  """Writes the configs, `model.safetensors` and the tokenizer's files of a run to `out`.
 
   If the run has averages, the averaged parameters are written.
 
@@ -43,7 +44,11 @@ def export_run(workdir: str, checkpoint: str, out: str) -> None:
   text = restored.session.spec.tokenizer
   files = tokenizer.files(text, options['context'])
   with new_folder(Path(out), '--out') as part:
-    write_json(part / CONFIG, {**config, **tokenizer.ids(text)})
+    ids = tokenizer.ids(text)
+    write_json(part / CONFIG, {**config, **ids})
+    if options['causal']:
+      given = {name: value for name, value in ids.items() if value is not None}
+      write_json(part / GENERATION, given)
     for name, content in files.items():
       write_json(part / name, content)
     save_file(tensors, part / WEIGHTS, metadata={'format': 'pt'})

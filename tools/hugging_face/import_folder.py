@@ -15,6 +15,7 @@ from configs import bert, gpt
 from configs.defaults import optimizer
 from data.spec import Spec
 from data.text import tokenization
+from data.text.subword import Subword
 from engine import run
 from engine.build import to_plain
 from engine.checkpoint import Checkpoints
@@ -227,6 +228,12 @@ def make_config(
     notes.append(f'the last {vocabulary - tokenizer.size} of {vocabulary:,} tokens have no text')
     config.modules.model.vocabulary = vocabulary
     config.objective.vocabulary = vocabulary
+  named = tokenizer.named_ids().get('eos_token') if isinstance(tokenizer, Subword) else None
+  if named is not None and named not in tokenizer.ends:
+    notes.append(
+      f'texts end at {", ".join(map(str, tokenizer.ends))}, the eos_token_id of the model, and not '
+      f'at {named}, the eos_token of the tokenizer'
+    )
   # SGD has no state, so the checkpoint is the parameters alone.
   config.optimizer.model = optimizer('sgd', 1e-3)
   config.data.batch_size = 1
