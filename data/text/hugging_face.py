@@ -82,8 +82,8 @@ def _settings(folder: files.Path) -> dict[str, Any]:
   # The map is of older releases, which write no decoder.
   both = {**named, **settings} if 'added_tokens_decoder' in settings else {**settings, **named}
   kind = both.get('tokenizer_class') or _read(folder / CONFIG).get('tokenizer_class') or ''
-  kind = str(kind).removesuffix('Fast')
-  if kind in _OUTSIDE or 'AutoTokenizer' in (both.get('auto_map') or {}):
+  kind, code = str(kind).removesuffix('Fast'), both.get('auto_map') or {}
+  if kind in _OUTSIDE or isinstance(code, list) or 'AutoTokenizer' in code:
     raise errors.UserError(
       f'{SETTINGS} has the tokenizer "{kind}", which runs code that is not in its files; use a '
       'model whose tokenizer.json is the whole tokenizer'
@@ -165,14 +165,14 @@ def _add_tokens(tokenizer: Any, folder: files.Path, settings: Mapping[str, Any])
   special = [settings[name] for name in dict.fromkeys(names) if settings.get(name)]
   special = [_content(token, SETTINGS) for token in (*special, *_extra(settings))]
   source = f'added_tokens_decoder of {SETTINGS}'
-  added = {int(id): token for id, token in settings.get('added_tokens_decoder', {}).items()}
+  added = [(int(id), token) for id, token in settings.get('added_tokens_decoder', {}).items()]
   if 'added_tokens_decoder' not in settings and (folder / ADDED_TOKENS).is_file():
     source = ADDED_TOKENS
-    added = {
-      id: dict(content=text, special=text in special, normalized=text not in special)
+    added = [
+      (id, dict(content=text, special=text in special, normalized=text not in special))
       for text, id in _read(folder / ADDED_TOKENS).items()
-    }
-  for id, token in sorted(added.items()):
+    ]
+  for id, token in sorted(added, key=lambda pair: pair[0]):
     content = _content(token, source)
     options = {name: value for name, value in token.items() if name not in ('content', '__type')}
     options['special'] = token.get('special', False) or content in special

@@ -77,7 +77,8 @@ class Subword:
     self.specials = self._find_specials()
     end = self.specials.get('end')
     self.ends = settings.ends or (() if end is None else (end,))
-    self.template = _template(json.loads(tokenizer.to_str())['post_processor'])
+    processor = tokenizer.post_processor
+    self.template = None if processor is None else _template(json.loads(processor.__getstate__()))
     self.whole_only = settings.clean_up
 
   def named_ids(self) -> dict[str, int]:
@@ -276,23 +277,18 @@ def set_template(tokenizer: Any, before: str | None, after: str | None) -> None:
   )
 
 
-def _template(stored: Mapping[str, Any] | None) -> Template | None:
+def _template(stored: Mapping[str, Any]) -> Template:
   """The ids that the post-processor of a tokenizer.json puts before and after a text.
-
-  None without a post-processor.
 
   Raises:
     UserError: it is of a kind that is not known.
   """
-  if stored is None:
-    return None
   kind = stored['type']
   if kind == 'Sequence':
-    before, after = (), ()
-    for part in stored['processors']:
-      inner = _template(part)
-      before, after = (*inner[0], *before), (*after, *inner[1])
-    return before, after
+    # Each puts its ids around those of the one before it.
+    parts = [_template(part) for part in stored['processors']]
+    before = (id for part in reversed(parts) for id in part[0])
+    return tuple(before), tuple(id for part in parts for id in part[1])
   if kind in ('BertProcessing', 'RobertaProcessing'):
     return (stored['cls'][1],), (stored['sep'][1],)
   if kind == 'TemplateProcessing':

@@ -250,6 +250,32 @@ def test_the_entries_around_a_text(settings, template, tmp_path):
   assert tokenizer.encode('hello world').tolist() == HELLO
 
 
+@pytest.mark.parametrize(
+  'processor',
+  [
+    lambda: processors.BertProcessing(('[SEP]', 3), ('[CLS]', 2)),
+    lambda: processors.RobertaProcessing(('[SEP]', 3), ('[CLS]', 2)),
+    lambda: processors.Sequence(
+      [
+        processors.ByteLevel(),
+        processors.TemplateProcessing(
+          single='[CLS] $A [SEP]', special_tokens=[('[CLS]', 2), ('[SEP]', 3)]
+        ),
+      ]
+    ),
+  ],
+)
+def test_every_post_processor_is_understood(processor, tmp_path):
+  stored = json.loads(read(tmp_path, BERT).to_json())
+  theirs = tokenizers.Tokenizer.from_str(json.dumps(stored.get('tokenizer', stored)))
+  theirs.post_processor = processor()
+  folder = tmp_path / 'folder'
+  folder.mkdir()
+  theirs.save(str(folder / 'tokenizer.json'))
+  assert theirs.encode('a').ids == [2, 5, 3]
+  assert read(folder).template == ((2,), (3,))
+
+
 def test_spaces_are_cleaned_up_as_the_folder_says(tmp_path):
   clean = {'tokenizer_config.json': {'clean_up_tokenization_spaces': True}}
   plain, cleaned = read(tmp_path, BERT), read(tmp_path, clean)
@@ -272,6 +298,7 @@ def test_spaces_are_cleaned_up_as_the_folder_says(tmp_path):
   ('base', 'contents', 'said'),
   [
     (GPT2, {'added_tokens.json': {'<x>': 270}}, r'added_tokens.json gives "<x>" the id 270.* 263'),
+    (GPT2, {'added_tokens.json': {'<x>': 263, '<y>': 263}}, r'"<y>" the id 263.* 264'),
     (GPT2, {'tokenizer_config.json': {'added_tokens_decoder': {'9': added('<x>')}}},
      r'added_tokens_decoder of tokenizer_config.json gives "<x>" the id 9'),
     (GPT2, {'tokenizer_config.json': {'tokenizer_class': 'CLIPTokenizerFast'}}, 'CLIPTokenizer'),
