@@ -74,11 +74,11 @@ def texts(opened: Opened, screen: Any) -> Iterator[Text]:
   num = opened.request.num or 1
   session = opened.restored.session
   tokenizer = tokenization.from_json(session.spec.tokenizer)
-  prompt, length = _prompt(opened, tokenizer)
+  prompt, hidden, length = _prompt(opened, tokenizer)
   program = _Program(opened, length)
   for first in range(0, num, _CHUNK):
     numbers = np.arange(first, min(first + _CHUNK, num))
-    decoders = [Decoder(tokenizer) for _ in numbers]
+    decoders = [Decoder(tokenizer, hidden) for _ in numbers]
     for tokens in program.growing(prompt, numbers):
       pieces = [decoder.feed(row) for decoder, row in zip(decoders, tokens)]
       if num == 1:
@@ -94,23 +94,27 @@ def texts(opened: Opened, screen: Any) -> Iterator[Text]:
       yield text
 
 
-def _prompt(opened: Opened, tokenizer: tokenization.Tokenizer) -> tuple[np.ndarray, int]:
-  """The tokens int32 [P] that every text begins with, and the length of a text.
+def _prompt(opened: Opened, tokenizer: tokenization.Tokenizer) -> tuple[np.ndarray, int, int]:
+  """The tokens int32 [P] that every text begins with, how many of them are not shown, and the
+  length of a text.
 
   Raises:
     UserError: the prompt leaves no token to sample, or the vocabulary cannot express it.
   """
   objective = opened.restored.session.objective
-  prompt = tokenizer.encode(opened.options['prompt'])
+  before = [] if tokenizer.template is None else tokenizer.template[0]
+  prompt = np.concatenate([before, tokenizer.encode(opened.options['prompt'])]).astype(np.int32)
+  hidden = len(before)
   if not len(prompt):
     prompt = np.asarray(objective.document_start, np.int32)
+    hidden = int('start' in tokenizer.specials)
   length = opened.options['length'] or objective.sampler.context or _UNBOUND
   if len(prompt) >= length:
     raise UserError(
       f'the prompt has {len(prompt)} tokens and --length={length} counts them too; give a longer '
       '--length or a shorter --prompt'
     )
-  return prompt, length
+  return prompt, hidden, length
 
 
 class _Program:
@@ -153,10 +157,11 @@ class Decoder:
 
   Args:
     tokenizer: of the run.
+    hidden: number of tokens in front of the text that are no part of it.
   """
 
-  def __init__(self, tokenizer: tokenization.Tokenizer):
-    self._tokenizer, self._end = tokenizer, tokenizer.specials.get('end')
+  def __init__(self, tokenizer: tokenization.Tokenizer, hidden: int = 0):
+    self._tokenizer, self._hidden = tokenizer, hidden
     self._tokens: list[int] = []
     self._read = 0  # tokens of the row that were looked at
     self._shown = 0  # tokens whose text was returned
@@ -164,9 +169,9 @@ class Decoder:
 
   def feed(self, row: np.ndarray) -> str:
     """Takes the row's tokens int32 [position] so far; returns the text they add."""
-    for place in range(self._read, len(row)):
+    for place in range(max(self._read, self._hidden), len(row)):
       token = int(row[place])
-      is_end = token == self._end
+      is_end = token in self._tokenizer.ends
       self.ended = self.ended or (is_end and place > 0)
       if not is_end and not self.ended:
         self._tokens.append(token)
@@ -185,8 +190,11 @@ class Decoder:
   def _grown(self, is_whole: bool) -> str:
     """The text of the tokens that are not shown yet.
 
-    It is '' while a character's bytes are missing, unless the text is whole.
+    It is '' while a character's bytes are missing, or later tokens can change what these decode to,
+    unless the text is whole.
     """
+    if self._tokenizer.whole_only and not is_whole:
+      return ''
     first, before = self._shown, ''
     while first and not before:  # entries such as padding have no text
       first = max(first - _OVERLAP, 0)

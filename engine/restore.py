@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 import files
@@ -16,7 +17,7 @@ from engine.build import to_plain
 from engine.checkpoint import Checkpoints
 from engine.lanes import take_lane
 from engine.session import Session, open_session
-from engine.sharding import AXES
+from engine.sharding import AXES, path_name
 from engine.state import Weights, averaged_variables, weights
 from errors import UserError
 from objectives.base import Variables
@@ -83,7 +84,7 @@ def restore_run(
     placement: where the parameters go.
 
   Raises:
-    UserError: no run, no such checkpoint or lane, or it is damaged.
+    UserError: no run, no such checkpoint or lane, it is damaged, or it holds NaN or inf.
   """
   config = ConfigDict(run.read_config(workdir))
   spec = Spec.from_json(run.read_description(workdir)['data'])
@@ -102,7 +103,26 @@ def restore_run(
   if found is None:
     raise UserError(f'every checkpoint of {workdir} is damaged; train again in another --workdir')
   held, meta = found
+  _check_finite(held, f'checkpoint {int(meta["step"])} of {workdir}')
   return Restored(session, held, int(meta['step']))
+
+
+def _check_finite(held: Weights, checkpoint: str) -> None:
+  """Raises UserError naming the first of the weights that has a NaN or infinite value."""
+  named = jax.tree_util.tree_leaves_with_path(held)
+  floats = [(path, leaf) for path, leaf in named if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+  finite = jax.device_get(_are_finite([leaf for _, leaf in floats]))
+  bad = [path_name(path) for (path, _), each in zip(floats, finite, strict=True) if not each]
+  if bad:
+    raise UserError(
+      f'{checkpoint} has NaN or infinite values in {len(bad)} of {len(floats)} arrays, the first '
+      f'{bad[0]}; choose an earlier --checkpoint, or train again with a lower learning rate'
+    )
+
+
+@jax.jit
+def _are_finite(leaves: Sequence[jax.Array]) -> list[jax.Array]:
+  return [jnp.isfinite(leaf).all() for leaf in leaves]
 
 
 def check_lane(session: Session, lane: int, workdir: str) -> None:

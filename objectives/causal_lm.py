@@ -129,7 +129,7 @@ class CausalLM(PerToken):
   @property
   def document_start(self) -> tuple[int, ...]:
     """The tokens that a text without a prompt begins with."""
-    return (self.specials.get('end', 0),)
+    return (self.specials.get('start', self.specials.get('end', 0)),)
 
   @property
   def _context(self) -> int:

@@ -1,6 +1,6 @@
 """Exports a run to Hugging Face: python -m tools.export_hf --workdir=runs/gpt2 --out=FOLDER
 
-Writes `config.json`, `model.safetensors`, `tokenizer.json` and `tokenizer_config.json` to FOLDER,
+Writes `config.json`, `model.safetensors`, `tokenizer.json` and their companions to FOLDER,
 for transformers' AutoModelForCausalLM (a GPT-2), AutoModelForMaskedLM (a BERT) and AutoTokenizer. A
 run of another transformer (rotary positions, SwiGLU, …) is refused, and the message names the
 option.

@@ -10,6 +10,7 @@ import errors
 from data.examples import Examples, Indices
 from data.spec import Spec
 from data.text.encoded import EncodedText
+from data.text.subword import Template
 
 
 class Documents(Examples):
@@ -23,18 +24,28 @@ class Documents(Examples):
     row: R, tokens in a row.
     specials: ids of the special entries by role.
     stamp: the stamp of the documents.
+    template: ids before and after a document; None for `class` and `separator`.
 
   Raises:
     UserError: the specials leave no room for a token.
   """
 
   def __init__(
-    self, encoded: EncodedText, spec: Spec, *, row: int, specials: Mapping[str, int], stamp: str
+    self,
+    encoded: EncodedText,
+    spec: Spec,
+    *,
+    row: int,
+    specials: Mapping[str, int],
+    stamp: str,
+    template: Template | None = None,
   ):
     self._encoded = encoded
     self._row = row
-    self._first = [specials[role] for role in ('class',) if role in specials]
-    self._last = [specials[role] for role in ('separator',) if role in specials]
+    if template is None:
+      roles = ('class', 'separator')
+      template = tuple(tuple(specials[r] for r in (role,) if r in specials) for role in roles)
+    self._first, self._last = template
     self._end = int('end' in specials)
     self._pad = specials.get('pad', 0)
     self._room = row - len(self._first) - len(self._last)
@@ -68,10 +79,9 @@ class Documents(Examples):
     inside = (column >= 0) & (column < counts[:, None])
     positions = np.where(inside, starts[:, None] + column, 0)
     tokens = np.where(inside, self._encoded.tokens[positions], self._pad).astype(np.int32)
-    if self._first:
-      tokens[:, 0] = self._first[0]
-    if self._last:
-      tokens[np.arange(len(indices)), len(self._first) + counts] = self._last[0]
+    tokens[:, : len(self._first)] = self._first
+    for i, id in enumerate(self._last):
+      tokens[np.arange(len(indices)), len(self._first) + counts + i] = id
     values: dict[str, Any] = {'tokens': tokens}
     if self._encoded.kind is not None:
       values['kind'] = np.where(inside, self._encoded.kind[positions], -1).astype(np.int32)

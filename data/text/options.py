@@ -130,7 +130,8 @@ def _documents(
   text: EncodedText, spec: Spec, options: Text, tokenizer: Tokenizer, training: bool, stamp: str
 ) -> Examples:
   row = options.length + options.next_token
-  return Documents(text, spec, row=row, specials=tokenizer.specials, stamp=stamp)
+  specials, template = tokenizer.specials, tokenizer.template
+  return Documents(text, spec, row=row, specials=specials, stamp=stamp, template=template)
 
 
 ROWS: Mapping[str, Callable[..., Examples]] = {WINDOWS: _windows, DOCUMENTS: _documents}

@@ -4,17 +4,59 @@ import collections
 import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 import errors
-import files
 from data.text.symbols import SPECIALS, byte_starts, utf8
 
 _BYTES = 256
 _MOST_CHARACTERS = 1000  # in a WordPiece vocabulary; rarer ones become [UNK], as in BERT's own
 _CONTINUES = '##'
+# The roles of special entries by transformers' names, in the order in which it adds them.
+NAMES = {
+  'start': 'bos_token',
+  'end': 'eos_token',
+  'unknown': 'unk_token',
+  'separator': 'sep_token',
+  'pad': 'pad_token',
+  'class': 'cls_token',
+  'mask': 'mask_token',
+}
+# The spaces that transformers removes from a decoded text, in this order.
+_CLEANED = {
+  ' .': '.', ' ?': '?', ' !': '!', ' ,': ',', " ' ": "'", " n't": "n't", " 'm": "'m", " 's": "'s",
+  " 've": "'ve", " 're": "'re",
+}  # fmt: skip
+
+
+# The ids before and after a text that stands alone.
+Template: TypeAlias = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+class Settings(NamedTuple):
+  """What a Hugging Face folder says of its tokenizer outside of tokenizer.json.
+
+  Attributes:
+    tokens: texts of special entries by transformers' names (the values of `NAMES`), None for those
+      that there are none of. An entry that is left out is the one that is written as in `SPECIALS`.
+    extra: texts of further special entries, without a role.
+    ends: ids at which a text ends; empty for that of `eos_token`.
+    start: id that a text without a prompt begins with; None for that of `bos_token`.
+    pad: id of padding where `pad_token` has none.
+    clean_up: whether decoding removes the spaces before punctuation.
+  """
+
+  tokens: Mapping[str, str | None] = {}
+  extra: tuple[str, ...] = ()
+  ends: tuple[int, ...] = ()
+  start: int | None = None
+  pad: int | None = None
+  clean_up: bool = False
+
+
+_PLAIN = Settings()
 
 
 class Subword:
@@ -22,16 +64,48 @@ class Subword:
 
   Args:
     tokenizer: a `tokenizers.Tokenizer`; it is changed to neither truncate, pad nor add specials.
+    settings: of the folder that it was read from.
   """
 
-  def __init__(self, tokenizer: Any):
+  def __init__(self, tokenizer: Any, settings: Settings = _PLAIN):
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True  # text that looks like a special entry stays text
     self._tokenizer = tokenizer
+    self.settings = settings
     self.size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
-    ids = {role: tokenizer.token_to_id(text) for role, text in SPECIALS.items()}
-    self.specials = {role: id for role, id in ids.items() if id is not None}
+    self.specials = self._find_specials()
+    end = self.specials.get('end')
+    self.ends = settings.ends or (() if end is None else (end,))
+    processor = tokenizer.post_processor
+    self.template = None if processor is None else _template(json.loads(processor.__getstate__()))
+    self.whole_only = settings.clean_up
+
+  def named_ids(self) -> dict[str, int]:
+    """Returns the ids of special entries by transformers' names."""
+    ids = {name: self._id(self._text(role)) for role, name in NAMES.items()}
+    return {name: id for name, id in ids.items() if id is not None}
+
+  def token(self, id: int) -> str:
+    """Returns an entry as it is stored."""
+    return self._tokenizer.id_to_token(id)
+
+  def _text(self, role: str) -> str | None:
+    return self.settings.tokens.get(NAMES[role], SPECIALS.get(role))
+
+  def _id(self, text: str | None) -> int | None:
+    return None if text is None else self._tokenizer.token_to_id(text)
+
+  def _find_specials(self) -> dict[str, int]:
+    ends, start, pad = self.settings.ends, self.settings.start, self.settings.pad
+    ids = {role: self._id(self._text(role)) for role in (*SPECIALS, 'start')}
+    if ends and ids['end'] not in ends:
+      ids['end'] = ends[0]
+    ids['start'] = ids['start'] if start is None else start
+    ids['pad'] = pad if ids['pad'] is None else ids['pad']
+    # GPT-2 has one token for all of these, and is never padded or unknown for it.
+    shared = [role for role in ('start', 'pad', 'unknown') if ids[role] == ids['end']]
+    return {role: id for role, id in ids.items() if id is not None and role not in shared}
 
   def encode(self, text: str) -> np.ndarray:
     """See `tokenization.Tokenizer`."""
@@ -58,15 +132,22 @@ class Subword:
   def decode(self, ids: Sequence[int]) -> str:
     """See `tokenization.Tokenizer`."""
     kept = [int(id) for id in ids if id != self.specials.get('pad')]
-    return self._tokenizer.decode(kept, skip_special_tokens=False)
+    text = self._tokenizer.decode(kept, skip_special_tokens=False)
+    for spaced, cleaned in _CLEANED.items() if self.settings.clean_up else ():
+      text = text.replace(spaced, cleaned)
+    return text
 
   def token_bytes(self) -> np.ndarray | None:
     """See `tokenization.Tokenizer`."""
     return self._bytes
 
   def to_json(self) -> str:
-    """See `tokenization.Tokenizer`; Hugging Face's packages read it too, as tokenizer.json."""
-    return self._tokenizer.to_str()
+    """See `tokenization.Tokenizer`; without settings it is a tokenizer.json of Hugging Face's."""
+    text = self._tokenizer.to_str()
+    if self.settings == _PLAIN:
+      return text
+    stored = {'kind': 'hugging_face', 'settings': self.settings._asdict()}
+    return json.dumps({**stored, 'tokenizer': json.loads(text)}, ensure_ascii=False)
 
   @functools.cached_property
   def _bytes(self) -> np.ndarray | None:
@@ -91,7 +172,7 @@ def train_bpe(texts: Iterable[str], vocabulary: int, specials: Sequence[str]) ->
 
   if vocabulary < _BYTES:
     raise _too_small('bpe', vocabulary, _BYTES, 'every byte is an entry')
-  tokenizer = _byte_level()
+  tokenizer = byte_level()
   tokenizer.train_from_iterator(
     texts,
     trainers.BpeTrainer(
@@ -117,7 +198,7 @@ def train_wordpiece(texts: Iterable[str], vocabulary: int, specials: Sequence[st
       '"unknown" into config.data.text.specials'
     )
   texts = list(texts)
-  tokenizer = _bert({}, lower=True)
+  tokenizer = bert({}, lowercase=True)
   counts = collections.Counter()
   for text in texts:
     counts.update(tokenizer.normalizer.normalize_str(text))
@@ -141,27 +222,17 @@ def train_wordpiece(texts: Iterable[str], vocabulary: int, specials: Sequence[st
   )
   trained = tokenizer.get_vocab(with_added_tokens=True)
   entries = [*sorted(trained, key=trained.get), *(SPECIALS[role] for role in specials)]
-  return Subword(_bert({entry: id for id, entry in enumerate(entries)}, lower=True))
+  return Subword(bert({entry: id for id, entry in enumerate(entries)}, lowercase=True))
 
 
-def read_gpt2(vocabulary: files.Path, merges: files.Path) -> Subword:
-  """Reads byte-level BPE from a vocab.json and a merges.txt, both local files."""
-  from tokenizers import models
+def from_settings(tokenizer: Mapping[str, Any], settings: Mapping[str, Any]) -> Subword:
+  """Reads what `Subword.to_json` writes of a tokenizer with settings."""
+  import tokenizers
 
-  tokenizer = _byte_level(models.BPE.from_file(str(vocabulary), str(merges)))
-  known = tokenizer.get_vocab()
-  tokenizer.add_special_tokens([text for text in SPECIALS.values() if text in known])
-  return Subword(tokenizer)
-
-
-def read_bert(vocabulary: files.Path) -> Subword:
-  """Reads WordPiece from a vocab.txt; it is cased if a tokenizer_config.json next to it says so."""
-  path = vocabulary.with_name('tokenizer_config.json')
-  settings = files.read_json(path) if path.is_file() else {}
-  # Not splitlines: a multilingual vocabulary has entries that are other line separators of Unicode.
-  lines = vocabulary.read_text().rstrip('\n').split('\n')
-  entries = {entry: id for id, entry in enumerate(lines)}
-  return Subword(_bert(entries, lower=settings.get('do_lower_case', True)))
+  lists = {name: tuple(settings[name]) for name in ('extra', 'ends')}
+  return Subword(
+    tokenizers.Tokenizer.from_str(json.dumps(tokenizer)), Settings(**{**settings, **lists})
+  )
 
 
 def _too_small(kind: str, vocabulary: int, least: int, reason: str) -> errors.UserError:
@@ -171,29 +242,69 @@ def _too_small(kind: str, vocabulary: int, least: int, reason: str) -> errors.Us
   )
 
 
-def _byte_level(model: Any = None) -> Any:
-  """Makes a `tokenizers.Tokenizer` like GPT-2's from a BPE model, by default an empty one."""
+def byte_level(model: Any = None, add_prefix_space: bool = False) -> Any:
+  """A `tokenizers.Tokenizer` of GPT-2's kind with a BPE model, by default an empty one."""
   import tokenizers
   from tokenizers import decoders, models, pre_tokenizers
 
   tokenizer = tokenizers.Tokenizer(model or models.BPE())
-  tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+  tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
   tokenizer.decoder = decoders.ByteLevel()
   return tokenizer
 
 
-def _bert(vocabulary: Mapping[str, int], lower: bool) -> Any:
-  """Makes a `tokenizers.Tokenizer` like BERT's with these entries."""
+def bert(vocabulary: Mapping[str, int], unknown: str = SPECIALS['unknown'], **options: Any) -> Any:
+  """A `tokenizers.Tokenizer` of BERT's kind with these entries and options of its normalizer."""
   import tokenizers
   from tokenizers import decoders, models, normalizers, pre_tokenizers
 
-  model = models.WordPiece(dict(vocabulary), unk_token=SPECIALS['unknown'])
-  tokenizer = tokenizers.Tokenizer(model)
-  tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lower)
+  tokenizer = tokenizers.Tokenizer(models.WordPiece(dict(vocabulary), unk_token=unknown))
+  tokenizer.normalizer = normalizers.BertNormalizer(**options)
   tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
   tokenizer.decoder = decoders.WordPiece(prefix=_CONTINUES)
   tokenizer.add_special_tokens([text for text in SPECIALS.values() if text in vocabulary])
   return tokenizer
+
+
+def set_template(tokenizer: Any, before: str | None, after: str | None) -> None:
+  """Makes a `tokenizers.Tokenizer` put special entries before and after a text."""
+  from tokenizers import processors
+
+  special = [(text, tokenizer.token_to_id(text)) for text in (before, after) if text]
+  single = [*([before] if before else []), '$A', *([after] if after else [])]
+  tokenizer.post_processor = processors.TemplateProcessing(
+    single=single, pair=[*single, '$B'], special_tokens=special
+  )
+
+
+def _template(stored: Mapping[str, Any]) -> Template:
+  """The ids that the post-processor of a tokenizer.json puts before and after a text.
+
+  Raises:
+    UserError: it is of a kind that is not known.
+  """
+  kind = stored['type']
+  if kind == 'Sequence':
+    # Each puts its ids around those of the one before it.
+    parts = [_template(part) for part in stored['processors']]
+    before = (id for part in reversed(parts) for id in part[0])
+    return tuple(before), tuple(id for part in parts for id in part[1])
+  if kind in ('BertProcessing', 'RobertaProcessing'):
+    return (stored['cls'][1],), (stored['sep'][1],)
+  if kind == 'TemplateProcessing':
+    sides: tuple[list[int], list[int]] = ([], [])
+    is_after = False
+    for part in stored['single']:
+      is_after = is_after or 'Sequence' in part
+      if 'SpecialToken' in part:
+        sides[is_after].extend(stored['special_tokens'][part['SpecialToken']['id']]['ids'])
+    return tuple(sides[0]), tuple(sides[1])
+  if kind == 'ByteLevel':
+    return (), ()
+  raise errors.UserError(
+    f'its post_processor is of the type {kind}, which is not known; take a tokenizer.json with '
+    'TemplateProcessing'
+  )
 
 
 def _is_lossless(stored: Mapping[str, Any]) -> bool:
@@ -203,6 +314,11 @@ def _is_lossless(stored: Mapping[str, Any]) -> bool:
   return (
     stored['model'].get('type') == 'BPE'
     and not stored.get('normalizer')
+    and not stored['model'].get('continuing_subword_prefix')
+    and not stored['model'].get('end_of_word_suffix')
+    and not any(
+      token['lstrip'] or token['rstrip'] for token in stored['added_tokens'] if not token['special']
+    )
     and (stored.get('decoder') or {}).get('type') == 'ByteLevel'
     and all(
       (part.get('type') == 'Split' and part['behavior'] != 'Removed')

@@ -30,6 +30,8 @@ class _Symbols:
   def __init__(self, entries: Sequence[bytes], specials: Sequence[str]):
     self.size = len(entries) + len(specials)
     self.specials = {role: len(entries) + i for i, role in enumerate(specials)}
+    self.ends = tuple(self.specials[role] for role in ('end',) if role in self.specials)
+    self.template, self.whole_only = None, False
     shown = [b'' if role == 'pad' else SPECIALS[role].encode() for role in specials]
     self._written = [*entries, *shown]
 

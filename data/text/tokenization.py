@@ -8,8 +8,8 @@ import numpy as np
 
 import errors
 import files
-from data.text import subword, symbols
-from data.text.subword import Subword
+from data.text import hugging_face, subword, symbols
+from data.text.subword import Subword, Template
 from data.text.symbols import SPECIALS, Byte, Character
 
 
@@ -18,13 +18,21 @@ class Tokenizer(Protocol):
 
   Attributes:
     size: number of entries in the vocabulary, with specials.
-    specials: ids of the special entries, by role (a key of `SPECIALS`). `encode` returns none of
-      them but `unknown`, for text outside the vocabulary: text that looks like a special entry is
-      encoded as ordinary text.
+    specials: ids of the special entries, by role (a key of `SPECIALS`, or `start` where the folder
+      that it was read from has an entry that begins a text). `encode` returns none of them but
+      `unknown`, for text outside the vocabulary: text that looks like a special entry is encoded as
+      ordinary text.
+    ends: ids at which a sampled text ends; `end` is one of them.
+    template: (ids before, ids after) a text that stands alone, as its folder says; None for
+      `class` and `separator`, where they are among the specials.
+    whole_only: whether the text of the first ids can change with those after them.
   """
 
   size: int
   specials: Mapping[str, int]
+  ends: tuple[int, ...]
+  template: Template | None
+  whole_only: bool
 
   def encode(self, text: str) -> np.ndarray:
     """Encodes a text as ids int32 [N].
@@ -40,7 +48,7 @@ class Tokenizer(Protocol):
     """Encodes a text: (ids int32 [N], int64 [N] the byte of its UTF-8 at which each starts)."""
 
   def decode(self, ids: Sequence[int]) -> str:
-    """Decodes ids to text; `pad` is left out, other specials are written as in `SPECIALS`."""
+    """Decodes ids to text; `pad` is left out, other specials are shown."""
 
   def token_bytes(self) -> np.ndarray | None:
     """Returns the bytes of text that each entry stands for, int32 [size], 0 for specials.
@@ -96,6 +104,8 @@ def from_json(text: str) -> Tokenizer:
     import tokenizers
 
     return Subword(tokenizers.Tokenizer.from_str(text))
+  except errors.UserError:
+    raise
   except Exception as error:  # the package raises bare Exceptions
     raise errors.UserError(
       f'this is no tokenizer ({_short(error)}); take the tokenizer.json of a run or of a Hugging '
@@ -106,20 +116,22 @@ def from_json(text: str) -> Tokenizer:
 def read(path: str) -> Tokenizer:
   """Reads a tokenizer from a folder (a run's, or a Hugging Face one) or from a tokenizer.json.
 
-  A folder has `tokenizer.json`, or `vocab.json` and `merges.txt` (GPT-2), or `vocab.txt` (BERT,
-  lower-casing unless its tokenizer_config.json says otherwise). Special entries are recognised if
-  they are written as in `SPECIALS`.
+  A folder has `tokenizer.json`, or `vocab.json` and `merges.txt` (GPT-2), or `vocab.txt` (BERT);
+  its other files are read too, see `data.text.hugging_face`. Special entries that no file names are
+  recognised if they are written as in `SPECIALS`.
 
   Raises:
     UserError: there is no tokenizer, or it cannot be read.
   """
   source = files.path(path)
   try:
-    for names, reader in _FILES.items():
-      if all((source / name).is_file() for name in names):
-        return reader(*(source / name for name in names))
     if source.is_file():
-      return _read_json(source)
+      return from_json(source.read_text())
+    own = source / 'tokenizer.json'
+    if own.is_file() and _is_ours(own.read_text()):
+      return from_json(own.read_text())
+    if (found := hugging_face.read_folder(source)) is not None:
+      return found
   except errors.UserError as error:
     raise errors.UserError(f'{path}: {error}') from error
   except Exception as error:  # the package raises bare Exceptions
@@ -133,8 +145,11 @@ def read(path: str) -> Tokenizer:
   )
 
 
-def _read_json(path: files.Path) -> Tokenizer:
-  return from_json(path.read_text())
+def _is_ours(text: str) -> bool:
+  try:
+    return 'kind' in json.loads(text)
+  except ValueError:  # `from_json` says what is wrong with it
+    return True
 
 
 def _short(error: Exception) -> str:
@@ -147,9 +162,5 @@ KINDS = {
   'bpe': subword.train_bpe,
   'wordpiece': subword.train_wordpiece,
 }
-_OURS = {'byte': Byte, 'character': Character}  # by the `kind` in their JSON
-_FILES = {
-  ('tokenizer.json',): _read_json,
-  ('vocab.json', 'merges.txt'): subword.read_gpt2,
-  ('vocab.txt',): subword.read_bert,
-}
+# By the `kind` in their JSON.
+_OURS = {'byte': Byte, 'character': Character, 'hugging_face': subword.from_settings}

@@ -140,7 +140,8 @@ def test_the_tokenizer_and_its_special_entries_are_the_folders(gpt2):
   _, _, run = gpt2
   session = restore_run(str(run), '').session
   assert session.objective.specials == {'end': 0}
-  assert json.loads((run / 'tokenizer.json').read_text())['model']['type'] == 'BPE'
+  stored = json.loads((run / 'tokenizer.json').read_text())
+  assert stored['tokenizer']['model']['type'] == 'BPE'
   assert session.config.data.text.length == hf.CONTEXT
 
 

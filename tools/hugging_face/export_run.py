@@ -10,19 +10,20 @@ import jax
 import numpy as np
 from safetensors.numpy import save_file
 
+from data.text.hugging_face import GENERATION
 from engine.restore import Restored, restore_run
 from engine.sharding import path_name
 from errors import UserError
 from files import write_json
 from models.transformer import Transformer, unstacked
 from tools.hugging_face import tokenizer
-from tools.hugging_face.folder import CONFIG, WEIGHTS
+from tools.hugging_face.folder import CONFIG, WEIGHTS, check_finite
 from tools.hugging_face.layout import FAMILIES, Family
 from tools.hugging_face.new_folder import check_empty, new_folder
 
 
 def export_run(workdir: str, checkpoint: str, out: str) -> None:
-  """Writes `config.json`, `model.safetensors` and the tokenizer's files of a run to `out`.
+  """Writes the configs, `model.safetensors` and the tokenizer's files of a run to `out`.
 
   If the run has averages, the averaged parameters are written.
 
@@ -43,7 +44,11 @@ def export_run(workdir: str, checkpoint: str, out: str) -> None:
   text = restored.session.spec.tokenizer
   files = tokenizer.files(text, options['context'])
   with new_folder(Path(out), '--out') as part:
-    write_json(part / CONFIG, {**config, **tokenizer.ids(text)})
+    ids = tokenizer.ids(text)
+    write_json(part / CONFIG, {**config, **ids})
+    if options['causal']:
+      given = {name: value for name, value in ids.items() if value is not None}
+      write_json(part / GENERATION, given)
     for name, content in files.items():
       write_json(part / name, content)
     save_file(tensors, part / WEIGHTS, metadata={'format': 'pt'})
@@ -82,7 +87,7 @@ def make_tensors(
   """Returns {name: float32 array} of all tensors; biases and types that the module lacks are 0.
 
   Raises:
-    UserError: the module has a parameter that the family does not have.
+    UserError: the module has a parameter that the family does not have, or one that is not finite.
   """
   params = jax.device_get(restored.variables()['model']['params'])
   if options['scan']:
@@ -92,6 +97,8 @@ def make_tensors(
   for leaf in family.leaves(options):
     parameter = by_path[leaf.path] if leaf.path in by_path else np.zeros(leaf.shape, np.float32)
     arrays = leaf.unpack(parameter)
-    tensors.update(zip(leaf.tensors, map(np.ascontiguousarray, arrays), strict=True))
+    for name, array in zip(leaf.tensors, map(np.ascontiguousarray, arrays), strict=True):
+      check_finite(array, f'the tensor {name}')
+      tensors[name] = array
   # Tensors with two names are written under both, since releases of transformers read either.
   return tensors | {new: tensors[old] for new, old in family.other_names.items()}

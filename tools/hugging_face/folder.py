@@ -23,7 +23,7 @@ INDEX = 'model.safetensors.index.json'
 _PICKLES = ('.bin', '.pt', '.pth', '.ckpt', '.pkl', '.pickle')
 _OTHERS = ('.h5', '.msgpack', '.ot', '.gguf', '.onnx')
 # safetensors' names of the dtypes that are converted to float32.
-_FLOATS = ('F64', 'F32', 'F16', 'BF16')
+FLOATS = ('F64', 'F32', 'F16', 'BF16')
 
 
 class Entry(NamedTuple):
@@ -60,7 +60,8 @@ def find_tensors(folder: Path) -> dict[str, Entry]:
   """Returns {name: entry} of all tensors, without reading them.
 
   Raises:
-    UserError: the folder has no safetensors, or a file is damaged or missing.
+    UserError: the folder has no safetensors, a file is damaged or missing, or two files have a
+      tensor of the same name.
   """
   if (folder / WEIGHTS).is_file():
     return _entries(folder / WEIGHTS)
@@ -74,7 +75,14 @@ def find_tensors(folder: Path) -> dict[str, Entry]:
     # Only plain file names: an index must not refer to files outside its folder.
     if Path(file).name != file or not (folder / file).is_file():
       raise UserError(f'{folder / INDEX} names {file}, which is not in {folder}; download it too')
-    entries.update(_entries(folder / file))
+    new = _entries(folder / file)
+    twice = [name for name in new if name in entries]
+    if twice:
+      raise UserError(
+        f'the tensor {twice[0]} is in both {entries[twice[0]].file.name} and {file} of {folder}; '
+        'download or save the model again'
+      )
+    entries.update(new)
   missing = [name for name in index if name not in entries]
   if missing:
     raise UserError(
@@ -88,18 +96,33 @@ def read_tensor(name: str, entry: Entry) -> np.ndarray:
   """Reads one tensor as float32.
 
   Raises:
-    UserError: it is not of floats, or cannot be read.
+    UserError: it is not of floats, cannot be read, or has a value that is NaN or infinite, or too
+      large for float32.
   """
-  if entry.dtype not in _FLOATS:
+  if entry.dtype not in FLOATS:
     raise UserError(
-      f'{name} in {entry.file} is {entry.dtype}, and only {", ".join(_FLOATS)} are read; save the '
+      f'{name} in {entry.file} is {entry.dtype}, and only {", ".join(FLOATS)} are read; save the '
       'model as float32 first'
     )
   try:
-    with safe_open(entry.file, framework='numpy') as handle:
-      return handle.get_tensor(name).astype(np.float32, copy=False)
+    with safe_open(entry.file, framework='numpy') as handle, np.errstate(over='ignore'):
+      array = handle.get_tensor(name).astype(np.float32, copy=False)
   except (SafetensorError, OSError) as error:
     raise UserError(_damaged(entry.file, error)) from error
+  check_finite(array, f'{name} in {entry.file}')
+  return array
+
+
+def check_finite(array: np.ndarray, name: str) -> None:
+  """Raises UserError, with the name of the tensor, if it has a value that is NaN or infinite."""
+  finite = np.isfinite(array)
+  if not finite.all():
+    place = tuple(map(int, np.unravel_index(np.argmin(finite), array.shape)))
+    raise UserError(
+      f'{name} has {np.size(finite) - np.count_nonzero(finite):,} values that are NaN, infinite or '
+      f'too large for float32, the first {array[place]} at {list(place)}; use weights from before '
+      'the training diverged'
+    )
 
 
 def _entries(file: Path) -> dict[str, Entry]:

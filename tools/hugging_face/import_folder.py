@@ -15,6 +15,7 @@ from configs import bert, gpt
 from configs.defaults import optimizer
 from data.spec import Spec
 from data.text import tokenization
+from data.text.subword import Subword
 from engine import run
 from engine.build import to_plain
 from engine.checkpoint import Checkpoints
@@ -169,7 +170,7 @@ def _check_tensors(
   known: Mapping[str, tuple[str, folders.Entry]],
   fresh: Sequence[str],
 ) -> None:
-  """Raises UserError naming tensors that are missing, unknown, or of another shape."""
+  """Raises UserError naming tensors that are missing, unknown, or of another shape or dtype."""
   missing = [new for new in shapes if new not in known and new not in fresh]
   extra = [old for new, (old, _) in known.items() if new not in shapes]
   other = [
@@ -177,7 +178,17 @@ def _check_tensors(
     for new, shape in shapes.items()
     if new in known and known[new][1].shape != shape
   ]
-  kinds = (('missing', missing), ('unknown', extra), ('of another shape', other))
+  dtypes = [
+    f'{known[new][0]} {known[new][1].dtype} instead of {" or ".join(folders.FLOATS)}'
+    for new in shapes
+    if new in known and known[new][1].dtype not in folders.FLOATS
+  ]
+  kinds = (
+    ('missing', missing),
+    ('unknown', extra),
+    ('of another shape', other),
+    ('of another dtype', dtypes),
+  )
   parts = [f'{kind}: {_shortened(names)}' for kind, names in kinds if names]
   if parts:
     raise UserError(
@@ -217,6 +228,12 @@ def make_config(
     notes.append(f'the last {vocabulary - tokenizer.size} of {vocabulary:,} tokens have no text')
     config.modules.model.vocabulary = vocabulary
     config.objective.vocabulary = vocabulary
+  named = tokenizer.named_ids().get('eos_token') if isinstance(tokenizer, Subword) else None
+  if named is not None and named not in tokenizer.ends:
+    notes.append(
+      f'texts end at {", ".join(map(str, tokenizer.ends))}, the eos_token_id of the model, and not '
+      f'at {named}, the eos_token of the tokenizer'
+    )
   # SGD has no state, so the checkpoint is the parameters alone.
   config.optimizer.model = optimizer('sgd', 1e-3)
   config.data.batch_size = 1

@@ -91,8 +91,11 @@ class Family(NamedTuple):
   def canonical(self, names: Sequence[str]) -> dict[str, str]:
     """Returns {canonical name: name}, for `names` of old releases or of a bare model too.
 
-    Canonical are the names of the whole model in today's transformers. If two of `names` stand for
-    one tensor, the canonical one is used.
+    Canonical are the names of the whole model in today's transformers.
+
+    Raises:
+      UserError: two of `names` stand for one tensor, unless they are the two of `other_names`, of
+        which the canonical one is used.
     """
     by_canonical: dict[str, str] = {}
     for name in names:
@@ -101,7 +104,12 @@ class Family(NamedTuple):
       new = re.sub(r'LayerNorm\.beta$', 'LayerNorm.bias', new)
       if not new.startswith((self.prefix, *self.heads)):
         new = self.prefix + new
-      by_canonical.setdefault(new, name)
+      if new in by_canonical:
+        raise UserError(
+          f'{by_canonical[new]} and {name} are two names of one tensor; remove one, or save '
+          "the model again with today's transformers"
+        )
+      by_canonical[new] = name
     for other, name in self.other_names.items():
       if other in by_canonical:
         by_canonical.setdefault(name, by_canonical.pop(other))

@@ -1,0 +1,38 @@
+"""A checkpoint of weights that are not finite is not taken for a model."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from data.text import tokenization
+from engine.build import to_plain
+from engine.checkpoint import Checkpoints
+from engine.restore import restore_run
+from errors import UserError
+from tests.tools import folders
+from tools.hugging_face.export_run import export_run
+from tools.hugging_face.import_folder import import_folder
+
+
+@pytest.mark.parametrize('value', [np.nan, -np.inf])
+def test_the_first_parameter_that_is_not_finite_is_named(value, tmp_path):
+  folders.write_model(tmp_path / 'folder', 'gpt2', 256)
+  tokenizer = tokenization.train('bpe', [], 256, ())
+  folders.write_files(tmp_path / 'folder', {'tokenizer.json': tokenizer.to_json()})
+  workdir = str(tmp_path / 'run')
+  import_folder(str(tmp_path / 'folder'), workdir, scan=False)
+  session = restore_run(workdir, 'latest').session
+  checkpoints = Checkpoints(workdir, **to_plain(session.config.checkpoint))
+  state, meta = checkpoints.restore(session.abstract)
+  block = state.params['model']['block_1']
+  block['mlp']['up']['kernel'] = block['mlp']['up']['kernel'].at[3, 5].set(value)
+  block['mlp_norm']['bias'] = block['mlp_norm']['bias'].at[0].set(value)
+  checkpoints.save(1, state.replace(step=jnp.int32(1)), meta, [])
+  checkpoints.close()
+  said = f'checkpoint 1 of {workdir} has NaN or infinite values in 2 of 28 arrays, the first '
+  for restore in (restore_run, lambda *run: export_run(*run, str(tmp_path / 'out'))):
+    with pytest.raises(UserError) as error:
+      restore(workdir, 'latest')
+    assert str(error.value).startswith(f'{said}params/model/block_1/mlp/up/kernel; choose an')
+  assert not (tmp_path / 'out').exists()
+  assert restore_run(workdir, '0').step == 0
