@@ -71,23 +71,26 @@ def open_training(data: Data, tokenizer: str = '') -> Examples:
   return _tokenized(_trained_on(data), data, tokenizer, training=True)
 
 
-def open_testing(data: Data, tokenizer: str, split: str = '') -> Examples:
+def open_testing(data: Data, tokenizer: str, split: str = '', where: str = '--split') -> Examples:
   """Opens the examples to evaluate on, or another split of the test data set.
 
   Args:
     data: the section.
     tokenizer: the run's tokenizer, as JSON; '' if the data is not text.
     split: a TFDS split; '' for the fold that is held out, or `test_split` without folds.
+    where: the option that holds `split`, as a user writes it, for messages.
   """
   if data.folds and not split:
     chosen: Examples = Fold(open_whole(data), data.fold, data.folds, held_out=True)
   else:
     name = data.test_name or data.name.split('+')[0]
-    chosen = open_source(name, split or data.test_split, data.data_dir, data.classes, data.columns)
+    if not split:
+      split, where = data.test_split, 'config.data.test_split'
+    chosen = open_source(name, split, data.data_dir, data.classes, data.columns, where)
   return _tokenized(chosen, data, tokenizer, training=False)
 
 
-def open_evaluated(data: Data, tokenizer: str, split: str) -> Examples:
+def open_evaluated(data: Data, tokenizer: str, split: str, where: str) -> Examples:
   """Opens the split that an evaluator names.
 
   Args:
@@ -95,10 +98,11 @@ def open_evaluated(data: Data, tokenizer: str, split: str) -> Examples:
     tokenizer: the run's tokenizer, as JSON; '' if the data is not text.
     split: 'test' for the test split of `config.data`, or the fold that is held out; 'train' for its
       training split; else a TFDS split of the test data set, such as 'test[:100]'.
+    where: the option that holds `split`, as a user writes it, for messages.
   """
   if split == TRAIN:
     return _tokenized(_trained_on(data), data, tokenizer, training=False)
-  return open_testing(data, tokenizer, '' if split == TEST else split)
+  return open_testing(data, tokenizer, '' if split == TEST else split, where)
 
 
 def check_features(examples: Examples, spec: Spec) -> None:

@@ -16,7 +16,12 @@ __all__ = ['Examples', 'Source', 'Spec', 'cache_dir', 'open_source']
 
 
 def open_source(
-  name: str, split: str, data_dir: str, classes: Sequence[int] = (), columns: Sequence[str] = ()
+  name: str,
+  split: str,
+  data_dir: str,
+  classes: Sequence[int] = (),
+  columns: Sequence[str] = (),
+  where: str = 'config.data.split',
 ) -> Examples:
   """Opens a split of the data set `name`, after preparing the data set if necessary.
 
@@ -29,6 +34,7 @@ def open_source(
       ~/tensorflow_datasets. Our own cache is searched second.
     classes: labels of the examples to keep, which become 0, 1, … in this order; empty for all.
     columns: further integer scalar features to read.
+    where: the option that holds `split`, as a user writes it, for messages.
 
   Raises:
     UserError: no such data set or split, its raw files are missing, or it cannot be read.
@@ -36,16 +42,16 @@ def open_source(
   names, splits = name.split('+'), split.split('|')
   if len(splits) not in (1, len(names)):
     raise errors.UserError(
-      f'config.data.split={split} has {len(splits)} splits for the {len(names)} data sets of '
+      f'{where}={split} has {len(splits)} splits for the {len(names)} data sets of '
       f'{name}; give one for all, or one for each'
     )
   pairs = zip(names, splits * (len(names) // len(splits)))
-  sources = [_open_one(*pair, data_dir, columns) for pair in pairs]
+  sources = [_open_one(*pair, data_dir, columns, where) for pair in pairs]
   source = sources[0] if len(sources) == 1 else Joined(sources)
   return ClassSubset(source, tuple(classes)) if len(tuple(classes)) else source
 
 
-def _open_one(name: str, split: str, data_dir: str, columns: Sequence[str]) -> Source:
+def _open_one(name: str, split: str, data_dir: str, columns: Sequence[str], where: str) -> Source:
   prepared = catalog.find(name, folders.roots(data_dir))
   if prepared is None:
     _prepare(name, data_dir)
@@ -54,7 +60,7 @@ def _open_one(name: str, split: str, data_dir: str, columns: Sequence[str]) -> S
     raise errors.UserError(
       f'data set {name} was prepared, but in another version; remove ":version" from the name'
     )
-  return Source(name, split, prepared, columns)
+  return Source(name, split, prepared, columns, where)
 
 
 def _prepare(name: str, data_dir: str) -> None:

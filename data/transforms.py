@@ -1,8 +1,8 @@
-"""Images inside jit: from bytes to floats, and augmentation, one image at a time.
+"""Converts images to floats and augments them, one image at a time, inside jit.
 
-Randomness comes from fold_in(fold_in(key, epoch), index), so how an example looks in an epoch
-depends on nothing else: not on the batch size, its neighbours, the processes or the mesh. Only
-mixup looks at a neighbour in the batch.
+Each example draws its random numbers from fold_in(fold_in(key, epoch), index). How it is augmented
+in an epoch therefore does not depend on the batch size, its neighbours, the number of processes or
+the mesh. Only mixup reads a neighbour in the batch.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,12 +19,12 @@ Batch = dict[str, jax.Array]
 
 
 class Augmentation(NamedTuple):
-  """One augmentation; its entry in `AUGMENTATIONS` is all that the rest of the project reads.
+  """One augmentation: its options, its stream of random numbers and its function.
 
   Attributes:
-    options: those under `config.data.augment` that it takes; it is on if any is not 0 or False.
-    stream: the number of its stream of random numbers, which no other augmentation has.
-    apply: (batch, keys [B], *values of the options) -> batch; pure. The images are float32
+    options: its options in `config.data.augment`; it is applied unless all are 0 or False.
+    stream: the number folded into an example's key, different for every augmentation.
+    apply: a pure function (batch, keys [B], *option values) -> batch; the images are float32
       [B, H, W, C] in [0, 1].
   """
 
@@ -34,16 +34,18 @@ class Augmentation(NamedTuple):
 
 
 def prepare(batch: Batch, key: jax.Array, augment: Mapping[str, Any]) -> Batch:
-  """Turns image uint8 [B, H, W, C] into float32 in [0, 1], augmented.
+  """Converts `image` from uint8 [B, H, W, C] to float32 in [0, 1] and augments it.
 
   Args:
-    batch: has `image`, and `index` and `epoch` [B] where anything is augmented.
+    batch: holds `image`, and `index` and `epoch` [B] if any augmentation is on.
     key: a PRNG key, the same for the whole run.
-    augment: a value for every option of `OPTIONS`; 0 or False is off and costs nothing.
+    augment: a value for every option of `OPTIONS`; an augmentation that is off (0 or False) costs
+      nothing.
 
   Returns:
-    The batch with its images; with mixup also `mixed_label` int32 [B] of each image's neighbour
-    and `mixed_share` float32 [B] of it, from 0 to ½: the nearer label stays `label`.
+    The batch with float images. With mixup and labels it also holds `mixed_label` int32 [B], the
+    label of the neighbour that was mixed in, and `mixed_share` float32 [B], the neighbour's weight
+    between 0 and 0.5; `label` is that of the image with the larger weight.
 
   Raises:
     UserError: an option is unknown, missing or out of range, or there are no images to augment.
@@ -72,7 +74,7 @@ def check(augment: Mapping[str, Any]) -> dict[str, Any]:
   """Checks that `augment` has exactly the options of `OPTIONS`, each in its range.
 
   Returns:
-    The values, as the declared types.
+    The values, converted to the declared types.
 
   Raises:
     UserError: an option is unknown, missing or out of range.
@@ -80,35 +82,35 @@ def check(augment: Mapping[str, Any]) -> dict[str, Any]:
   checked = complete(OPTIONS, augment, 'the augmentations', 'config.data.augment.')
   for name in OPTIONS:
     if name not in augment:
-      raise UserError(f'config.data.augment.{name} is missing; set it, 0 is off')
+      raise UserError(f'config.data.augment.{name} is missing; set it to 0 to turn it off')
   return checked
 
 
 def random_crop(image: jax.Array, key: jax.Array, pixels: int) -> jax.Array:
-  """Cuts a random window [H, W, C] from the image [H, W, C] in a zero border of `pixels`."""
+  """Crops a random window of the image's own size [H, W, C] after padding by `pixels` zeros."""
   down, right = jax.random.randint(key, (2,), 0, 2 * pixels + 1)
   return crop(image, down, right, pixels)
 
 
 def crop(image: jax.Array, down: jax.Array, right: jax.Array, pixels: int) -> jax.Array:
-  """Cuts the window at (down, right) from the image in its border; at `pixels` it is the image."""
+  """Crops the window at (down, right) of the padded image; (pixels, pixels) changes nothing."""
   padded = jnp.pad(image, ((pixels, pixels), (pixels, pixels), (0, 0)))
   return jax.lax.dynamic_slice(padded, (down, right, 0), image.shape)
 
 
 def random_flip(image: jax.Array, key: jax.Array) -> jax.Array:
-  """Mirrors the image [H, W, C] left to right with probability a half."""
+  """Flips the image [H, W, C] left to right with probability 0.5."""
   return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
 
 
 def random_warp(image: jax.Array, key: jax.Array, degrees: float, fraction: float) -> jax.Array:
-  """Turns the image [H, W, C] by up to `degrees` and scales it by up to `fraction`."""
+  """Rotates the image [H, W, C] by up to ±`degrees` and scales it by up to 1 ± `fraction`."""
   turn, grow = jax.random.uniform(key, (2,), minval=-1.0)
   return warp(image, jnp.deg2rad(turn * degrees), 1 + grow * fraction)
 
 
 def random_cutout(image: jax.Array, key: jax.Array, side: int) -> jax.Array:
-  """Blackens a square about any pixel of the image [H, W, C]; edges cut it off.
+  """Sets a square centred on a random pixel of the image [H, W, C] to 0, clipped at the border.
 
   DeVries and Taylor 2017, "Improved Regularization of Convolutional Neural Networks with Cutout".
   """
@@ -118,44 +120,44 @@ def random_cutout(image: jax.Array, key: jax.Array, side: int) -> jax.Array:
 
 
 def cutout(image: jax.Array, row: jax.Array, column: jax.Array, side: int) -> jax.Array:
-  """Sets the square of the image [H, W, C] whose upper left corner is (row, column) to 0."""
+  """Sets the square of the image [H, W, C] with its upper left corner at (row, column) to 0."""
   y, x = jnp.arange(image.shape[0])[:, None], jnp.arange(image.shape[1])[None, :]
   inside = (row <= y) & (y < row + side) & (column <= x) & (x < column + side)
   return jnp.where(inside[..., None], 0, image)
 
 
 def warp(image: jax.Array, angle: jax.Array, scale: jax.Array) -> jax.Array:
-  """Turns the image [H, W, C] counter-clockwise by `angle` radians and magnifies it by `scale`.
+  """Rotates the image [H, W, C] counter-clockwise by `angle` radians and scales it by `scale`.
 
-  About the centre, bilinear, in one pass; what comes from outside is 0.
+  Both act about the centre and in one bilinear interpolation; outside the image it reads 0.
   """
   height, width, _ = image.shape
   middle_y, middle_x = (height - 1) / 2, (width - 1) / 2
   y, x = jnp.meshgrid(jnp.arange(height) - middle_y, jnp.arange(width) - middle_x, indexing='ij')
   cos, sin = jnp.cos(angle) / scale, jnp.sin(angle) / scale
-  # For each output pixel, where it comes from: the inverse turn. The y axis points down.
-  places = [cos * y + sin * x + middle_y, cos * x - sin * y + middle_x]
-  sample = jax.vmap(lambda plane: ndimage.map_coordinates(plane, places, order=1), -1, -1)
+  # The source of each output pixel, by the inverse rotation. The y axis points down.
+  sources = [cos * y + sin * x + middle_y, cos * x - sin * y + middle_x]
+  sample = jax.vmap(lambda plane: ndimage.map_coordinates(plane, sources, order=1), -1, -1)
   return sample(image)
 
 
 def mixup(batch: Batch, keys: jax.Array, alpha: float) -> Batch:
-  """Mixes each image of a batch with the next one; `prepare` lists what the batch gets.
+  """Mixes each image of a batch with the next one; see `prepare` for the entries this adds.
 
-  The share of the neighbour is drawn from Beta(alpha, alpha) (Zhang et al. 2018, "mixup: Beyond
-  Empirical Risk Minimization", algorithm 1).
+  The neighbour's weight is drawn from Beta(alpha, alpha), and w > 0.5 is replaced by 1 - w (Zhang
+  et al. 2018, "mixup: Beyond Empirical Risk Minimization", algorithm 1).
 
   Args:
-    batch: has `image` float32 [B, H, W, C], and `label` int32 [B] where there is one.
-    keys: of the examples, [B].
-    alpha: above 0.
+    batch: holds `image` float32 [B, H, W, C] and, if the data set has classes, `label` int32 [B].
+    keys: one PRNG key per example, [B].
+    alpha: the parameter of the Beta distribution, above 0.
   """
 
-  def share_of_neighbour(key: jax.Array) -> jax.Array:
+  def neighbour_share(key: jax.Array) -> jax.Array:
     share = jax.random.beta(key, alpha, alpha)
     return jnp.minimum(share, 1 - share)
 
-  share = jax.vmap(share_of_neighbour)(keys)
+  share = jax.vmap(neighbour_share)(keys)
   image, weight = batch['image'], share[:, None, None, None]
   mixed = {'image': (1 - weight) * image + weight * jnp.roll(image, -1, axis=0)}
   if 'label' in batch:
@@ -168,7 +170,7 @@ def _example_key(key: jax.Array, epoch: jax.Array, index: jax.Array) -> jax.Arra
 
 
 def _one_by_one(function: Callable[..., jax.Array]) -> Callable[..., Batch]:
-  """Makes an `Augmentation.apply` of a function (image, key, *values) of one image."""
+  """Turns a function (image, key, *values) of one image into an `Augmentation.apply`."""
 
   def apply(batch: Batch, keys: jax.Array, *values: Any) -> Batch:
     image = jax.vmap(lambda image, key: function(image, key, *values))(batch['image'], keys)
@@ -177,36 +179,52 @@ def _one_by_one(function: Callable[..., jax.Array]) -> Callable[..., Batch]:
   return apply
 
 
-# In the order in which they are applied. A new one takes the next free stream; the streams of the
-# others stay, or the same seed would give other images.
+# In the order of application. A new augmentation takes the next free stream and leaves the others
+# alone, so that the same seed gives the same images.
 AUGMENTATIONS = (
   Augmentation(
-    {'crop': Option(int, 0, 'pixels of black border, from which a window is cut at random', low=0)},
+    {
+      'crop': Option(
+        int,
+        0,
+        'Pixels of zero padding on each side, from which a window of the original size is cropped '
+        'at random.',
+        low=0,
+      )
+    },
     0,
     _one_by_one(random_crop),
   ),
   Augmentation(
-    {'flip': Option(bool, False, 'whether half of the images are mirrored left to right')},
+    {'flip': Option(bool, False, 'Flips each image left to right with probability ½.')},
     1,
     _one_by_one(lambda image, key, flip: random_flip(image, key)),
   ),
   Augmentation(
     {
-      'rotate': Option(float, 0.0, 'the most degrees to turn by, either way', low=0),
+      'rotate': Option(float, 0.0, 'The largest rotation in degrees, in either direction.', low=0),
       'scale': Option(
-        float, 0.0, 'the largest change of size, 0.1 for factors from 0.9 to 1.1', low=0, below=1
+        float, 0.0, 'The largest relative change of size: 0.1 is 0.9 to 1.1.', low=0, below=1
       ),
     },
     2,
     _one_by_one(random_warp),
   ),
   Augmentation(
-    {'cutout': Option(int, 0, 'side in pixels of a black square at a random place', low=0)},
+    {
+      'cutout': Option(
+        int, 0, 'Side in pixels of a square at a random position that is set to 0.', low=0
+      )
+    },
     3,
     _one_by_one(random_cutout),
   ),
   Augmentation(
-    {'mixup': Option(float, 0.0, 'α of the Beta(α, α) that a neighbour has its share from', low=0)},
+    {
+      'mixup': Option(
+        float, 0.0, "The α of the Beta(α, α) from which a neighbour's weight is drawn.", low=0
+      )
+    },
     4,
     mixup,
   ),
@@ -214,5 +232,5 @@ AUGMENTATIONS = (
 OPTIONS = {
   name: option for augmentation in AUGMENTATIONS for name, option in augmentation.options.items()
 }
-# No augmentation: images as they are.
+# The values that leave every augmentation off.
 OFF = {name: option.default for name, option in OPTIONS.items()}

@@ -131,7 +131,15 @@ def open_evaluators(session: Session, split: str = '', unscheduled: bool = False
   Raises:
     UserError: an option is unknown, missing or out of range, or an evaluation would be refused.
   """
-  own = functools.cache(lambda name: _split(session, functools.partial(open_evaluated, split=name)))
+  opened_splits: dict[str, Split] = {}
+
+  def open_own(where: str, name: str) -> Split:
+    """Opens a split that an evaluator names, once for all of them."""
+    if name not in opened_splits:
+      examples = functools.partial(open_evaluated, split=name, where=where)
+      opened_splits[name] = _split(session, examples)
+    return opened_splits[name]
+
   requested = _split(session, functools.partial(open_testing, split=split))
   players = {player.name: None for player in session.objective.players}
   opened = {}
@@ -142,7 +150,9 @@ def open_evaluators(session: Session, split: str = '', unscheduled: bool = False
     kind = resolve(section['name'], 'engine.evaluators', f'{where}.name')
     options = {key: value for key, value in section.items() if key != 'name'}
     # Samples are compared with their own reference: they have no option "split".
-    open_split = (lambda _: requested) if split and 'split' in options else own
+    key = 'split' if 'split' in options else 'reference'
+    own = functools.partial(open_own, f'{where}.{key}')
+    open_split = (lambda _: requested) if split and key == 'split' else own
     opened[name] = call(kind, options, where, name, session, open_split)
   evaluators = Evaluators(opened, session.averages)
   for name, each in opened.items():

@@ -1,6 +1,6 @@
-"""Prepared data sets in a bucket: copied to the cache to be read, uploaded when they are written.
+"""Copies prepared data sets from a bucket to the cache to read them, and uploads new ones.
 
-TFDS and array_record open record files themselves, and array_record opens only those on a disk.
+TFDS and array_record open record files themselves, and array_record opens local files only.
 """
 
 import base64
@@ -20,14 +20,14 @@ _BLOCK = 1 << 22  # bytes read at a time
 
 
 def on_disk(prepared: Prepared, split: str) -> pathlib.Path:
-  """A folder on disk that holds what reading `split` needs: the data set's own, or a copy.
+  """Returns a local folder with the files that reading `split` needs: the data set's or a copy.
 
-  Copies are kept in the cache. The record files are copied one after another, with a line on
-  stderr for each; a file appears there when its size and its MD5 are those of the bucket.
+  Copies are kept in the cache. Record files are copied one after another, each announced by a line
+  on stderr. A file appears in the copy once its size and MD5 equal those in the bucket.
 
   Args:
     prepared: a finished data set, local or in a bucket.
-    split: a TFDS split; record files that it has no example of are not copied.
+    split: a TFDS split; record files with none of its examples are not copied.
 
   Raises:
     UserError: a file is missing, arrives damaged, or cannot be written.
@@ -46,7 +46,7 @@ def on_disk(prepared: Prepared, split: str) -> pathlib.Path:
 
 
 def upload(folder: pathlib.Path, target: files.Path) -> None:
-  """Copies a finished data set into a bucket; its description comes last and makes it found."""
+  """Uploads a finished data set to a bucket, last the description that marks it as finished."""
   paths = sorted(folder.iterdir(), key=lambda path: (path.name == DESCRIPTION, path.name))
   for path in paths:
     store, name = files.object_store(target / path.name)
@@ -54,14 +54,14 @@ def upload(folder: pathlib.Path, target: files.Path) -> None:
 
 
 def _shards(folder: pathlib.Path, split: str) -> list[str]:
-  """Names of the record files that hold a split."""
+  """Returns the names of the record files that hold a split."""
   import tensorflow_datasets as tfds
 
   return sorted(tfds.builder_from_directory(folder).info.splits[split].filenames)
 
 
 def _fetch(source: files.Path, target: pathlib.Path, count: str = '') -> None:
-  """Copies an object unless it is there; `count` is printed with it, '' to copy silently."""
+  """Copies an object unless `target` exists; prints `count` with it, or nothing if it is ''."""
   if target.exists():
     return
   store, name = files.object_store(source)
@@ -72,7 +72,7 @@ def _fetch(source: files.Path, target: pathlib.Path, count: str = '') -> None:
     files.write(files.path(target), lambda file: _download(store, name, info, file))
   except FileNotFoundError as error:
     raise errors.UserError(
-      f'{source.parent} is not whole: {source.name} is missing; prepare the data set again'
+      f'{source.parent} is incomplete: {source.name} is missing; prepare the data set again'
     ) from error
   except OSError as error:
     raise errors.UserError(
@@ -82,6 +82,7 @@ def _fetch(source: files.Path, target: pathlib.Path, count: str = '') -> None:
 
 
 def _download(store: Any, name: str, info: Mapping[str, Any], file: BinaryIO) -> None:
+  """Copies an object into `file`; raises OSError if its size or MD5 is not that of `info`."""
   md5, size = hashlib.md5(usedforsecurity=False), 0
   with store.open(name, 'rb') as source:
     while block := source.read(_BLOCK):
@@ -89,6 +90,6 @@ def _download(store: Any, name: str, info: Mapping[str, Any], file: BinaryIO) ->
       md5.update(block)
       size += len(block)
   found = base64.b64encode(md5.digest()).decode()
-  # An object that was uploaded in parallel pieces has no MD5.
+  # GCS keeps no MD5 of an object that was uploaded in parallel pieces.
   if size != info['size'] or found != info.get('md5Hash', found):
-    raise OSError('what arrived is not what is there')
+    raise OSError('the copy differs from the object in size or MD5')

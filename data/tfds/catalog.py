@@ -1,4 +1,4 @@
-"""Finished TFDS folders, understood from their JSON files alone: TFDS is not imported here."""
+"""Finds finished TFDS data sets and describes them, reading their JSON files alone."""
 
 import hashlib
 import json
@@ -11,19 +11,19 @@ import files
 from data.spec import Feature
 from data.tfds import splits
 
-FORMAT = 'array_record'  # the only TFDS record format that can be read at random without TensorFlow
-DESCRIPTION = 'dataset_info.json'  # what makes a folder a finished data set
+FORMAT = 'array_record'  # the only TFDS format with random access without TensorFlow
+DESCRIPTION = 'dataset_info.json'  # the file that marks a finished data set
 _NAME = re.compile(r'(?P<base>\w+)(?:/(?P<config>[\w.-]+))?(?::(?P<version>\d+\.\d+\.\d+))?')
 _VERSION = re.compile(r'\d+\.\d+\.\d+')
 
 
 class Prepared(NamedTuple):
-  """A finished version folder of a data set.
+  """The folder of one finished version of a data set.
 
   Attributes:
-    folder: holds the record files and what describes them; local or in a bucket.
-    info: what its dataset_info.json holds.
-    features: what its features.json holds.
+    folder: holds the record files and their descriptions; local or in a bucket.
+    info: the content of dataset_info.json.
+    features: the content of features.json.
   """
 
   folder: files.Path
@@ -41,34 +41,44 @@ class Prepared(NamedTuple):
 
   @property
   def stamp(self) -> str:
-    """Changes when the folder is prepared again, so that no cache outlives its data."""
+    """A value that changes when the folder is prepared again; part of the keys of caches."""
     return files.stamp(self.folder / DESCRIPTION)
 
-  def lengths(self) -> dict[str, int]:
-    """Counts the examples of each split."""
+  def shard_lengths(self) -> dict[str, list[int]]:
+    """Returns the number of examples in each record file, by split."""
     return {
-      split['name']: sum(int(length) for length in split.get('shardLengths', ()))
+      split['name']: [int(length) for length in split.get('shardLengths', ())]
       for split in self.info['splits']
     }
 
-  def count(self, split: str) -> int:
-    """Counts the examples that `split` selects; UserError where that is none."""
-    lengths = self.lengths()
-    n = splits.count(split, lengths)
-    if n is None:
-      n = self._count_by_tfds(split)
-    if not n:
-      have = ', '.join(f'{name} ({length:,})' for name, length in lengths.items())
+  def count(self, split: str, where: str) -> int:
+    """Counts the examples that a TFDS split selects.
+
+    Args:
+      split: what TFDS reads, e.g. 'train', 'train[:90%]', 'train+test', 'all'.
+      where: the option that holds the split, as a user writes it, e.g. 'config.data.split'.
+
+    Raises:
+      UserError: it selects none.
+    """
+    lengths = self.shard_lengths()
+    try:
+      return splits.count(split, lengths)
+    except ValueError as error:
+      have = ', '.join(f'{name} ({sum(each):,})' for name, each in lengths.items())
       raise errors.UserError(
-        f'data set {self.full_name} has no examples in split "{split}"'
-        f'{errors.nearest(split, lengths)}; it has {have}, and slices such as "train[90%:]"'
-      )
-    return n
+        f'{where}={split} selects no examples of {self.full_name}: {error}'
+        f'{errors.nearest(split, lengths)}; choose from {have}, a slice such as "train[:90%]" or '
+        '"train[100:200]", a sum such as "train+test", or "all"'
+      ) from error
 
   def feature(self, name: str) -> tuple[Feature, int] | None:
-    """Reads ((shape, dtype), number of classes) of a top-level feature; None if it is not plain.
+    """Describes a top-level feature.
 
-    Dimensions that TFDS does not know are -1; text has the dtype 'string'.
+    Returns:
+      ((shape, dtype), number of classes); None if there is no such feature, or it is neither an
+      array, nor text, nor one or several classes. An unknown dimension is -1, text has the dtype
+      'string', and what is no class has 0 classes.
     """
     entry = self.features.get('featuresDict', {}).get('features', {}).get(name, {})
     if 'classLabel' in entry:
@@ -84,36 +94,28 @@ class Prepared(NamedTuple):
     return (shape, plain.get('dtype', 'uint8')), 0
 
   def class_names(self, feature: str) -> tuple[str, ...]:
-    """Reads the names of a feature's classes, in order; empty where the data set has none."""
+    """Returns the names of a feature's classes, in order; empty if the data set names none."""
     try:
       return tuple((self.folder / f'{feature}.labels.txt').read_text().splitlines())
     except OSError:
       return ()
 
   def feature_names(self) -> list[str]:
-    """The names of the top-level features, in alphabetical order."""
+    """Returns the names of the top-level features, in alphabetical order."""
     return sorted(self.features.get('featuresDict', {}).get('features', {}))
 
   def identity(self, split: str, n: int) -> str:
-    """A key of the examples: never of the record files, whose bytes differ each time."""
+    """Returns a key of the examples; record files are left out, since their bytes vary."""
     sizes = sorted((entry['name'], int(entry.get('numBytes', 0))) for entry in self.info['splits'])
     text = json.dumps([self.full_name, split, n, sizes])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-  def _count_by_tfds(self, split: str) -> int:
-    import tensorflow_datasets as tfds
-
-    try:
-      return tfds.builder_from_directory(self.folder).info.splits[split].num_examples
-    except (KeyError, ValueError, NotImplementedError):  # TFDS's ways to refuse a split
-      return 0
 
 
 def find(name: str, roots: Iterable[files.Path]) -> Prepared | None:
   """Finds the newest finished version of `name` in the first root that has one, or None.
 
   Raises:
-    UserError: all that is there was prepared in a format that needs TensorFlow, or is damaged.
+    UserError: every version found needs TensorFlow to be read, or a folder is damaged.
   """
   unreadable = None
   for root in roots:
@@ -126,13 +128,13 @@ def find(name: str, roots: Iterable[files.Path]) -> Prepared | None:
   if unreadable:
     raise errors.UserError(
       f'{unreadable.folder} was prepared as {unreadable.format}, which only TensorFlow can read; '
-      f'prepare it once more with file_format="{FORMAT}", where TensorFlow is installed'
+      f'prepare it again with file_format="{FORMAT}", where TensorFlow is installed'
     )
   return None
 
 
 def names(roots: Iterable[files.Path]) -> list[str]:
-  """Lists the names of the data sets that the roots seem to hold."""
+  """Lists the names of the data sets whose descriptions lie under the roots."""
   found = {
     folder.parent.relative_to(root).as_posix()
     for root in roots
@@ -144,7 +146,7 @@ def names(roots: Iterable[files.Path]) -> list[str]:
 
 
 def split_name(name: str) -> tuple[str, str | None, str | None]:
-  """Splits 'base/config:version' into (base, config, version); UserError if it is no name."""
+  """Splits 'base/config:version' into (base, config, version); UserError for any other form."""
   match = _NAME.fullmatch(name)
   if not match:
     raise errors.UserError(
@@ -160,7 +162,7 @@ def _versions(root: files.Path, name: str) -> Iterator[files.Path]:
   if not config and not any(_VERSION.fullmatch(entry.name) for entry in inside):
     inside = files.entries(folder / _default_config(folder))
   for entry in inside:
-    # An unfinished preparation is called VERSION.incomplete..., so it does not match.
+    # TFDS calls an unfinished preparation VERSION.incomplete…, which does not match.
     if _VERSION.fullmatch(entry.name) and version in (None, entry.name):
       yield entry
 
@@ -191,5 +193,5 @@ def _read(folder: files.Path) -> Prepared | None:
     return None
   except (ValueError, KeyError, TypeError) as error:
     raise errors.UserError(
-      f'{folder} is damaged ({error}); delete it, and the data set is prepared once more'
+      f'{folder} is damaged ({error}); delete it to have the data set prepared again'
     ) from error

@@ -1,4 +1,4 @@
-"""Data sets that this project made of its own images, written as TFDS lays them out."""
+"""Writes images that a model generated as a data set in TFDS's layout."""
 
 import dataclasses
 import io
@@ -17,16 +17,16 @@ import files
 from data import folders
 from data.tfds import catalog, preparation
 
-# TFDS holds the images of a record file, as PNG, until that file is finished.
+# TFDS keeps the PNGs of a record file in memory until the file is finished.
 _IMAGES_PER_FILE = 10_000
-# What TFDS can find again in the names of its files.
+# The names that TFDS can parse from the names of its files.
 _NAME = re.compile(r'[A-Za-z]\w*', re.ASCII)
-# The RuntimeError of array_record's writer where the system refuses.
+# The RuntimeError of array_record's writer when the operating system refuses a call.
 _FAILED = re.compile(r'\w+\(\) failed: (.+?); writing ')
 
 
 class Target(NamedTuple):
-  """A data set to be written: `root` is a TFDS folder, local or in a bucket."""
+  """A data set to write: `root` is a TFDS folder, local or in a bucket."""
 
   name: str
   root: files.Path
@@ -43,20 +43,19 @@ class Target(NamedTuple):
 
 
 def target(out: str) -> Target:
-  """The data set that `[FOLDER/]NAME` names; our own cache is the folder if none is given.
+  """Returns the data set that `[FOLDER/]NAME` names; without a folder it goes to our cache.
 
   Raises:
-    UserError: it can be no name, it is one of data/tfds/builders, or that data set is there
-      already.
+    UserError: the name is invalid, a builder in data/tfds/builders has it, or the data set exists.
   """
   folder, name = os.path.split(out.rstrip('/'))
   if not _NAME.fullmatch(name):
     raise errors.UserError(
-      f'"{name}" of --out={out} cannot name a data set; take letters, digits and _, a letter first'
+      f'"{name}" of --out={out} cannot name a data set; use letters, digits and _, a letter first'
     )
   if name in preparation.builders():
     raise errors.UserError(
-      f'--out={out}: data/tfds/builders/{name}.py makes a data set of that name; choose another'
+      f'--out={out}: data/tfds/builders/{name}.py makes the data set of that name; choose another'
     )
   given = files.path(folder) if folder else None
   found = Target(name, given or files.path(folders.cache_dir() / 'tfds'))
@@ -73,25 +72,25 @@ def write(
   class_names: Sequence[str],
   description: str,
 ) -> files.Path:
-  """Writes images as the split `train` of `target`, in their order, and returns the folder.
+  """Writes images as the split `train` of `target`, in the given order, and returns its folder.
 
-  They are taken as they are written, so a large number never lies in memory at once. The folder is
-  there whole or not at all: the work is done in a hidden one. A bucket gets it when it is done.
+  Chunks are read as they are written, so the images are never all in memory. They are written to a
+  hidden folder, which is renamed, or uploaded to the bucket, once it is complete.
 
   Args:
     target: the data set.
-    chunks: `image` uint8 [n, H, W, C], and where there are classes `label` int [n].
-    num: images in all chunks.
-    shape: of an image: (H, W, C).
-    class_names: of the labels, in order; empty where there are none.
-    description: where the images come from, for people.
+    chunks: each holds `image` uint8 [n, H, W, C] and, if there are classes, `label` int [n].
+    num: the number of images in all chunks.
+    shape: (H, W, C) of an image.
+    class_names: the names of the labels, in order; empty if there are no classes.
+    description: the origin of the images, for people.
 
   Raises:
-    UserError: the data set is there already, the folder cannot be written, or the disk is full.
+    UserError: the data set exists, the folder cannot be written, or the disk is full.
   """
   try:
     with preparation.staging(target.root, target.name) as folder:
-      _check_new(target.folder)  # another process may have been faster
+      _check_new(target.folder)  # another process may have written it meanwhile
       builder = _Builder(target.name, chunks, num, shape, class_names, description, folder)
       builder.download_and_prepare()
       return preparation.publish(builder, folder, target.root)
@@ -113,11 +112,11 @@ def _unwritable(target: Target, reason: str) -> errors.UserError:
 
 def _check_new(folder: files.Path) -> None:
   if folder.exists():
-    raise errors.UserError(f'{folder} is there already; choose another name, or delete that folder')
+    raise errors.UserError(f'{folder} exists already; choose another name, or delete that folder')
 
 
 class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
-  """Writes file by file. A GeneratorBasedBuilder would hold all images until the last is there."""
+  """Writes one record file at a time; a GeneratorBasedBuilder would keep all images in memory."""
 
   VERSION = tfds.core.Version('1.0.0')
 
@@ -164,20 +163,20 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
   def _download_and_prepare(self, *args: Any, **options: Any) -> None:
     super()._download_and_prepare(*args, **options)
-    # TFDS gives the size of the files, which is padded; `Prepared.identity` tells data sets apart
-    # by this number.
+    # TFDS records the padded size of the files. `Prepared.identity` needs the size of the images,
+    # which tells data sets apart.
     (split,) = self.info.splits.values()
     same = dataclasses.replace(split, num_bytes=self._size)
     self.info.set_splits(tfds.core.splits.SplitDict([same]))
 
   def _log_download_bytes(self) -> None:
-    """Nothing is downloaded, and our caller says what there is to say."""
+    """Prints nothing: there is no download, and the caller reports what is written."""
 
   _log_download_done = _log_download_bytes
 
 
 def _png(image: np.ndarray) -> bytes:
-  """The PNG file of a uint8 image [H, W, C] with 1, 3 or 4 channels."""
+  """Encodes a uint8 image [H, W, C] with 1, 3 or 4 channels as PNG."""
   file = io.BytesIO()
   PIL.Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(file, format='PNG')
   return file.getvalue()

@@ -1,4 +1,4 @@
-"""The IDX files of MNIST and its relatives (http://yann.lecun.com/exdb/mnist)."""
+"""Reads IDX files, the format of MNIST and its relatives (http://yann.lecun.com/exdb/mnist)."""
 
 import gzip
 import pathlib
@@ -23,6 +23,6 @@ def read(path: pathlib.Path) -> np.ndarray:
 
 
 def examples(images: pathlib.Path, labels: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
-  """Yields TFDS examples with keys 0, 1, ...: the keys fix the order, which is the stock one."""
+  """Yields (key, example) with keys 0, 1, …, which order the examples as in TFDS's own set."""
   for key, (image, label) in enumerate(zip(read(images), read(labels), strict=True)):
     yield key, {'image': PIL.Image.fromarray(image), 'label': int(label)}

@@ -1,4 +1,4 @@
-"""Preparing a data set with a builder of data/tfds/builders: at most once, never half."""
+"""Prepares data sets with the builders in data/tfds/builders, each once and atomically."""
 
 import contextlib
 import fcntl
@@ -25,31 +25,31 @@ def builders() -> list[str]:
 
 
 def prepare(name: str, root: files.Path, download_dirs: Sequence[files.Path]) -> None:
-  """Prepares data set `name` into root/NAME/VERSION, as TFDS lays it out.
+  """Prepares data set `name` in root/NAME/VERSION, in TFDS's layout.
 
-  The work is done in a hidden folder of its own and renamed at the end, so a killed preparation
-  is never found, and the next one clears it away; a lock keeps two from working at once.
+  The work is done in a hidden folder that is renamed at the end, so that a killed preparation is
+  never found; the next one removes it. A lock keeps two processes from preparing at once.
 
   Args:
     name: 'dataset' or 'dataset/config', with a builder in data/tfds/builders.
-    root: a local folder that can be written.
-    download_dirs: TFDS download folders to look for raw files in; downloads go into the first.
+    root: a writable local folder.
+    download_dirs: TFDS download folders searched for raw files; downloads go into the first.
 
   Raises:
     UserError: raw files are missing and cannot be downloaded.
   """
   base, _, _ = catalog.split_name(name)
   with staging(root, base) as folder:
-    if not catalog.find(name, [root]):  # else another process was faster
+    if not catalog.find(name, [root]):  # else another process prepared it meanwhile
       _build(name, folder, root, download_dirs)
 
 
 @contextlib.contextmanager
 def staging(root: files.Path, base: str) -> Iterator[pathlib.Path]:
-  """Gives the hidden folder in which data set `base` is made; nothing of it is there afterwards.
+  """Yields an empty hidden folder in which to make data set `base`, and removes it afterwards.
 
-  It lies in `root`, or in the cache where `root` is in a bucket. What a killed preparation left is
-  cleared away first; a lock keeps two from working at once.
+  It lies in `root`, or in the cache if `root` is in a bucket. A lock keeps two processes from
+  making the same data set at once.
   """
   place = pathlib.Path(root) if files.is_local(root) else cache_dir() / 'uploads'
   place.mkdir(parents=True, exist_ok=True)
@@ -63,9 +63,14 @@ def staging(root: files.Path, base: str) -> Iterator[pathlib.Path]:
 
 
 def publish(builder: Any, folder: pathlib.Path, root: files.Path) -> files.Path:
-  """Puts what a TFDS builder made in the staging folder in its place in `root`, and returns that.
+  """Moves a data set from the staging folder to its place in `root`, and returns that place.
 
-  It is renamed, or uploaded where `root` is in a bucket.
+  The folder is renamed, or uploaded if `root` is in a bucket.
+
+  Args:
+    builder: the TFDS builder that prepared it.
+    folder: the staging folder.
+    root: the TFDS folder it goes to.
   """
   final = root / builder.data_path.relative_to(folder)
   if files.is_local(root):
@@ -87,7 +92,7 @@ def _build(
   place = root / builder.data_path.relative_to(folder)
   print(f'preparing {name} in {place}', file=sys.stderr)
   tfds.disable_progress_bar()
-  with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints; stdout belongs to our caller
+  with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints there, but stdout is our caller's
     builder.download_and_prepare(download_dir=download_dirs[0])
   publish(builder, folder, root)
 
@@ -108,8 +113,9 @@ def _builder_class(base: str) -> Any:
 
 @contextlib.contextmanager
 def _lock(path: pathlib.Path) -> Iterator[None]:
-  """Holds a lock that the system lets go of when the process ends, however it ends."""
+  """Holds a lock that the operating system releases when the process ends, however it ends."""
   with path.open('w') as file:
-    with contextlib.suppress(OSError):  # some network folders have no locks; the rename is atomic
+    # Some network folders have no locks; the rename is atomic there too.
+    with contextlib.suppress(OSError):
       fcntl.flock(file, fcntl.LOCK_EX)
     yield

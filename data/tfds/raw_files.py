@@ -1,7 +1,7 @@
-"""Raw files of a data set: found on disk or downloaded, and never used unless their hash is right.
+"""Finds the raw files of data sets on disk or downloads them, and checks their SHA-256 before use.
 
-TFDS's own download manager does not hash what is in its cache again, extracts with TensorFlow, and
-without a network retries for 200 s. The folders and names here are the ones it uses.
+TFDS's own download manager trusts the files in its cache, extracts archives with TensorFlow, and
+retries for 200 s when there is no network. Folders and file names here are the ones it uses.
 """
 
 import logging
@@ -22,7 +22,7 @@ _TIMEOUT_S = 4.0
 
 
 class Raw(NamedTuple):
-  """One raw file: where it comes from and the SHA-256 of its bytes."""
+  """A raw file: the URL it is downloaded from and the SHA-256 of its bytes."""
 
   url: str
   sha256: str
@@ -34,26 +34,32 @@ class Raw(NamedTuple):
 
 
 class RawBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-  """A TFDS builder that reads raw files; whoever prepares it may set `download_dirs`.
+  """A TFDS builder that reads raw files.
 
   Attributes:
-    RAW: the raw files by a short name of the builder's choice.
-    download_dirs: TFDS download folders; all are searched, downloads go into the first.
+    RAW: the raw files, by short names of the builder's choice.
+    download_dirs: TFDS download folders, set by the caller that prepares the data set; all are
+      searched, and downloads go into the first.
   """
 
   RAW: ClassVar[Mapping[str, Raw]]
   download_dirs: Sequence[pathlib.Path] = ()
 
   def raw(self, key: str, fallback: os.PathLike) -> pathlib.Path:
-    """Finds or downloads RAW[key]; `fallback` is the folder if `download_dirs` is empty."""
+    """Finds or downloads RAW[key], in the folder `fallback` if `download_dirs` is empty."""
     return locate(self.RAW[key], self.name, self.download_dirs or (pathlib.Path(fallback),))
 
 
 def locate(raw: Raw, dataset: str, folders: Sequence[pathlib.Path]) -> pathlib.Path:
-  """Finds the file `raw` with the right hash; it is downloaded into folders[0] if none has it.
+  """Returns the path of a raw file with the right hash, downloading it into folders[0] if needed.
+
+  Args:
+    raw: the file.
+    dataset: the name of the data set it belongs to.
+    folders: TFDS download folders, in the order in which they are searched.
 
   Raises:
-    UserError: it is not in any folder and cannot be downloaded, naming the ways out.
+    UserError: no folder has the file and it cannot be downloaded.
   """
   wrong = []
   for path in _candidates(raw, dataset, folders):
@@ -62,10 +68,10 @@ def locate(raw: Raw, dataset: str, folders: Sequence[pathlib.Path]) -> pathlib.P
     wrong.append(str(path))
   try:
     return _download(raw, folders[0] / dataset / _cached_name(raw), dataset)
-  except OSError as error:  # those of requests are OSErrors too
+  except OSError as error:  # the errors of requests are OSErrors too
     raise _missing(raw, dataset, folders[0], wrong, _cause(error)) from error
   except ValueError as error:
-    raise _missing(raw, dataset, folders[0], wrong, 'what arrived has another SHA-256') from error
+    raise _missing(raw, dataset, folders[0], wrong, 'the download has another SHA-256') from error
 
 
 def _candidates(raw: Raw, dataset: str, folders: Sequence[pathlib.Path]) -> Iterator[pathlib.Path]:
@@ -81,9 +87,9 @@ def _cached_name(raw: Raw) -> str:
 
 
 def _download(raw: Raw, path: pathlib.Path, dataset: str) -> pathlib.Path:
-  """Downloads a file; nothing is left of it unless it is whole and has the right hash."""
+  """Downloads a file; one that is incomplete or has another hash is not kept."""
   print(f'downloading {raw.url}', file=sys.stderr)
-  pooch.get_logger().setLevel(logging.WARNING)  # it would print the same, and a second hash
+  pooch.get_logger().setLevel(logging.WARNING)  # else it prints this line again, and the hash
   pooch.retrieve(
     raw.url,
     known_hash=f'sha256:{raw.sha256}',
@@ -96,7 +102,7 @@ def _download(raw: Raw, path: pathlib.Path, dataset: str) -> pathlib.Path:
 
 
 def _cause(error: OSError) -> str:
-  """What the system answered; requests wraps it several times, in sentences of 300 letters."""
+  """Returns the operating system's message, which requests wraps in several long sentences."""
   cause, found = error, error
   while (found := found.__context__) is not None:
     cause = found if isinstance(found, OSError) else cause
@@ -104,7 +110,7 @@ def _cause(error: OSError) -> str:
 
 
 def _write_info(raw: Raw, path: pathlib.Path, dataset: str, size: int) -> None:
-  """Writes the note beside the file without which TFDS itself would not use it."""
+  """Writes the .INFO file beside the download, without which TFDS itself would not use it."""
   from etils import epath
   from tensorflow_datasets.core.download import checksums
 
@@ -115,7 +121,7 @@ def _write_info(raw: Raw, path: pathlib.Path, dataset: str, size: int) -> None:
 def _missing(
   raw: Raw, dataset: str, folder: pathlib.Path, wrong: Sequence[str], reason: str
 ) -> errors.UserError:
-  damaged = f' ({", ".join(wrong)} is there, but its SHA-256 is wrong)' if wrong else ''
+  damaged = f' ({", ".join(wrong)} exists, but its SHA-256 is wrong)' if wrong else ''
   return errors.UserError(
     f'{raw.filename} of data set {dataset} cannot be downloaded ({reason}){damaged}; put the file '
     f'from {raw.url} into {folder / "manual" / dataset}, or point TFDS_DATA_DIR at a folder where '

@@ -20,25 +20,33 @@ _BLOCK = 1024  # examples decoded at a time where one column of all is read
 
 
 class Source(Examples):
-  """One split of a prepared data set. Nothing is opened, nor TFDS imported, before `read`.
+  """One split of a prepared data set. No record file is opened before `read`.
 
   Args:
-    name: the name that the data set was requested by.
+    name: the name under which the data set was requested.
     split: a TFDS split.
     folder: the data set.
-    columns: further scalar features of whole numbers to read.
+    columns: further scalar integer features to read.
+    where: the option that holds the split, as a user writes it, for messages.
 
   Raises:
-    UserError: there is no such split or column, or no feature that a model can see.
+    UserError: there is no such split or column, or no feature that can be a model's input.
   """
 
-  def __init__(self, name: str, split: str, folder: catalog.Prepared, columns: Sequence[str] = ()):
+  def __init__(
+    self,
+    name: str,
+    split: str,
+    folder: catalog.Prepared,
+    columns: Sequence[str] = (),
+    where: str = 'config.data.split',
+  ):
     self._folder = folder
     self._split = split
     self._records = None
     self._decode: dict[tuple[str, ...], Any] = {}
     self.stamp = folder.stamp
-    n = folder.count(split)
+    n = folder.count(split, where)
     features, num_classes = self._features(name, columns)
     names = folder.class_names('label' if 'label' in features else 'kind') if num_classes else ()
     names = names or tuple(str(label) for label in range(num_classes))
@@ -48,24 +56,24 @@ class Source(Examples):
     self.spec = Spec(name, split, n, features, num_classes, identity, names)
 
   def read(self, indices: Indices) -> dict[str, np.ndarray]:
-    """Reads examples, decoded: every feature of the spec, [B, …], B the number of indices.
+    """Reads and decodes examples: every feature of the spec, [B, …], B the number of indices.
 
     Raises:
-      UserError: the images differ in size, a label is none of the classes, or a text is no UTF-8.
+      UserError: the images differ in size, a label is no class, or a text is not UTF-8.
     """
     return self._read(indices, tuple(self.spec.features))
 
   def column(self, name: str) -> np.ndarray:
-    """Reads one feature of every example, [N, …]; the others are not decoded."""
+    """Reads one feature of every example, [N, …], without decoding the others."""
     parts = [self._read(block, (name,))[name] for block in blocks(len(self), _BLOCK)]
     return np.concatenate(parts)
 
   def load(self) -> dict[str, np.ndarray]:
-    """Reads all examples, [N, …] of each feature; decoded once and kept in the cache."""
+    """Reads every feature of all examples, [N, …]; they are decoded once and kept in the cache."""
     return arrays.decode_cached(self, super().load)
 
   def __getstate__(self) -> dict[str, Any]:
-    # Worker processes open the files themselves.
+    # Open files cannot be pickled; a worker process opens its own.
     return {**self.__dict__, '_records': None, '_decode': {}}
 
   def _read(self, indices: Indices, names: tuple[str, ...]) -> dict[str, np.ndarray]:
@@ -86,7 +94,7 @@ class Source(Examples):
     if any(np.shape(value) != shape for value in values):
       raise errors.UserError(
         f'the {name}s of {self.spec.name} differ in size, and there is no option to resize them '
-        'yet; use a data set whose examples are all alike'
+        'yet; use a data set whose examples all have the same size'
       )
     return np.asarray(values, dtype)
 
@@ -120,11 +128,11 @@ class Source(Examples):
     return features, num_classes
 
   def _inputs(self, name: str) -> dict[str, Feature]:
-    """What a model sees of an example: an image, the row of a table, or text."""
+    """Returns the features that are a model's input: an image, the row of a table, or text."""
     image, inputs = self._folder.feature('image'), self._folder.feature('inputs')
     if image is not None and image[0][1] == 'uint8' and len(image[0][0]) == 3:
       shape = image[0][0]
-      if min(shape) < 0:  # TFDS allows mixed sizes; they may be alike all the same
+      if min(shape) < 0:  # undeclared, so the sizes may vary; `_stack` checks that they do not
         shape = self._examples([0], ('image',))[0]['image'].shape
       return {'image': (shape, 'uint8')}
     if inputs is not None and inputs[0][1] in _FLOATS and len(inputs[0][0]) == 1:
@@ -139,7 +147,7 @@ class Source(Examples):
     )
 
   def _kinds(self) -> dict[str, Feature]:
-    """The kind of each stretch of the text and the byte at which it starts, where given."""
+    """Returns the features that mark stretches of the text by their kind, if there are any."""
     start, kind = self._folder.feature('kind_start'), self._folder.feature('kind')
     if not start or not kind or not kind[1] or self._is_scalar('label', _INTEGERS):
       return {}
@@ -161,17 +169,17 @@ class Source(Examples):
     builder = tfds.builder_from_directory(bucket.on_disk(self._folder, self._split))
     raw = tfds.decode.DeserializeMethod.RAW_BYTES
     self._records = builder.as_data_source(self._split, deserialize_method=raw)
-    # Decoding only what is used is quicker, and some other features would need TensorFlow.
+    # Decoding only the features used is faster, and others may need TensorFlow.
     used = tfds.features.FeaturesDict({name: builder.info.features[name] for name in names})
-    with _no_warnings():  # TFDS asks once for OpenCV, which is hardly faster on small images
+    with _no_warnings():  # TFDS recommends OpenCV, which is hardly faster on small images
       used.deserialize_example_np(self._records[0])
     self._decode[names] = used.deserialize_example_np
 
 
 def _objects(values: Sequence[Any]) -> np.ndarray:
-  """An array [N] of anything: texts, or arrays of different lengths."""
+  """Returns an object array [N] of texts, or of arrays of different lengths."""
   stacked = np.empty(len(values), object)
-  for place, value in enumerate(values):  # NumPy would take arrays that are equally long apart
+  for place, value in enumerate(values):  # np.array would stack arrays of equal length
     stacked[place] = value
   return stacked
 
@@ -189,6 +197,7 @@ def _check_labels(labels: np.ndarray, indices: Indices, spec: Spec) -> None:
 
 @contextlib.contextmanager
 def _no_warnings() -> Iterator[None]:
+  """Silences absl's warnings."""
   logger = logging.getLogger('absl')
   level = logger.level
   logger.setLevel(logging.ERROR)

@@ -95,7 +95,7 @@ def test_another_split_is_for_evaluators_of_examples_alone():
   # The split called "test" itself, not what `config.data.test_split` names.
   assert [evaluators.spec(name).n for name in 'abcd'] == [1000, 1000, 1000, 50]
   assert evaluators.evaluate('a', NOTHING, KEY).figures['a/index'].mean == 499.5
-  with pytest.raises(UserError, match='no examples in split "tset"'):
+  with pytest.raises(UserError, match='--split=tset selects no examples of'):
     open_evaluators(session, split='tset')
 
 
@@ -161,7 +161,12 @@ REFUSED = {
     examples(average='genrator'),
     r'e\.average=genrator is unknown \(did you mean "generator"\?\); there are: none, generator',
   ),
-  'unknown split': (mlp, examples(split='tset'), 'no examples in split "tset"'),
+  'unknown split': (mlp, examples(split='tset'), r'^config\.evaluators\.e\.split=tset selects no'),
+  'unknown reference': (
+    gan,
+    samples(PIXELS, FRECHET, reference='tset'),
+    r'^config\.evaluators\.e\.reference=tset selects no',
+  ),
   'unknown measurement': (
     vae,
     measure('liklihood'),

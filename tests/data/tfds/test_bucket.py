@@ -34,7 +34,7 @@ def test_a_data_set_is_uploaded_with_its_description_last(drawn, bucket):
   names = [name.removeprefix('some/tfds/drawn/1.0.0/') for name in bucket.uploads]
   assert names[-1] == 'dataset_info.json' and len(names) == 3 + 3
   assert not list((folders.cache_dir() / 'uploads').glob('*/*'))
-  with pytest.raises(errors.UserError, match=r'gs://some/tfds/drawn is there already'):
+  with pytest.raises(errors.UserError, match=r'gs://some/tfds/drawn exists already'):
     dataset_writer.target(f'{ROOT}/drawn')
 
 
@@ -81,7 +81,7 @@ def test_what_arrives_damaged_is_not_used(drawn, bucket, monkeypatch, wrong):
 
   monkeypatch.setattr(bucket, 'info', info)
   with pytest.raises(
-    errors.UserError, match=r'cannot copy .*00001-of-00003 .*is not what is there'
+    errors.UserError, match=r'cannot copy .*00001-of-00003 .*differs from the object'
   ):
     source.open_source('drawn', 'train', ROOT).read([0])
   assert copied() == ['drawn-train.array_record-00000-of-00003']
@@ -89,7 +89,7 @@ def test_what_arrives_damaged_is_not_used(drawn, bucket, monkeypatch, wrong):
 
 def test_a_missing_file_is_named(drawn, bucket):
   del bucket.objects['some/tfds/drawn/1.0.0/drawn-train.array_record-00002-of-00003']
-  with pytest.raises(errors.UserError, match=r'1.0.0 is not whole: .*00002-of-00003 is missing'):
+  with pytest.raises(errors.UserError, match=r'1.0.0 is incomplete: .*00002-of-00003 is missing'):
     source.open_source('drawn', 'train', ROOT).read([0])
 
 

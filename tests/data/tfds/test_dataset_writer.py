@@ -106,12 +106,12 @@ def test_a_name_that_is_there_is_not_written_over(tmp_path, monkeypatch):
   late = dataset_writer.target('drawn')
   write(first / 'drawn', images_of(3))
   for out in ('drawn', first / 'drawn'):  # the first would never be found
-    with pytest.raises(UserError, match=r'first/drawn is there already.*delete that folder'):
+    with pytest.raises(UserError, match=r'first/drawn exists already.*delete that folder'):
       dataset_writer.target(str(out))
   assert dataset_writer.target(f'{tmp_path}/second/drawn').root == tmp_path / 'second'
   # One that came while this was on its way.
   (late.root / 'drawn').mkdir(parents=True)
-  with pytest.raises(UserError, match='is there already'):
+  with pytest.raises(UserError, match='exists already'):
     dataset_writer.write(late, iter([]), 1, (4, 4, 1), (), '')
 
 
