@@ -1,9 +1,7 @@
 """One split of a prepared TFDS data set, decoded without TensorFlow."""
 
-import contextlib
-import logging
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +10,7 @@ import errors
 from data import arrays
 from data.examples import Examples, Indices, blocks
 from data.spec import Feature, Spec
-from data.tfds import bucket, catalog
+from data.tfds import bucket, catalog, images
 
 _INTEGERS = ('int8', 'int16', 'int32', 'int64', 'uint8', 'uint16', 'uint32', 'uint64', 'bool')
 _FLOATS = ('float16', 'float32', 'float64')
@@ -43,6 +41,7 @@ class Source(Examples):
   ):
     self._folder = folder
     self._split = split
+    self._title = f'{name} {split}'  # for messages
     self._records = None
     self._decode: dict[tuple[str, ...], Any] = {}
     self.stamp = folder.stamp
@@ -59,7 +58,8 @@ class Source(Examples):
     """Reads and decodes examples: every feature of the spec, [B, …], B the number of indices.
 
     Raises:
-      UserError: the images differ in size, a label is no class, or a text is not UTF-8.
+      UserError: images cannot be decoded or differ in size, a label is no class, or a text is not
+        UTF-8.
     """
     return self._read(indices, tuple(self.spec.features))
 
@@ -91,12 +91,27 @@ class Source(Examples):
       return _objects([self._text(value, index) for value, index in zip(values, indices)])
     if -1 in shape:
       return _objects([np.asarray(value, dtype) for value in values])
-    if any(np.shape(value) != shape for value in values):
-      raise errors.UserError(
-        f'the {name}s of {self.spec.name} differ in size, and there is no option to resize them '
-        'yet; use a data set whose examples all have the same size'
-      )
+    if name == 'image':
+      values = [self._image(value, index, shape[-1]) for value, index in zip(values, indices)]
+    for value, index in zip(values, indices):
+      if np.shape(value) != shape:
+        raise errors.UserError(
+          f'the {name}s of {self._title} differ in size: that of example {index} is '
+          f'{_size(np.shape(value))}, not {_size(shape)}, and there is no option to resize them '
+          'yet; use a data set whose examples all have the same size'
+        )
     return np.asarray(values, dtype)
+
+  def _image(self, value: bytes | np.ndarray, index: int, channels: int) -> np.ndarray:
+    if isinstance(value, np.ndarray):  # a tensor feature, not an encoded image
+      return value
+    try:
+      return images.decode(value, channels)
+    except ValueError as error:
+      raise errors.UserError(
+        f'the image of example {index} of {self._title} {error}; prepare the data set again with '
+        '8-bit images'
+      ) from error
 
   def _text(self, value: bytes, index: int) -> str:
     try:
@@ -133,7 +148,7 @@ class Source(Examples):
     if image is not None and image[0][1] == 'uint8' and len(image[0][0]) == 3:
       shape = image[0][0]
       if min(shape) < 0:  # undeclared, so the sizes may vary; `_stack` checks that they do not
-        shape = self._examples([0], ('image',))[0]['image'].shape
+        shape = self._image(self._examples([0], ('image',))[0]['image'], 0, shape[-1]).shape
       return {'image': (shape, 'uint8')}
     if inputs is not None and inputs[0][1] in _FLOATS and len(inputs[0][0]) == 1:
       return {'inputs': (inputs[0][0], 'float32')}
@@ -170,10 +185,24 @@ class Source(Examples):
     raw = tfds.decode.DeserializeMethod.RAW_BYTES
     self._records = builder.as_data_source(self._split, deserialize_method=raw)
     # Decoding only the features used is faster, and others may need TensorFlow.
-    used = tfds.features.FeaturesDict({name: builder.info.features[name] for name in names})
-    with _no_warnings():  # TFDS recommends OpenCV, which is hardly faster on small images
-      used.deserialize_example_np(self._records[0])
+    used = tfds.features.FeaturesDict(
+      {name: _still_encoded(builder.info.features[name]) for name in names}
+    )
     self._decode[names] = used.deserialize_example_np
+
+
+def _size(shape: Sequence[int]) -> str:
+  return ' × '.join(map(str, shape))
+
+
+def _still_encoded(feature: Any) -> Any:
+  """Returns the feature to read bytes with where `feature` is an encoded image.
+
+  TFDS takes what Pillow holds for pixels, which is wrong for palettes, 1 bit and 16 bits.
+  """
+  import tensorflow_datasets as tfds
+
+  return tfds.features.Text() if isinstance(feature, tfds.features.Image) else feature
 
 
 def _objects(values: Sequence[Any]) -> np.ndarray:
@@ -193,15 +222,3 @@ def _check_labels(labels: np.ndarray, indices: Indices, spec: Spec) -> None:
       f'the data set declares {spec.num_classes} classes, 0 to {spec.num_classes - 1}; prepare it '
       'again with the right number of classes'
     )
-
-
-@contextlib.contextmanager
-def _no_warnings() -> Iterator[None]:
-  """Silences absl's warnings."""
-  logger = logging.getLogger('absl')
-  level = logger.level
-  logger.setLevel(logging.ERROR)
-  try:
-    yield
-  finally:
-    logger.setLevel(level)
