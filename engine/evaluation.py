@@ -172,11 +172,11 @@ def open_lane_evaluators(
   return [open_evaluators(fold, split, unscheduled) for fold in folds]
 
 
-def _split(session: Session, open_examples: Callable[[Data, str], Examples]) -> Split:
+def _split(session: Session, open_examples: Callable[[Data, Spec], Examples]) -> Split:
   """A split that holds what the run was trained on, or is refused when it is opened."""
 
   def examples() -> Examples:
-    found = open_examples(session.data, session.spec.tokenizer)
+    found = open_examples(session.data, session.spec)
     check_features(found, session.spec)
     return found
 

@@ -47,7 +47,8 @@ def test_every_example_is_held_out_once(together):
   whole = open_source('mnist5k', SPLIT, '').read(range(61))['image']
   session = open_session(ConfigDict(run.read_config(str(together))))
   parts = [
-    open_testing(session.data._replace(fold=fold), '') for fold in range(session.lanes.number)
+    open_testing(session.data._replace(fold=fold), session.spec)
+    for fold in range(session.lanes.number)
   ]
   held_out = np.concatenate([part.read(range(len(part)))['image'] for part in parts])
   assert [len(part) for part in parts] == [30, 31]
