@@ -1,7 +1,5 @@
 """Finds finished TFDS data sets and describes them, reading their JSON files alone."""
 
-import hashlib
-import json
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -104,12 +102,6 @@ class Prepared(NamedTuple):
     """Returns the names of the top-level features, in alphabetical order."""
     return sorted(self.features.get('featuresDict', {}).get('features', {}))
 
-  def identity(self, split: str, n: int) -> str:
-    """Returns a key of the examples; record files are left out, since their bytes vary."""
-    sizes = sorted((entry['name'], int(entry.get('numBytes', 0))) for entry in self.info['splits'])
-    text = json.dumps([self.full_name, split, n, sizes])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
 
 def find(name: str, roots: Iterable[files.Path]) -> Prepared | None:
   """Finds the newest finished version of `name` in the first root that has one, or None.
@@ -192,6 +184,11 @@ def _read(folder: files.Path) -> Prepared | None:
   except FileNotFoundError:
     return None
   except (ValueError, KeyError, TypeError) as error:
-    raise errors.UserError(
-      f'{folder} is damaged ({error}); delete it to have the data set prepared again'
-    ) from error
+    raise damaged(folder, str(error)) from error
+
+
+def damaged(folder: files.Path, reason: str) -> errors.UserError:
+  """Returns the error for a data set that cannot be read."""
+  return errors.UserError(
+    f'{folder} is damaged ({reason}); delete it and have the data set prepared again'
+  )

@@ -1,7 +1,8 @@
 """One split of a prepared TFDS data set, decoded without TensorFlow."""
 
-import zlib
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,15 +11,19 @@ import errors
 from data import arrays
 from data.examples import Examples, Indices, blocks
 from data.spec import Feature, Spec
-from data.tfds import bucket, catalog, images
+from data.tfds import bucket, catalog, content, images
 
 _INTEGERS = ('int8', 'int16', 'int32', 'int64', 'uint8', 'uint16', 'uint32', 'uint64', 'bool')
 _FLOATS = ('float16', 'float32', 'float64')
 _BLOCK = 1024  # examples decoded at a time where one column of all is read
+_HASHED = 256  # records read at a time where all are hashed: they can be large
 
 
 class Source(Examples):
-  """One split of a prepared data set. No record file is opened before `read`.
+  """One split of a prepared data set.
+
+  Its stored examples are hashed the first time it is opened; after that no record file is opened,
+  nor TFDS imported, before `read`.
 
   Args:
     name: the name under which the data set was requested.
@@ -28,7 +33,8 @@ class Source(Examples):
     where: the option that holds the split, as a user writes it, for messages.
 
   Raises:
-    UserError: there is no such split or column, or no feature that can be a model's input.
+    UserError: there is no such split or column, or no feature that can be a model's input; or a
+      record file is missing or damaged.
   """
 
   def __init__(
@@ -42,16 +48,16 @@ class Source(Examples):
     self._folder = folder
     self._split = split
     self._title = f'{name} {split}'  # for messages
-    self._records = None
+    self._builder = self._records = None
     self._decode: dict[tuple[str, ...], Any] = {}
     self.stamp = folder.stamp
     n = folder.count(split, where)
     features, num_classes = self._features(name, columns)
     names = folder.class_names('label' if 'label' in features else 'kind') if num_classes else ()
     names = names or tuple(str(label) for label in range(num_classes))
-    identity = folder.identity(split, n)
-    if columns:
-      identity = f'{identity}-{zlib.crc32(repr(sorted(features)).encode()):08x}'
+    stored = content.hash_cached(folder, split, n, lambda: self._blocks(n))
+    # The same stored examples are others to a model if they are read or numbered in another way.
+    identity = _digest([stored, sorted(features.items()), names])
     self.spec = Spec(name, split, n, features, num_classes, identity, names)
 
   def read(self, indices: Indices) -> dict[str, np.ndarray]:
@@ -74,7 +80,7 @@ class Source(Examples):
 
   def __getstate__(self) -> dict[str, Any]:
     # Open files cannot be pickled; a worker process opens its own.
-    return {**self.__dict__, '_records': None, '_decode': {}}
+    return {**self.__dict__, '_builder': None, '_records': None, '_decode': {}}
 
   def _read(self, indices: Indices, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     examples = self._examples(indices, names)
@@ -173,22 +179,41 @@ class Source(Examples):
     return feature is not None and feature[0] in [((), dtype) for dtype in dtypes]
 
   def _examples(self, indices: Indices, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    records = self._read_records(indices)
     if names not in self._decode:
-      self._open(names)
-    records = self._records.__getitems__([int(index) for index in indices])
+      self._decode[names] = self._decoder(names)
     return [self._decode[names](record) for record in records]
 
-  def _open(self, names: tuple[str, ...]) -> None:
+  def _read_records(self, indices: Indices) -> Sequence[bytes]:
+    if self._records is None:
+      self._open()
+    try:
+      return self._records.__getitems__([int(index) for index in indices])
+    except RuntimeError as error:  # all that array_record raises
+      raise catalog.damaged(self._folder.folder, str(error).split(';')[0]) from error
+
+  def _blocks(self, n: int) -> Iterator[Sequence[bytes]]:
+    for block in blocks(n, _HASHED):
+      yield self._read_records(block)
+
+  def _open(self) -> None:
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder_from_directory(bucket.on_disk(self._folder, self._split))
+    self._builder = tfds.builder_from_directory(bucket.on_disk(self._folder, self._split))
     raw = tfds.decode.DeserializeMethod.RAW_BYTES
-    self._records = builder.as_data_source(self._split, deserialize_method=raw)
+    self._records = self._builder.as_data_source(self._split, deserialize_method=raw)
+
+  def _decoder(self, names: tuple[str, ...]) -> Callable[[bytes], dict[str, Any]]:
+    import tensorflow_datasets as tfds
+
     # Decoding only the features used is faster, and others may need TensorFlow.
-    used = tfds.features.FeaturesDict(
-      {name: _still_encoded(builder.info.features[name]) for name in names}
-    )
-    self._decode[names] = used.deserialize_example_np
+    stored = self._builder.info.features
+    used = tfds.features.FeaturesDict({name: _still_encoded(stored[name]) for name in names})
+    return used.deserialize_example_np
+
+
+def _digest(parts: Any) -> str:
+  return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def _size(shape: Sequence[int]) -> str:
