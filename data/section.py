@@ -129,9 +129,16 @@ def _open_matched(data: Data, name: str, split: str, where: str, spec: Spec) -> 
 
 
 def _trained_on(whole: Examples, data: Data) -> Examples:
+  if not data.folds:
+    if data.fold:
+      raise UserError(
+        f'config.data.fold={data.fold} has no effect without folds; set config.data.folds to the '
+        'number of parts, or config.data.fold to 0'
+      )
+    return whole
   # All folds have the same number of training examples, so fold 0 describes every lane's data.
-  fold = max(data.fold, 0)
-  return Fold(whole, fold, data.folds, held_out=False) if data.folds else whole
+  fold = 0 if data.fold == ALL_FOLDS else data.fold
+  return Fold(whole, fold, data.folds, held_out=False)
 
 
 def _tokenized(examples: Examples, data: Data, tokenizer: str, training: bool) -> Examples:

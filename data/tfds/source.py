@@ -106,7 +106,21 @@ class Source(Examples):
           f'{_size(np.shape(value))}, not {_size(shape)}, and there is no option to resize them '
           'yet; use a data set whose examples all have the same size'
         )
-    return np.asarray(values, dtype)
+    return self._narrowed(name, np.asarray(values), indices)
+
+  def _narrowed(self, name: str, values: np.ndarray, indices: Indices) -> np.ndarray:
+    """Converts to the dtype of the spec, of 32 bits at most; UserError if a value does not fit."""
+    dtype = self.spec.features[name][1]
+    with np.errstate(over='ignore'):
+      narrow = values.astype(dtype)
+    lost = narrow != values if narrow.dtype.kind == 'i' else np.isinf(narrow) & ~np.isinf(values)
+    if lost.any():
+      place = tuple(np.argwhere(lost)[0])
+      raise errors.UserError(
+        f'the {name} of example {indices[place[0]]} of {self._title} is {values[place]}, which '
+        f'does not fit in {dtype}; prepare the data set again with smaller numbers'
+      )
+    return narrow
 
   def _image(self, value: bytes | np.ndarray, index: int, channels: int) -> np.ndarray:
     if isinstance(value, np.ndarray):  # a tensor feature, not an encoded image
