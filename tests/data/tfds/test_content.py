@@ -88,6 +88,21 @@ def test_order_of_features_and_number_of_files_do_not_matter(tmp_path):
   assert got.spec.identity == first
 
 
+def test_features_are_hashed_by_name():
+  from tensorflow_datasets.proto import tf_feature_pb2
+
+  number = tf_feature_pb2.Feature(int64_list=tf_feature_pb2.Int64List(value=[1, 2]))
+  texts = tf_feature_pb2.Feature(bytes_list=tf_feature_pb2.BytesList(value=[b'a', b'bc']))
+  other = tf_feature_pb2.Feature(bytes_list=tf_feature_pb2.BytesList(value=[b'ab', b'c']))
+  empty = tf_feature_pb2.Feature()
+  assert content._canonical({'a': number, 'b': texts}) == content._canonical(
+    {'b': texts, 'a': number}
+  )
+  each = [{'a': value} for value in (number, texts, other, empty)]
+  each += [{}, {'b': number}, {'a': number, 'b': empty}]
+  assert len({content._canonical(features) for features in each}) == len(each)
+
+
 def _field(content):
   """Field 1 of a protocol buffer, a message."""
   length, size = [], len(content)
