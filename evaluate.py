@@ -9,7 +9,6 @@ import sys
 from collections.abc import Sequence
 
 from absl import flags
-from ml_collections import ConfigDict
 
 from commands import cli, run_flags
 from errors import UserError
@@ -39,9 +38,9 @@ flags.DEFINE_string('out', None, 'Where the figures go; WORKDIR/metrics.json if 
 flags.DEFINE_bool('distributed', False, cli.DISTRIBUTED)
 
 
-def define(argv: Sequence[str]) -> tuple[ConfigDict | None, Sequence[str]]:
+def define(argv: Sequence[str]) -> Sequence[str]:
   """Defines the flags of the run in --workdir; see `cli.Define`."""
-  return run_flags.define_run_flags(argv, ('evaluators', *run_flags.PLACEMENT)), argv
+  return run_flags.define_run_flags(argv, ('evaluators', *run_flags.PLACEMENT))
 
 
 def main() -> None:

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Sequence
 
 from absl import flags
-from ml_collections import ConfigDict
 
 from commands import cli, run_flags, sampler_flags
 from errors import UserError
@@ -49,12 +48,12 @@ flags.DEFINE_string(
 )
 
 
-def define(argv: Sequence[str]) -> tuple[ConfigDict | None, Sequence[str]]:
+def define(argv: Sequence[str]) -> Sequence[str]:
   """Defines the flags of the run in --workdir; see `cli.Define`."""
-  config = run_flags.define_run_flags(argv)
-  if config is not None:
+  words = run_flags.define_run_flags(argv)
+  if 'config' in flags.FLAGS:
     sampler_flags.define(argv, cli.value_of(argv, 'workdir'))
-  return config, argv
+  return words
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What is compared with what: our config and flags, the peer's command line, the ratio to reach."""
+"""The cases of the benchmarks: our config and flags, the peer's command line, the target ratio."""
 
 from typing import NamedTuple
 
@@ -8,10 +8,10 @@ class Case(NamedTuple):
 
   Attributes:
     config: flags of our program.
-    peer: file in `benchmarks/peers` and its arguments.
-    target: our steps/s over the peer's, at least.
-    program: ours, a module of `benchmarks`.
-    steps: that warm each side up, and that a round has at least.
+    peer: the peer's file in `benchmarks/peers`, and its arguments.
+    target: the ratio of our steps/s to the peer's that we aim at.
+    program: our program, a module of `benchmarks`.
+    steps: steps that warm each side up, and the smallest number of steps in a round.
   """
 
   config: tuple[str, ...]
@@ -22,9 +22,9 @@ class Case(NamedTuple):
 
 
 def _decoding(config: tuple[str, ...], peer: tuple[str, ...], rows: int) -> Case:
-  """Writing `rows` texts of 256 tokens, the first given: a step is all of them.
+  """Returns the case of generating `rows` texts of 256 tokens after a given first one, in one step.
 
-  Ours keeps the keys and values of earlier tokens; nanoGPT's `generate` sends the whole text
+  Our model caches the keys and values of earlier tokens; nanoGPT's `generate` sends the whole text
   through the model for every token.
   """
   length = 256
@@ -35,7 +35,7 @@ def _decoding(config: tuple[str, ...], peer: tuple[str, ...], rows: int) -> Case
 
 
 # One layer of 256 units over the characters of tiny Shakespeare. One-hot characters would be a
-# lookup for us and a product for torch.nn; with an embedding both sides do the same.
+# lookup for us and a matrix product for torch.nn; with an embedding both sides do the same work.
 RNN = (
   '--config=configs/rnn.py:tiny_shakespeare',
   '--config.data.text.tokenizer=character',
@@ -43,8 +43,7 @@ RNN = (
   '--config.modules.model.embedding=64',
 )
 
-# The models of nanoGPT's two settings, for writing: both with a context of 256 and in
-# float32.
+# The models of nanoGPT's two settings for text generation, both with a context of 256 in float32.
 SMALL = (
   ('--config=configs/gpt_shakespeare_cpu.py', '--config.modules.model.context=256'),
   ('--layers', '4', '--heads', '4', '--width', '128'),

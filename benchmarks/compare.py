@@ -1,10 +1,11 @@
-"""Steps per second, of training or of writing, against a named peer, interleaved in one run.
+"""Compares our speed, of training or of text generation, with that of a peer in PyTorch.
 
   python -m benchmarks.compare dense_gan_128 dcgan_128 --peer_python=/path/to/python-with-torch
 
-Each side is a process that is kept alive; rounds go us, peer, us, peer, …, so that a machine whose
-speed drifts slows both. The figure is the median over rounds of the ratio within a round. A torch
-of the CPU: `pip install torch==2.13.0` in an environment of its own (it is no requirement here).
+Each side is a process that is kept alive. The two are interleaved: each round runs ours, then the
+peer, so that a machine whose speed drifts affects both. The figure is the median over rounds of the
+ratio of steps per second within a round. PyTorch is not a requirement of this project; install it
+in an environment of its own, e.g. `pip install torch==2.13.0` for a CPU.
 """
 
 import json
@@ -22,14 +23,14 @@ from benchmarks.side import Side
 from errors import UserError, nearest
 
 flags.DEFINE_string('peer_python', sys.executable, "The Python that has the peer's framework.")
-flags.DEFINE_integer('rounds', 6, 'Rounds of us, peer.')
-flags.DEFINE_float('seconds', 6.0, 'About how long each side runs in a round.')
+flags.DEFINE_integer('rounds', 6, 'Number of rounds.')
+flags.DEFINE_float('seconds', 6.0, 'Approximate time that each side runs in a round.')
 flags.DEFINE_integer('threads', 2, 'Threads of the peer.')
-flags.DEFINE_string('json', None, 'Also write the figures here.')
+flags.DEFINE_string('json', None, 'A file to write the figures to, in addition to the terminal.')
 
 
 def compare(case: Case, peer_python: str, rounds: int, seconds: float, threads: int) -> dict:
-  """Runs one case; returns medians, the ratio and its spread over rounds."""
+  """Runs one case; returns the median speeds, the median ratio and its range over rounds."""
   environment = protocol.environment(threads)
   file, *arguments = case.peer
   ours = Side([sys.executable, '-m', f'benchmarks.{case.program}', *case.config], dict(os.environ))
@@ -37,12 +38,12 @@ def compare(case: Case, peer_python: str, rounds: int, seconds: float, threads: 
   sides = {'ours': ours, 'peer': peer}
   lengths = {}
   for name, side in sides.items():
-    side.ask('warm', case.steps)
-    lengths[name] = max(case.steps, round(side.ask('warm', 3 * case.steps) * seconds))
+    side.speed('warm', case.steps)
+    lengths[name] = max(case.steps, round(side.speed('warm', 3 * case.steps) * seconds))
   speeds: dict[str, list[float]] = {name: [] for name in sides}
   for _ in range(rounds):
     for name, side in sides.items():
-      speeds[name].append(side.ask('run', lengths[name]))
+      speeds[name].append(side.speed('run', lengths[name]))
   for side in sides.values():
     side.close()
   ratios = [a / b for a, b in zip(speeds['ours'], speeds['peer'])]

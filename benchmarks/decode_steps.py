@@ -1,9 +1,9 @@
-"""Our side of a comparison of writing text: whole texts, driven over stdin.
+"""Benchmark program that generates texts with one of our models, driven over stdin.
 
   python -m benchmarks.decode_steps --config=configs/gpt_shakespeare.py --num=8 --length=256
 
-Speaks the protocol of `benchmarks/peers/protocol.py`; a step is `--num` texts of `--length` tokens,
-of a model at step 0, each token drawn from the whole distribution.
+It follows the protocol of `benchmarks/peers/protocol.py`. A step generates `--num` texts of
+`--length` tokens with an untrained model, each token sampled from the whole distribution.
 """
 
 import sys
@@ -13,16 +13,16 @@ from absl import flags
 from benchmarks.peers import protocol
 from commands import cli, config_flags
 
-flags.DEFINE_integer('num', 1, 'Texts written at once.')
-flags.DEFINE_integer('length', 256, 'Tokens of a text, the one it begins with included.')
+flags.DEFINE_integer('num', 1, 'Number of texts that are generated together.')
+flags.DEFINE_integer('length', 256, 'Tokens of a text, its first token included.')
 
 
 def main() -> None:
-  # Imports jax, which must come after the process was prepared.
-  from benchmarks.writer import Writer
+  # Imported here because it imports jax, which must come after `cli.launch` set up the process.
+  from benchmarks.text_generator import TextGenerator
 
   values = flags.FLAGS
-  protocol.serve(Writer(values.config, values.num, values.length).run)
+  protocol.serve(TextGenerator(values.config, values.num, values.length).run)
 
 
 if __name__ == '__main__':

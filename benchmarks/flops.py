@@ -1,16 +1,16 @@
-"""Floating-point operations of a transformer's training, and how many a device could do.
+"""Floating-point operations of training a transformer, and peak rates of devices.
 
-Model FLOPs utilisation (MFU) is the share of a device's peak that the operations of the model's own
-formula take, whatever the program does beside them (Chowdhery et al. 2022, PaLM, appendix B). A
-token costs, forward and backward,
+Model FLOPs utilisation (MFU) is the fraction of a device's peak rate that is spent on the
+operations in the formula below, not counting any others that the program runs (Chowdhery et al.
+2022, PaLM, appendix B). A token costs, forward and backward,
 
     6·N + 12·L·H·Q·T
 
-for N parameters, L layers, H heads of size Q and T tokens that see each other: a multiplication and
-its addition are 2 operations, and the backward pass takes twice the forward pass. As in PaLM and in
-nanoGPT's `estimate_mfu` a causal mask does not halve the second term and recomputed activations
-count once. N leaves out tables that are only looked up: positions, and the embedding unless the
-logits are made with it.
+for N parameters, L layers, H heads of size Q and T tokens in a row: a multiplication and its
+addition are 2 operations, and the backward pass takes twice the forward pass. As in PaLM and in
+nanoGPT's `estimate_mfu` a causal mask does not halve the second term, and recomputed activations
+count once. N excludes parameters that are only looked up: positions, and the embedding unless it is
+tied to the output.
 """
 
 import time
@@ -22,12 +22,12 @@ import jax.numpy as jnp
 
 from errors import UserError, nearest
 
-# Tables whose rows a token picks, by the names in `models/transformer.py`; it multiplies none.
+# Modules of `models/transformer.py` whose parameters are only looked up, never multiplied.
 LOOKED_UP = ('positions', 'types')
 
-# Most bfloat16 operations a second, dense (without structured sparsity), float32 accumulation, by
-# how the name of a jax device begins. Data sheets of NVIDIA (a sheet that gives the sparse figure:
-# half of it) and, for TPUs, the system pages of cloud.google.com/tpu/docs.
+# Peak bfloat16 operations per second, dense (without structured sparsity), with float32
+# accumulation, by the prefix of the name of a jax device. Sources: data sheets of NVIDIA (half of
+# the figure where a sheet gives the sparse one), and the system pages of cloud.google.com/tpu/docs.
 PEAKS = {
   'NVIDIA A100': 312e12,
   'NVIDIA H100': 989e12,
@@ -43,27 +43,27 @@ PEAKS = {
 
 
 def multiplied_parameters(params: Mapping[str, Any], tied: bool) -> int:
-  """N: the parameters of a transformer that a token is multiplied with.
+  """Returns N, the number of parameters of a transformer that a token is multiplied with.
 
   Args:
-    params: those of `models.transformer.Transformer`, arrays or their shapes.
-    tied: whether logits are made with the embedding.
+    params: parameters of `models.transformer.Transformer`, arrays or their shapes.
+    tied: whether the output matrix is the embedding.
   """
-  left_out = LOOKED_UP if tied else (*LOOKED_UP, 'embedding')
-  kept = {name: part for name, part in params.items() if name not in left_out}
-  return sum(leaf.size for leaf in jax.tree.leaves(kept))
+  excluded = LOOKED_UP if tied else (*LOOKED_UP, 'embedding')
+  multiplied = {name: part for name, part in params.items() if name not in excluded}
+  return sum(leaf.size for leaf in jax.tree.leaves(multiplied))
 
 
 def token_flops(parameters: int, layers: int, heads: int, head_size: int, length: int) -> int:
-  """Operations of one token in training, 6·N + 12·L·H·Q·T."""
+  """Returns the operations of one token in training, 6·N + 12·L·H·Q·T."""
   return 6 * parameters + 12 * layers * heads * head_size * length
 
 
 def known_peak(kind: str) -> float:
-  """Operations per second that a device of this kind (`device.device_kind`) could do in bfloat16.
+  """Returns the peak bfloat16 operations per second of a device kind (`device.device_kind`).
 
   Raises:
-    UserError: its figure is not among `PEAKS`.
+    UserError: `PEAKS` does not have the device.
   """
   names = [name for name in PEAKS if kind.startswith(name)]
   if not names:
@@ -75,7 +75,12 @@ def known_peak(kind: str) -> float:
 
 
 def measured_peak(size: int = 2048, repeats: int = 10) -> float:
-  """Operations per second of the fastest of `repeats` float32 products of size × size matrices."""
+  """Measures operations per second by the fastest of several float32 products of square matrices.
+
+  Args:
+    size: rows and columns of the matrices.
+    repeats: how many products are timed.
+  """
   product = jax.jit(jnp.matmul)
   matrix = jax.random.normal(jax.random.key(0), (size, size))
   product(matrix, matrix).block_until_ready()
@@ -88,9 +93,9 @@ def measured_peak(size: int = 2048, repeats: int = 10) -> float:
 
 
 def peak(device: jax.Device) -> float:
-  """The peak that MFU is a share of: known in bfloat16, or measured in float32 on a CPU.
+  """Returns the peak rate for MFU: a known one in bfloat16, or on a CPU a measured one in float32.
 
   Raises:
-    UserError: the device is no CPU and its figure is not known.
+    UserError: the device is not a CPU and its peak is not known.
   """
   return measured_peak() if device.platform == 'cpu' else known_peak(device.device_kind)

@@ -1,4 +1,4 @@
-"""One process of a comparison, kept alive and asked for steps in turn with the other one."""
+"""One side of a comparison: a process that is kept alive and runs steps on demand."""
 
 import json
 import subprocess
@@ -11,12 +11,12 @@ ROOT = Path(__file__).parents[1]
 
 
 class Side:
-  """A program that speaks the protocol of `benchmarks/peers/protocol.py`.
+  """A running program that follows the protocol of `benchmarks/peers/protocol.py`.
 
   Args:
-    command: that starts it.
-    environment: it runs with.
-    folder: it runs in; this checkout by default.
+    command: the command that starts the program.
+    environment: its environment variables.
+    folder: its working directory; by default this checkout.
   """
 
   def __init__(
@@ -31,17 +31,26 @@ class Side:
       text=True,
     )
 
-  def ask(self, word: str, steps: int) -> float:
-    """Steps per second of `steps` steps."""
-    self._process.stdin.write(f'{word} {steps}\n')
+  def speed(self, command: str, steps: int) -> float:
+    """Runs `steps` steps and returns the steps per second.
+
+    Args:
+      command: 'warm' or 'run', see the protocol.
+      steps: how many steps to run.
+
+    Raises:
+      UserError: the process has ended.
+    """
+    self._process.stdin.write(f'{command} {steps}\n')
     self._process.stdin.flush()
     line = self._process.stdout.readline()
     if not line:
-      raise UserError('a side of the comparison ended; its message stands above')
+      raise UserError('a process of the comparison has ended; see its message above')
     answer = json.loads(line)
     return answer['steps'] / answer['seconds']
 
   def close(self) -> None:
+    """Ends the process."""
     self._process.stdin.write('quit\n')
     self._process.stdin.close()
     self._process.wait(timeout=60)

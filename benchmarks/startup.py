@@ -1,9 +1,9 @@
-"""Seconds from the start of train.py to its first finished step, cold and warm.
+"""Measures the time from the start of train.py to its first finished step, cold and warm.
 
   python -m benchmarks.startup --config=configs/gan.py
 
-Cold: nothing is cached, so the data set is prepared, decoded and every program compiled. Warm: the
-second start. The time is that of the first line in metrics.jsonl, written when step 1 is done.
+Cold: nothing is cached, so the data set is prepared and decoded, and every program is compiled.
+Warm: the second start. A step has finished when its line is in metrics.jsonl.
 """
 
 import json
@@ -22,8 +22,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def first_step(config: str, cache: str, folder: Path | str = ROOT) -> float:
-  """Starts the train.py in `folder` with `cache` as its cache and returns the seconds to its first
-  step."""
+  """Runs the train.py of `folder` with the cache `cache`; returns the seconds to its first step."""
   with tempfile.TemporaryDirectory() as workdir:
     started = time.time()
     process = subprocess.Popen(
@@ -63,6 +62,6 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  flags.DEFINE_string('config', 'configs/gan.py', 'The config to start.')
-  flags.DEFINE_integer('repeats', 3, 'Starts of either kind; the median is printed.')
+  flags.DEFINE_string('config', 'configs/gan.py', 'The config to train.')
+  flags.DEFINE_integer('repeats', 3, 'Number of cold and of warm starts; the median is printed.')
   app.run(main)

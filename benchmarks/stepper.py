@@ -1,4 +1,4 @@
-"""The training program of a config without its loop: no logs, no checkpoints, no evaluation."""
+"""The training steps of a config without the loop: no logs, no checkpoints, no evaluation."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ class Stepper:
   """Takes steps of a config on demand.
 
   Attributes:
-    state: after the last step, of all lanes.
+    state: the state of all lanes after the last step.
   """
 
   state: State
@@ -32,14 +32,14 @@ class Stepper:
     self._step = 0
 
   def run(self, steps: int) -> dict[str, float]:
-    """Takes `steps` steps and returns the last one's losses, of the first lane."""
+    """Takes `steps` steps and returns the losses of the last step, of the first lane."""
     last = self._step + steps
     while self._step < last:
       length = min(last - self._step, self._program.capacity)
-      number, taken = self._feed.take(self._step * self._session.per_step, length)
+      number, data = self._feed.take(self._step * self._session.per_step, length)
       count = self._put(np.int32(number))
       self.state, self._ok, rows = self._program.dispatch(
-        self.state, self._ok, taken, count, self._active
+        self.state, self._ok, data, count, self._active
       )
       self._step += number
     rows = np.asarray(rows)[:, number - 1 : number]

@@ -1,9 +1,9 @@
-"""Our side of a comparison: whole training steps as train.py runs them, driven over stdin.
+"""Benchmark program that takes the training steps of a config as train.py does, driven over stdin.
 
   python -m benchmarks.train_steps --config=configs/gan.py --config.data.batch_size=16
 
-Speaks the protocol of `benchmarks/peers/protocol.py`: `warm N`, `run N`, `quit`. Data, order,
-metrics and averages are included, as are dispatches of the loop's length; logging is not.
+It follows the protocol of `benchmarks/peers/protocol.py`: `warm N`, `run N`, `quit`. Steps include
+data, order, metrics and averages, in dispatches as long as the loop's, but no logging.
 """
 
 import sys
@@ -15,7 +15,7 @@ from commands import cli, config_flags
 
 
 def main() -> None:
-  # Imports jax, which must come after the process was prepared.
+  # Imported here because it imports jax, which must come after `cli.launch` set up the process.
   from benchmarks.stepper import Stepper
 
   protocol.serve(Stepper(flags.FLAGS.config).run)

@@ -1,10 +1,10 @@
-"""Training speed of a transformer's config in tokens/s, and its model FLOPs utilisation (MFU).
+"""Measures the training speed of a transformer: tokens/s and model FLOPs utilisation (MFU).
 
   python -m benchmarks.utilisation --config=configs/gpt_shakespeare.py --steps=200
 
-Whole steps as train.py takes them, without logs, checkpoints and evaluations; the median over
-`--repeats`. The formula and the peaks are in `benchmarks/flops.py`: on an accelerator the peak is
-that of bfloat16, whatever the config's precision; on a CPU it is a float32 product, measured here.
+It times steps as train.py takes them, without logs, checkpoints and evaluations, and prints the
+median over `--repeats`. The formula and the peaks are in `benchmarks/flops.py`: on an accelerator
+the peak is that of bfloat16, whatever the config's precision; on a CPU that of a float32 product.
 """
 
 import statistics
@@ -14,12 +14,12 @@ from absl import flags
 
 from commands import cli, config_flags
 
-flags.DEFINE_integer('steps', 100, 'Steps of a repeat.')
-flags.DEFINE_integer('repeats', 5, 'How often they are timed.')
+flags.DEFINE_integer('steps', 100, 'Number of steps that are timed together.')
+flags.DEFINE_integer('repeats', 5, 'How many times they are timed.')
 
 
 def main() -> None:
-  # Imports jax, which must come after the process was prepared.
+  # Imported here because it imports jax, which must come after `cli.launch` set up the process.
   import jax
 
   from benchmarks import flops

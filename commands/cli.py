@@ -7,7 +7,6 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from absl import flags, logging
 from ml_collections import ConfigDict
@@ -15,8 +14,8 @@ from ml_collections import ConfigDict
 from engine import runtime
 from errors import UserError, nearest
 
-# command line -> (the config that flags override or None, the command line to parse)
-Define = Callable[[Sequence[str]], tuple[ConfigDict | None, Sequence[str]]]
+# command line -> the command line to parse, without what is read already
+Define = Callable[[Sequence[str]], Sequence[str]]
 
 DISTRIBUTED = (
   'This is one process of several. They find each other by themselves on TPU pods and Slurm, else '
@@ -25,10 +24,11 @@ DISTRIBUTED = (
 
 
 def launch(
-  main: Callable[[], None],
+  main: Callable[..., None],
   argv: Sequence[str],
   lost: str = 'nothing was written',
   define: Define | None = None,
+  takes_words: bool = False,
 ) -> None:
   """Parses flags, prepares the process, runs `main`, and leaves with its exit code.
 
@@ -37,6 +37,7 @@ def launch(
     argv: the command line.
     lost: the words for a person who stops it with Ctrl-C.
     define: defines, given `argv`, the flags that depend on it; see `Define`.
+    takes_words: whether `main` takes the words that belong to no flag, as a list.
 
   UserError and bad flags end in one sentence and code 2, a pipe that nobody reads any more in one
   and that of its signal; anything else keeps its traceback.
@@ -45,13 +46,12 @@ def launch(
     # Libraries log the traceback of what they then raise.
     logging.set_verbosity(logging.FATAL)
     runtime.prepare()
-    original, words = define(argv) if define else (None, argv)
-    overridden = _parse(words)
-    if original is not None and overridden:
-      from commands import config_flags
-
-      config_flags.drop_stale(flags.FLAGS.config, original, overridden)
-    main()
+    rest = _parse(define(argv) if define else argv)
+    if rest and not takes_words:
+      raise UserError(
+        f'unexpected argument "{rest[0]}"; options look like --config.train.steps=300'
+      )
+    main(*([rest] if takes_words else []))
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)
     sys.exit(2)
@@ -87,9 +87,10 @@ def _reader_left() -> bool:
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
-  """Parses all flags; returns the keys of the config that they override."""
+  """Parses all flags; returns the words that belong to none."""
   if asks_for_help(argv):
-    print(sys.modules['__main__'].__doc__, flags.FLAGS.module_help(argv[0]), sep='\n')
+    listing = getattr(flags.FLAGS['config'], 'listing', '') if 'config' in flags.FLAGS else ''
+    print(sys.modules['__main__'].__doc__, flags.FLAGS.module_help(argv[0]), listing, sep='\n')
     sys.exit(0)
   try:
     rest = flags.FLAGS(list(argv))
@@ -101,29 +102,11 @@ def _parse(argv: Sequence[str]) -> list[str]:
     ) from None
   except flags.Error as error:
     raise UserError(f'{_first_line(error)}; --help lists the flags') from None
-  except (TypeError, ValueError) as error:
-    raise UserError(
-      f'{_first_line(error)}; look at the type of that option in the config'
-    ) from None
-  if len(rest) > 1:
-    raise UserError(f'unexpected argument "{rest[1]}"; options look like --config.train.steps=300')
-  return [*overrides(argv)]
+  return rest[1:]
 
 
 def _first_line(error: Exception) -> str:
   return str(error).strip().splitlines()[0]
-
-
-def check_overrides(argv: Sequence[str], config: ConfigDict, path: str) -> None:
-  """Raises UserError, naming the nearest key, for any `--config.KEY` that the config lacks.
-
-  Args:
-    argv: the command line.
-    config: what can be overridden.
-    path: where it comes from, for messages.
-  """
-  for key in overrides(argv):
-    _check_key(config, key, path)
 
 
 def overrides(argv: Sequence[str]) -> dict[str, str]:
@@ -158,7 +141,7 @@ def load(path: str) -> ConfigDict:
   """Loads `configs/NAME.py[:ARGUMENT]`.
 
   Raises:
-    UserError: there is no such file, or it refused the argument.
+    UserError: there is no such file, it refused the argument, or what it made is no config.
   """
   file, _, argument = path.partition(':')
   if not Path(file).is_file():
@@ -175,44 +158,14 @@ def load(path: str) -> ConfigDict:
   location.loader.exec_module(module)
   if not hasattr(module, 'get_config'):
     raise UserError(f'{file} is no config: it defines no get_config(); see configs/gan.py')
-  return module.get_config(argument) if argument else module.get_config()
+  config = module.get_config(argument) if argument else module.get_config()
+  from engine.declarations import check_sections  # It imports jax.
 
-
-def has_option(config: ConfigDict, key: str) -> bool:
-  """Returns whether `SECTION.OPTION` is an option, or a section, of a config."""
-  node: Any = config
-  for part in key.split('.'):
-    if not isinstance(node, ConfigDict) or part not in node:
-      return False
-    node = node[part]
-  return True
-
-
-def list_options(config: ConfigDict, prefix: str = '--config') -> list[str]:
-  """Returns every option of a config with its value, as it is written on the command line."""
-  lines = []
-  for key, value in config.items():
-    path = f'{prefix}.{key}'
-    lines += list_options(value, path) if isinstance(value, ConfigDict) else [f'{path}={value}']
-  return lines
-
-
-def _check_key(config: ConfigDict, key: str, path: str) -> None:
-  node, walked = config, 'config'
-  for part in key.split('.'):
-    part = part.split('[')[0]
-    if not isinstance(node, ConfigDict):
-      raise UserError(f'--{walked} in {path} is a value and has no "{part}" below it')
-    if part not in node:
-      raise UserError(
-        f'{path} has no option --{walked}.{part}{nearest(part, node)}; '
-        f'{walked} has: {", ".join(sorted(node))}'
-      )
-    node, walked = node[part], f'{walked}.{part}'
-  if isinstance(node, ConfigDict):
-    raise UserError(
-      f'--{walked} is a section; set one of: {", ".join(f"--{walked}.{k}" for k in node)}'
-    )
+  try:
+    check_sections(config)
+  except UserError as error:
+    raise UserError(f'{path}: {error}') from None
+  return config
 
 
 def default_workdir(argv: Sequence[str]) -> str:

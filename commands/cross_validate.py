@@ -16,12 +16,13 @@ from data.section import ALL_FOLDS, open_testing, open_whole
 from data.selection import Fold
 from data.spec import Spec
 from engine import loop, runtime, summaries
+from engine.declarations import check_config
 from engine.evaluation import Evaluators, open_lane_evaluators
 from engine.evaluators.base import Figure
 from engine.lanes import take_lane
 from engine.report import Counting
 from engine.restore import Restored, restore_run
-from engine.session import check_sections, data_options, open_session
+from engine.session import data_options, open_session
 from errors import UserError
 
 CONFIDENCE = 0.95
@@ -89,7 +90,7 @@ def cross_validate(config: ConfigDict, folds: int, workdir: str, argv: Sequence[
     UserError: the config, the number of folds, the folder, the data or the devices do not allow it.
     SystemExit: 130 or 143 after Ctrl-C or SIGTERM in training, with everything saved.
   """
-  check_sections(config)
+  check_config(config)
   data = data_options(config)
   if data.folds or data.fold:
     raise UserError(

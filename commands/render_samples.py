@@ -42,7 +42,7 @@ def render_samples(opened: Opened) -> None:
   _check_size(opened, out, num, _shape_of_a_sample(opened))
   make_folder(out)
   images = np.concatenate([*sample_chunks(opened, num)])
-  _write(opened, out, images, pictures.grid)
+  _write(opened, out, images, lambda images: pictures.enlarge(pictures.grid(images)))
   print(f'prior: {num:,} samples, step {opened.restored.step} of {request.workdir}: {out}')
 
 
@@ -81,20 +81,35 @@ def render_picture(opened: Opened) -> None:
   picture = restored.session.objective.pictures[request.kind]
   out = request.out or f'{request.workdir}/{request.kind}.png'
   _check_ending(out, f'for --kind={request.kind} makes no data set')
-  images, num = render(opened, picture, request.num or picture.num, out)
-  flat = images.reshape(-1, *images.shape[2:])
-  _write(opened, out, images, lambda images: pictures.grid(flat, images.shape[1]))
-  print(
-    f'{request.kind}: {num:,} {picture.count}, step {restored.step} of {request.workdir}: {out}'
-  )
+  rendered = render(opened, picture, request.num or picture.num, out)
+
+  def sheet(images: np.ndarray) -> np.ndarray:
+    if picture.captions is not None:
+      return pictures.captioned(images, picture.captions.columns, rendered.rows)
+    flat = images.reshape(-1, *images.shape[2:])
+    return pictures.enlarge(pictures.grid(flat, images.shape[1]))
+
+  _write(opened, out, rendered.images, sheet)
+  what = f'{request.kind}: {rendered.num:,} {picture.count}'
+  print(f'{what}, step {restored.step} of {request.workdir}: {out}')
 
 
-def render(opened: Opened, picture: Picture, num: int, out: str) -> tuple[np.ndarray, int]:
+class Rendered(NamedTuple):
+  """A picture that is made.
+
+  Attributes:
+    images: float32 [rows, columns, H, W, C].
+    num: how many of what the picture counts it shows: not more than there are.
+    rows: the words of each row; empty for none.
+  """
+
+  images: np.ndarray
+  num: int
+  rows: Sequence[str]
+
+
+def render(opened: Opened, picture: Picture, num: int, out: str) -> Rendered:
   """Renders a picture that is to be written to `out`.
-
-  Returns:
-    Images float32 [rows, columns, H, W, C], and how many of what the picture counts they show: not
-    more than there are.
 
   Raises:
     UserError: see `render_picture`.
@@ -104,17 +119,24 @@ def render(opened: Opened, picture: Picture, num: int, out: str) -> tuple[np.nda
   if picture.examples:
     num = min(num, examples.number // picture.examples)
 
+  describe = picture.captions.describe if picture.captions is not None else None
+
   @jax.jit
   def rendered(variables, batch):
     keys = numbered_keys(key, jnp.arange(examples.number))
-    return picture.render(variables, prepare(batch, key, OFF), keys, num)
+    given = variables, prepare(batch, key, OFF), keys, num
+    return picture.render(*given), describe(*given) if describe is not None else {}
 
-  shape = jax.eval_shape(rendered, opened.variables, examples.abstract).shape
+  shape = jax.eval_shape(rendered, opened.variables, examples.abstract)[0].shape
   _check_size(opened, out, math.prod(shape[:2]), shape[2:])
   make_folder(out)
-  images = np.asarray(rendered(opened.variables, examples.read()))
+  images, described = jax.device_get(rendered(opened.variables, examples.read()))
+  names, rows = opened.restored.session.spec.class_names, ()
+  if picture.captions is not None and described:
+    values = [{name: each[i] for name, each in described.items()} for i in range(len(images))]
+    rows = tuple(picture.captions.row(each, names) for each in values)
   # The rows are what is counted, unless several of them share a row.
-  return images, num if picture.examples else images.shape[0]
+  return Rendered(images, num if picture.examples else images.shape[0], rows)
 
 
 class _Examples(NamedTuple):
@@ -177,12 +199,12 @@ def _check_size(opened: Opened, out: str, number: int, shape: Sequence[int]) -> 
 
 
 def _write(
-  opened: Opened, out: str, images: np.ndarray, grid: Callable[[np.ndarray], np.ndarray]
+  opened: Opened, out: str, images: np.ndarray, sheet: Callable[[np.ndarray], np.ndarray]
 ) -> None:
   path = files.path(out)
   try:
     if path.suffix == '.png':
-      pictures.write_png(path, pictures.enlarge(grid(images)))
+      pictures.write_png(path, sheet(images))
     else:
       step, seed = opened.restored.step, opened.request.seed
       files.write_npz(path, image=images, step=np.int64(step), seed=np.int64(seed))

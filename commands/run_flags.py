@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 from ml_collections import ConfigDict
-from ml_collections.config_flags import config_flags
 
 from commands import cli
 from engine import run
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 PLACEMENT = ('mesh', 'sharding')
 
 
-def define_run_flags(argv: Sequence[str], sections: Sequence[str] = PLACEMENT) -> ConfigDict | None:
+def define_run_flags(argv: Sequence[str], sections: Sequence[str] = PLACEMENT) -> Sequence[str]:
   """Defines --mesh, and --config.SECTION.OPTION=VALUE for some sections of the run in --workdir.
 
   Args:
@@ -29,8 +28,8 @@ def define_run_flags(argv: Sequence[str], sections: Sequence[str] = PLACEMENT) -
     sections: whose options can be overridden; `PLACEMENT` is among them.
 
   Returns:
-    The config that the run was trained with. None without --workdir, and where only --help is asked
-    for and the run cannot be read.
+    The rest of the command line. Without --workdir, and where only --help is asked for and the run
+    cannot be read, all of it, and there is no flag --config.
 
   Raises:
     UserError: --workdir is no run, or the command line overrides what the run does not have.
@@ -41,23 +40,18 @@ def define_run_flags(argv: Sequence[str], sections: Sequence[str] = PLACEMENT) -
   cli.show_in_help('mesh', argv)
   workdir = cli.value_of(argv, 'workdir')
   if not workdir:
-    return None
+    return argv
   try:
     stored = ConfigDict(to_plain(run.read_config(workdir)))
   except UserError:
     if cli.asks_for_help(argv):
-      return None
+      return argv
     raise
-  # A copy: the flags write into it.
+  from commands import overrides  # It imports jax, for which `cli.launch` prepares the process.
+
   shown = ConfigDict({section: stored[section] for section in sections})
-  shown = shown.copy_and_resolve_references()
-  cli.check_overrides(argv, shown, workdir)
-  title = f'Options of {workdir} that can be overridden, with their values:'
-  doc = '\n'.join([title, *cli.list_options(shown)])
-  config_flags.DEFINE_config_dict('config', shown, doc, sys_argv=list(argv))
-  flags.FLAGS['config'].default_as_str = ''  # The same again.
-  cli.show_in_help('config', argv)
-  return stored
+  doc = f'Options of the run that can be overridden: --config.{"|".join(sections)}.…=VALUE.'
+  return overrides.define(shown, argv, workdir, doc)
 
 
 def placement(values: flags.FlagValues) -> Placement:
@@ -68,7 +62,7 @@ def placement(values: flags.FlagValues) -> Placement:
   """
   from engine.restore import Placement  # It imports jax, before which flags are parsed.
 
-  given = config_flags.get_override_values(values['config'])
+  given = values['config'].keys
   along_axes = [key for key in given if key.startswith('mesh.')]
   if values.mesh and along_axes:
     raise UserError(f'--mesh={values.mesh} is short for --config.{along_axes[0]}; give one of them')

@@ -1,9 +1,6 @@
 """The sections that every config has, with the values that most experiments keep.
 
-A config starts from `defaults()`. The options are documented where they are read:
-`data/section.py`, `engine/train_options.py`, `engine/averages.py` (ema), `engine/lanes.py` (seeds),
-`engine/checkpoint.py`, `engine/evaluators/`, `engine/optimizers.py`, `engine/sharding.py`,
-`engine/init_rules.py` (init_from).
+A config starts from `defaults()`; docs/options.md explains the options.
 """
 
 from typing import Any

@@ -43,16 +43,16 @@ def roots(data_dir: str) -> tuple[files.Path, ...]:
 
 
 def writable_root(data_dir: str) -> files.Path:
-  """Returns the folder to prepare a data set in: the user's if it is writable, else the cache.
+  """Returns the folder to prepare a data set in: `data_dir` if it is writable, else the cache.
 
-  TFDS's default in the home folder is read but never written, since the user did not choose it. A
-  bucket is not written either, since TFDS and array_record open their files themselves.
+  $TFDS_DATA_DIR and TFDS's default in the home folder are read but never written, since other
+  projects and people share them. A bucket is not written either, since TFDS and array_record open
+  their files themselves.
 
   Raises:
     UserError: neither is writable.
   """
-  chosen = data_dir or os.environ.get('TFDS_DATA_DIR')
-  named = [files.path(chosen)] if chosen and files.is_local(chosen) else []
+  named = [files.path(data_dir)] if data_dir and files.is_local(data_dir) else []
   tried = [*named, files.path(cache_dir() / 'tfds')]
   for root in tried:
     if _writable(root):

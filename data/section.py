@@ -1,7 +1,8 @@
 """The section `config.data`, and opening the examples that it names."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from data.examples import Examples
 from data.selection import Fold, match_classes
@@ -9,6 +10,7 @@ from data.source import open_source
 from data.spec import Spec
 from data.text.options import Text, open_text
 from errors import UserError
+from options import option
 
 # Names that an evaluator uses for the test split and the training split of `config.data`.
 TEST, TRAIN = 'test', 'train'
@@ -16,44 +18,47 @@ TEST, TRAIN = 'test', 'train'
 ALL_FOLDS = -1
 
 
-class Data(NamedTuple):
-  """The options of `config.data`.
+@dataclasses.dataclass(frozen=True)
+class Data:
+  """The options of `config.data`."""
 
-  Attributes:
-    name: the data set to train on: one of ours, or any that TFDS has prepared; several joined by
-      '+'.
-    split: the split to train on, or a TFDS slice of one (`train[:90%]`); of joined data sets the
-      same split of each, or one for each with '|' between them.
-    test_name: the data set to evaluate on; '' means `name`, or the first of several.
-    test_split: the split of it to evaluate on.
-    classes: the labels of the examples to keep, which become 0, 1, …; empty keeps all.
-    columns: further integer columns to read, for metrics by group.
-    folds: number of parts that `split` is cut into for a cross-validation; 0 for none. With folds
-      a run is evaluated on `fold` and trained on the others; the test split is not read.
-    fold: the fold that is held out, from 0; −1 trains one lane for each fold.
-    batch_size: examples per update.
-    data_dir: the folder of prepared data sets; '' means $TFDS_DATA_DIR or ~/tensorflow_datasets.
-    resident_mb: largest size in MiB of a decoded split that is held on the devices; larger splits
-      are streamed.
-    workers: processes that read a streamed split; 0 reads with threads.
-    text: the options of text; None for images and tables.
-    augment: see `data.transforms.prepare`.
-  """
-
-  name: str
-  split: str
-  test_name: str
-  test_split: str
-  classes: Sequence[int]
-  columns: Sequence[str]
-  folds: int
-  fold: int
-  batch_size: int
-  data_dir: str
-  resident_mb: int
-  workers: int
-  text: Text | None
-  augment: Mapping[str, Any]
+  name: str = option(
+    'The data set to train on: one of ours, or any that TFDS has prepared; several are joined by '
+    "'+'."
+  )
+  split: str = option(
+    'The split to train on, or a TFDS slice of one (`train[:90%]`); of joined data sets the same '
+    "split of each, or one for each with '|' between them."
+  )
+  test_name: str = option("The data set to evaluate on; '' means `name`, or the first of several.")
+  test_split: str = option('The split of it to evaluate on.')
+  classes: Sequence[int] = option(
+    'The labels of the examples to keep, which become 0, 1, …; empty keeps all.', low=0
+  )
+  columns: Sequence[str] = option('Further integer columns to read, for metrics by group.')
+  folds: int = option(
+    'Number of parts that `split` is cut into for a cross-validation; 0 for none. With folds a run '
+    'is evaluated on `fold` and trained on the others; the test split is not read.',
+    low=2,
+    also=(0,),
+  )
+  fold: int = option(
+    'The fold that is held out, from 0; -1 trains one lane for each fold.',
+    low=0,
+    also=(ALL_FOLDS,),
+  )
+  batch_size: int = option('Examples per update.', low=1)
+  data_dir: str = option(
+    "The folder of prepared data sets; '' means $TFDS_DATA_DIR or ~/tensorflow_datasets."
+  )
+  resident_mb: int = option(
+    'Largest size in MiB of a decoded split that is held on the devices; larger splits are '
+    'streamed.',
+    low=0,
+  )
+  workers: int = option('Processes that read a streamed split; 0 reads with threads.', low=0)
+  text: Text | None = option('How text is cut into rows of tokens; {} for images and tables.')
+  augment: Mapping[str, Any] = option('Augmentation of the images that are trained on.')
 
 
 def open_whole(data: Data) -> Examples:
@@ -129,16 +134,9 @@ def _open_matched(data: Data, name: str, split: str, where: str, spec: Spec) -> 
 
 
 def _trained_on(whole: Examples, data: Data) -> Examples:
-  if not data.folds:
-    if data.fold:
-      raise UserError(
-        f'config.data.fold={data.fold} has no effect without folds; set config.data.folds to the '
-        'number of parts, or config.data.fold to 0'
-      )
-    return whole
   # All folds have the same number of training examples, so fold 0 describes every lane's data.
-  fold = 0 if data.fold == ALL_FOLDS else data.fold
-  return Fold(whole, fold, data.folds, held_out=False)
+  fold = max(data.fold, 0)
+  return Fold(whole, fold, data.folds, held_out=False) if data.folds else whole
 
 
 def _tokenized(examples: Examples, data: Data, tokenizer: str, training: bool) -> Examples:

@@ -86,6 +86,19 @@ def check(augment: Mapping[str, Any]) -> dict[str, Any]:
   return checked
 
 
+def check_size(augment: Mapping[str, Any], image_shape: tuple[int, ...] | None) -> None:
+  """Raises UserError where an augmentation of images [H, W, C] may leave nothing of them."""
+  if image_shape is None:
+    return
+  height, width = image_shape[:2]
+  for name in ('crop', 'cutout'):
+    if augment.get(name, 0) >= min(height, width):
+      raise UserError(
+        f'config.data.augment.{name}={augment[name]} must be below the {min(height, width)} pixels '
+        f"of the image's side, or it may leave nothing of {height} × {width}"
+      )
+
+
 def random_crop(image: jax.Array, key: jax.Array, pixels: int) -> jax.Array:
   """Crops a random window of the image's own size [H, W, C] after padding by `pixels` zeros."""
   down, right = jax.random.randint(key, (2,), 0, 2 * pixels + 1)
@@ -202,7 +215,9 @@ AUGMENTATIONS = (
   ),
   Augmentation(
     {
-      'rotate': Option(float, 0.0, 'The largest rotation in degrees, in either direction.', low=0),
+      'rotate': Option(
+        float, 0.0, 'The largest rotation in degrees, in either direction.', low=0, high=180
+      ),
       'scale': Option(
         float, 0.0, 'The largest relative change of size: 0.1 is 0.9 to 1.1.', low=0, below=1
       ),

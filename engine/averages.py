@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from engine.build import call, to_plain
 from errors import UserError, choose
-from options import check_section, option
+from options import option
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,6 @@ def named_averages(config: ConfigDict, modules: Mapping[str, Any]) -> dict[str, 
     if name == NONE:
       raise UserError(f'{where} cannot be asked for: --average={NONE} means no average; rename it')
     average = call(Average, section, where)
-    check_section(average, where)
     choose(modules, average.module, f'{where}.module')
     if bool(average.decay) == bool(average.half_life):
       raise UserError(

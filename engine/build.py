@@ -10,7 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from errors import UserError, nearest
-from options import declared_options
+from options import REQUIRED, declared_options
 
 
 def build(spec: Mapping[str, Any], room: str, where: str, provided: Mapping[str, Any] = {}) -> Any:
@@ -26,7 +26,7 @@ def build(spec: Mapping[str, Any], room: str, where: str, provided: Mapping[str,
   Raises:
     UserError: no such name, an unknown or a missing keyword, or the callable refused a value.
   """
-  target = resolve(spec['name'], room, f'{where}.name')
+  target = resolve(name_of(spec, where), room, f'{where}.name')
   arguments = {key: value for key, value in spec.items() if key != 'name'}
   fields = dataclasses.fields(target) if dataclasses.is_dataclass(target) else ()
   declared = {field.name for field in fields if field.init}
@@ -39,15 +39,32 @@ def build(spec: Mapping[str, Any], room: str, where: str, provided: Mapping[str,
   return call(target, {**filled, **arguments}, where)
 
 
+def name_of(spec: Any, where: str) -> str:
+  """Returns what `spec` names.
+
+  Raises:
+    UserError: it is no section of options, or its `name` is missing or no word.
+  """
+  if not isinstance(spec, Mapping):
+    raise UserError(f"{where}={spec} must be a section of options, such as dict(name='…')")
+  if 'name' not in spec:
+    raise UserError(f'{where}.name is missing; give the name of what is to be built')
+  if not isinstance(spec['name'], str):
+    raise UserError(f'{where}.name={spec["name"]} must be a word')
+  return spec['name']
+
+
 def call(target: Callable, arguments: Mapping[str, Any], where: str, *positional: Any) -> Any:
   """Calls `target(*positional, **arguments)`, with the config's place in every complaint.
 
   Values of fields that `options.option` declares are checked first.
 
   Raises:
-    UserError: an unknown or a missing keyword, a value of another type or out of range, or the
-      callable refused one.
+    UserError: `arguments` are no section, an unknown or a missing keyword, a value of another type
+      or out of range, or the callable refused one.
   """
+  if not isinstance(arguments, Mapping):
+    raise UserError(f'{where}={arguments} must be a section of options')
   taken = list(parameters(target))[len(positional) :]
   accepts_any = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(target).parameters.values())
   for key in arguments:
@@ -55,11 +72,14 @@ def call(target: Callable, arguments: Mapping[str, Any], where: str, *positional
       raise UserError(
         f'{where} has no option "{key}"{nearest(key, taken)}; it takes: {", ".join(sorted(taken))}'
       )
+  declared = declared_options(target)
+  for key, option in declared.items():
+    if key in taken and key not in arguments and option.default is REQUIRED:
+      raise UserError(f'{where}.{key} is missing; it must be {option.kind}: {option.doc}')
   try:
     inspect.signature(target).bind(*positional, **arguments)
   except TypeError as error:
     raise UserError(f'{where}: {error}; it takes: {", ".join(sorted(taken))}') from None
-  declared = declared_options(target)
   arguments = {
     key: declared[key].check(value, f'{where}.{key}') if key in declared else value
     for key, value in arguments.items()

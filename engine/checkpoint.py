@@ -8,6 +8,7 @@ a flipped bit. What comes after training reads `variables` alone.
 """
 
 import contextlib
+import dataclasses
 import errno
 import math
 import sys
@@ -21,12 +22,23 @@ import files
 from engine.sharding import path_name
 from engine.state import State, Weights, weights
 from errors import UserError
-from options import Option
+from options import option
 
-MODES = Option(
-  str, 'min', 'Whether a smaller or a larger figure is better.', choices=('min', 'max')
-)
 VARIABLES, TRAINING, META = 'variables', 'training', 'meta'
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+  """The options of `config.checkpoint`."""
+
+  every: int = option('Steps between checkpoints.', low=1)
+  keep: int = option('How many of the newest stay.', low=1)
+  best: str = option(
+    "The figure whose best checkpoint stays too, as `EVALUATOR/METRIC`; '' for none."
+  )
+  best_mode: str = option(
+    'Whether the smallest or the largest figure is the best.', choices=('min', 'max')
+  )
 
 
 class Checkpoints:
@@ -34,10 +46,10 @@ class Checkpoints:
 
   Args:
     workdir: the run's folder.
-    every: steps between checkpoints; read by the loop.
-    keep: how many of the newest stay.
-    best: the figure whose best checkpoint stays too, as `EVALUATOR/METRIC`; '' for none.
-    best_mode: 'min' or 'max'.
+    every: as in `Kept`; read by the loop.
+    keep: as in `Kept`.
+    best: likewise; the whole name of the figure.
+    best_mode: likewise.
     lanes: trainings side by side; a checkpoint stays while it is the best of any of them.
     read_only: whether damaged checkpoints are left where they are.
   """
@@ -53,9 +65,6 @@ class Checkpoints:
     lanes: int = 1,
     read_only: bool = False,
   ):
-    for name, value in (('every', every), ('keep', keep)):
-      Option(int, 1, '', low=1).check(value, f'config.checkpoint.{name}')
-    MODES.check(best_mode, 'config.checkpoint.best_mode')
     self.every = every
     self.folder = files.absolute(workdir) / 'checkpoints'
     self.best = best
@@ -304,6 +313,7 @@ def _items(state: State) -> dict[str, Any]:
 
 
 _REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+_FORBIDDEN = (401, 403)  # HTTP statuses
 
 
 @contextlib.contextmanager
@@ -317,12 +327,18 @@ def _disk_errors(checkpoints: Checkpoints) -> Iterator[None]:
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     # Orbax's background writer raises ValueError with the status as text.
     full = 'RESOURCE_EXHAUSTED' in text or 'No space left' in str(error)
-    if not full and getattr(error, 'errno', None) not in _REFUSED:
+    # TensorStore says so in words, Google's client and gcsfs by the status of HTTP. Before Orbax
+    # deletes a checkpoint it asks for the bucket itself, which most roles for objects do not allow.
+    forbidden = 'PERMISSION_DENIED' in text or getattr(error, 'code', None) in _FORBIDDEN
+    if not (full or forbidden or getattr(error, 'errno', None) in _REFUSED):
       raise
+    way_out = 'free some space'
+    if forbidden:
+      way_out = 'allow this account storage.buckets.get and to read, write and delete objects there'
     steps = checkpoints.steps()
     raise UserError(
-      f'could not write to {checkpoints.folder.parent} ({text[:160]}); free some space and run the '
-      f'same command again: it goes on from {f"step {steps[-1]}" if steps else "the beginning"}'
+      f'could not write to {checkpoints.folder.parent} ({text[:160]}); {way_out}, and run the same '
+      f'command again: it goes on from {f"step {steps[-1]}" if steps else "the beginning"}'
     ) from error
 
 

@@ -1,5 +1,6 @@
 """The evaluators of a session, opened from the section `config.evaluators`."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import TypeVar
@@ -174,7 +175,9 @@ def open_lane_evaluators(
   number = session.lanes.number
   if not session.data.folds or number == 1:
     return [open_evaluators(session, split, unscheduled)] * number
-  folds = [session._replace(data=session.data._replace(fold=fold)) for fold in range(number)]
+  folds = [
+    session._replace(data=dataclasses.replace(session.data, fold=fold)) for fold in range(number)
+  ]
   return [open_evaluators(fold, split, unscheduled) for fold in folds]
 
 

@@ -6,34 +6,33 @@ e.g. `model/conv_0/kernel`. Actions: `load` takes it from the source, `freeze` t
 moves it, `skip` starts it afresh. A parameter that no rule matches is skipped.
 """
 
+import dataclasses
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
 from engine.build import call, to_plain
 from engine.sharding import path_name
 from errors import UserError, choose, nearest
+from options import option
 
 ACTIONS = ('load', 'skip', 'freeze')
 IsFrozen = Callable[[str], bool]
 
 
-class Source(NamedTuple):
-  """Where the parameters of one module come from: an entry of `config.init_from`.
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """Where the parameters of one module come from: an entry of `config.init_from`."""
 
-  Attributes:
-    run: the folder of the run; '' starts the module afresh.
-    module: its name there; '' for the same name.
-    rules: see above.
-    checkpoint: 'latest', 'best' or a step; '' for the one that sample.py would take.
-  """
-
-  run: str
-  module: str
-  rules: str
-  checkpoint: str
+  run: str = option("The folder of the run; '' starts the module afresh.")
+  module: str = option("The module's name there; '' for the same name.")
+  rules: str = option(
+    'REGEX=ACTION, with commas between; the first whose pattern is found in the path of a '
+    'parameter says whether to load it, to freeze it too, or to skip it.'
+  )
+  checkpoint: str = option("'latest', 'best' or a step; '' for the one that sample.py would take.")
 
 
 def sources(init_from: Any, modules: Mapping[str, Any]) -> dict[str, Source]:

@@ -44,10 +44,8 @@ def lanes_of_seeds(seed: int, number: int) -> Lanes:
   """Returns `number` lanes with the seeds `seed`, `seed + 1`, …
 
   Raises:
-    UserError: fewer than one, or a seed past 2³² − 1.
+    UserError: a seed past 2³² − 1.
   """
-  if number < 1:
-    raise UserError(f'config.seeds={number} must be at least 1')
   if seed + number > 2**32:
     raise UserError(
       f'config.seeds={number} lanes from config.train.seed={seed} on go past {2**32 - 1}; choose a '

@@ -43,6 +43,21 @@ def hold_file(path: files.Path, what: str) -> Iterator[None]:
     yield
 
 
+def is_held(path: files.Path) -> bool:
+  """Returns whether a process trains in the folder of a lock; the lock itself is not changed."""
+  if not path.exists():
+    return False
+  if not files.is_local(path):
+    return _Object(path).is_held()
+  with open(path) as handle:
+    try:
+      # Shared with other readers; dropped at once.
+      fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+      return True
+  return False
+
+
 @contextmanager
 def hold_object(path: files.Path, what: str) -> Iterator[None]:
   """Holds a lock in a bucket: an object with host, process and time, renewed each minute.
@@ -104,6 +119,11 @@ class _Object:
     if found is not None:
       time.sleep(_SETTLES_IN)
       self._refuse(self._read(), what)
+
+  def is_held(self) -> bool:
+    """Whether a process was heard of lately."""
+    found = self._read()
+    return found is not None and time.time() - found.time < COUNTS_FOR
 
   def renew(self) -> bool:
     """Writes the time anew; whether the lock is still this process's."""

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from data.feed import Feed
 from data.resident import Resident
 from engine import run, summaries
-from engine.build import call, to_plain
+from engine.build import to_plain
 from engine.checkpoint import Checkpoints
 from engine.evaluation import Evaluators, open_lane_evaluators
 from engine.feeds import open_feed
@@ -54,8 +54,8 @@ def train(config: ConfigDict, workdir: str) -> None:
   evaluators = open_lane_evaluators(session)
   best = evaluators[0].ranking_figure(config.checkpoint.best)
   lanes, steps = session.lanes.number, session.train.steps
-  options = {**to_plain(config.checkpoint), 'best': best, 'lanes': lanes}
-  checkpoints = call(Checkpoints, options, 'config.checkpoint', workdir)
+  kept = {**to_plain(config.checkpoint), 'best': best}
+  checkpoints = Checkpoints(workdir, **kept, lanes=lanes)
   first = jax.process_index() == 0
 
   def say(what: str, line: str) -> None:
@@ -66,7 +66,7 @@ def train(config: ConfigDict, workdir: str) -> None:
   with ExitStack() as stack:
     if first:
       stack.enter_context(run.only_writer(workdir))
-      for line in run.claim(workdir, config, session.spec):
+      for line in run.claim(workdir, config, session.spec, steps):
         say('changed', line)
     stack.callback(checkpoints.close)
     state, start, meta = _restore_or_init(checkpoints, session, say)
@@ -79,9 +79,20 @@ def train(config: ConfigDict, workdir: str) -> None:
     stack.callback(feed.close)
     say('data', summaries.data(session.spec, isinstance(feed, Resident)))
     say('modules', summaries.modules(session.lane_abstract, lanes))
+    say(
+      'figures',
+      f'of a player: means over the steps since the last multiple of {session.train.log_every}; of '
+      'an evaluator: of the step itself',
+    )
     if start:
       say('resumed', f'from step {start} of {steps} in {workdir}')
-    shown = Shown(session.lanes.labels, evaluators[0].names, session.spec.tokenizer)
+    shown = Shown(
+      session.lanes.labels,
+      evaluators[0].names,
+      session.spec.tokenizer,
+      summaries.options(config),
+      best,
+    )
     report = Report(workdir, start, steps, shown, visible=first)
     stack.callback(report.close)
     trainer = _Trainer(
@@ -244,8 +255,12 @@ class _Trainer:
       self._timed_steps += number
       self._timed_seconds += seconds
     self._speed = number / seconds
-    figures = weighted_means(rows[:, -1:], self.program.names)
+    figures = self._means()
     self.report.progress(step, self._pace(), figures, self._is_logged(step))
+
+  def _means(self) -> list[dict[str, float]]:
+    """The mean of every metric over the steps since the last line of the log, of each lane."""
+    return weighted_means(np.concatenate(self._rows, axis=1), self.program.names)
 
   def _pace(self) -> float | None:
     """Steps per second since the last log line; None before the second dispatch."""
@@ -258,7 +273,7 @@ class _Trainer:
     speed = None
     if step % self.options.log_every == 0 or last:
       speed = self._pace()
-      figures = weighted_means(np.concatenate(self._rows, axis=1), self.program.names)
+      figures = self._means()
       self._rows, self._timed_steps, self._timed_seconds = [], 0, 0.0
     due = self.evaluators[0].due(step, last)
     evaluated = self._evaluate(due, state)

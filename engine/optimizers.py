@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from engine.build import call, parameters
+from engine.build import call, name_of, parameters
+from engine.optimizer_options import COMMON, OPTAX, SCHEDULE, SCHEDULES, options_by_name
 from engine.sharding import path_name
 from errors import UserError, choose, nearest
 from objectives.base import Objective
+from options import REQUIRED, Option, complete
 
 Schedule = Callable[[jax.Array], jax.Array]
 
@@ -81,61 +83,60 @@ def _as_matrix(axes: int) -> optax.contrib.MuonDimensionNumbers | None:
   return optax.contrib.MuonDimensionNumbers(inputs, axes - 1)
 
 
-def make_optimizer(
-  steps: int,
-  where: str,
-  *,
-  name: str,
-  learning_rate: float,
-  schedule: Mapping[str, Any],
-  clip: float,
-  weight_decay: float,
-  decay_only: str,
-  l1: float,
-  clip_weights: float,
-  **options: Any,
-) -> Optimizer:
+def section_options(section: Mapping[str, Any], where: str) -> dict[str, Option]:
+  """Returns the options that a section of `config.optimizer` takes, given its `name`.
+
+  Raises:
+    UserError: `name` is missing, or no optimizer.
+  """
+  name = name_of(section, where)
+  taken = parameters(find(name, where))
+  defaults = {key: REQUIRED if p.default is p.empty else p.default for key, p in taken.items()}
+  return {**COMMON, **options_by_name(name, defaults)}
+
+
+def make_optimizer(steps: int, where: str, /, **section: Any) -> Optimizer:
   """Builds one optimizer: clip → L2 and L1 → the optimizer → weights kept in bounds.
+
+  `clip_weights` is the Lipschitz bound of Arjovsky et al. 2017.
 
   Args:
     steps: length of the run, which a decaying schedule spans.
     where: the section's place in the config, for messages.
-    name: an optimizer of optax (`adam`, `rmsprop`, `sgd`, `lion`…), `momentum` or `muon`.
-    learning_rate: the highest learning rate of the schedule.
-    schedule: see `make_schedule`.
-    clip: largest global norm of the gradient; 0 is off.
-    weight_decay: λ of the L2 term ½λ‖w‖², whose gradient λw enters before the optimizer; 0 is off.
-      The decoupled kind belongs to optimizers that have it, e.g. `adamw`, and takes this value.
-    decay_only: a pattern (`re.search`) of the paths `MODULE/…/NAME` of the parameters that decay,
-      e.g. 'kernel$|embedding$'; '' is all.
-    l1: λ of λ‖w‖₁, likewise; 0 is off.
-    clip_weights: every weight is kept in [−clip_weights, clip_weights] after each update (the
-      Lipschitz bound of Arjovsky et al. 2017); 0 is off.
-    **options: handed to the optimizer, e.g. `b1`.
+    **section: the options of `section_options`.
+
+  Raises:
+    UserError: an option is unknown, missing or out of range, or has no effect.
   """
+  declared = section_options(section, where)
+  name = section['name']
+  given = complete(declared, section, f'the optimizer {name}', f'{where}.')
   factory = find(name, where)
-  rate = call(
-    make_schedule, schedule, f'{where}.schedule', learning_rate, steps, f'{where}.schedule'
-  )
+  rate = make_schedule(given['learning_rate'], steps, f'{where}.schedule', given['schedule'])
+  weight_decay, decay_only = given['weight_decay'], given['decay_only']
+  # What is not given is optax's own default.
+  options = {key: given[key] for key in section if key not in COMMON}
   mask = _paths_with(decay_only, f'{where}.decay_only') if decay_only else None
-  decoupled = 'weight_decay' in parameters(factory)
+  taken = parameters(factory)
+  decoupled = 'weight_decay' in taken
   if decoupled:
     options['weight_decay'] = weight_decay
-    if decay_only and 'mask' not in parameters(factory):
+  if decoupled and decay_only:
+    masks = [key for key in ('mask', 'weight_decay_mask') if key in taken]
+    if not masks:
       raise UserError(
         f'{where}.decay_only={decay_only} has no effect: {name} decays all parameters; leave it '
         'empty, or use an optimizer such as adamw'
       )
-    if decay_only:
-      options['mask'] = mask
+    options[masks[0]] = mask
   before = []
-  if clip:
-    before.append(optax.clip_by_global_norm(clip))
+  if given['clip']:
+    before.append(optax.clip_by_global_norm(given['clip']))
   if weight_decay and not decoupled:
     before.append(optax.add_decayed_weights(weight_decay, mask))
-  if l1:
-    before.append(add_l1(l1))
-  after = [keep_weights_within(clip_weights)] if clip_weights else []
+  if given['l1']:
+    before.append(add_l1(given['l1']))
+  after = [keep_weights_within(given['clip_weights'])] if given['clip_weights'] else []
 
   def chain(rate: jax.Array | float) -> optax.GradientTransformation:
     main = call(factory, {'learning_rate': rate, **options}, where)
@@ -146,7 +147,7 @@ def make_optimizer(
     # of its own, and an optimizer's state holds no schedule.
     return chain(rate(step)).update(gradients, state, params)
 
-  return Optimizer(chain(learning_rate).init, update, rate)
+  return Optimizer(chain(given['learning_rate']).init, update, rate)
 
 
 def build_optimizers(
@@ -168,10 +169,7 @@ def build_optimizers(
     if name not in sections:
       raise UserError(f'config.optimizer has no section for the player "{name}"; add one')
   return {
-    name: call(
-      make_optimizer, sections[name], f'config.optimizer.{name}', steps, f'config.optimizer.{name}'
-    )
-    for name in moves
+    name: make_optimizer(steps, f'config.optimizer.{name}', **sections[name]) for name in moves
   }
 
 
@@ -198,41 +196,33 @@ def _paths_with(pattern: str, where: str) -> Callable[[Any], Any]:
 
 
 def find(name: str, where: str) -> Callable:
-  """Returns the optimizer `name` of this file, optax or optax.contrib, or raises UserError."""
-  own = {'momentum': momentum, 'muon': muon}
-  for home in (own, vars(optax), vars(optax.contrib)):
-    factory = home.get(name)
-    if callable(factory) and 'learning_rate' in parameters(factory):
-      return factory
-  known = sorted(own) + [
-    key
-    for home in (optax, optax.contrib)
-    for key, value in vars(home).items()
-    if key.islower() and callable(value) and _takes_learning_rate(value)
-  ]
-  raise UserError(
-    f'{where}.name={name} is no optimizer{nearest(name, known)}; there are: '
-    f'{", ".join(sorted(set(known)))}'
-  )
+  """Returns the optimizer `name` of this file or of optax.
+
+  Raises:
+    UserError: there is none; lists those there are.
+  """
+  known = optimizers()
+  if name not in known:
+    raise UserError(
+      f'{where}.name={name} is no optimizer{nearest(name, known)}; there are: '
+      f'{", ".join(sorted(known))}'
+    )
+  return known[name]
 
 
-def _takes_learning_rate(function: Callable) -> bool:
-  try:
-    return 'learning_rate' in parameters(function)
-  except ValueError:
-    return False
+def optimizers() -> dict[str, Callable]:
+  """Returns all optimizers by name; those that the installed optax lacks are left out."""
+  found = {
+    name: getattr(home, name)
+    for home in (optax.contrib, optax)
+    for name in OPTAX
+    if hasattr(home, name)
+  }
+  return {**found, 'momentum': momentum, 'muon': muon}
 
 
 def make_schedule(
-  learning_rate: float,
-  steps: int,
-  where: str,
-  *,
-  name: str,
-  warmup: int,
-  end: float,
-  boundaries: Sequence[int],
-  factors: Sequence[float],
+  learning_rate: float, steps: int, where: str, section: Mapping[str, Any]
 ) -> Schedule:
   """Builds a learning-rate schedule: a linear warm-up over `warmup` steps, then `name`.
 
@@ -240,42 +230,50 @@ def make_schedule(
     learning_rate: the highest rate.
     steps: length of the whole run, warm-up included.
     where: the section's place in the config, for messages.
-    name: `constant`; `cosine` or `exponential` decay to `end`; `piecewise`.
-    warmup: steps from 0 to the highest rate; 0 is none.
-    end: share of the highest rate that a decay ends at.
-    boundaries: of `piecewise`: steps after the warm-up, ascending.
-    factors: of `piecewise`: share of the highest rate from each boundary on.
+    section: the options of `SCHEDULE`.
+
+  Raises:
+    UserError: an option is unknown, missing, out of range, or does not fit the others.
   """
-  if learning_rate < 0:
-    raise UserError(f'{where}: the learning rate is {learning_rate}; it must be 0 or more')
-  schedule = choose(SCHEDULES, name, f'{where}.name')
-  if warmup and not 0 < warmup < steps:
+  given = complete(SCHEDULE, section, 'the schedule', f'{where}.')
+  schedule, warmup = _SCHEDULES[given['name']], given['warmup']
+  end, boundaries, factors = given['end'], given['boundaries'], given['factors']
+  if warmup and warmup >= steps:
     raise UserError(f'{where}.warmup={warmup} must be from 0 to below the {steps} steps of the run')
   if len(boundaries) != len(factors):
     raise UserError(f'{where}.boundaries and {where}.factors must have the same length')
+  if [*boundaries] != sorted(set(boundaries)):
+    shown = ','.join(map(str, boundaries))
+    raise UserError(f'{where}.boundaries={shown} must ascend; give each step once, in order')
+  if schedule is _exponential and not end:
+    raise UserError(f'{where}.end={end} must be above 0 for an exponential decay')
   after = schedule(learning_rate, steps - warmup, end, boundaries, factors)
   if not warmup:
     return after
   return optax.join_schedules([optax.linear_schedule(0.0, learning_rate, warmup), after], [warmup])
 
 
-def _exponential(rate: float, steps: int, end: float) -> Schedule:
-  if end <= 0:
-    raise ValueError(f'end={end} must be above 0 for an exponential decay')
+def _constant(rate: float, *_: Any) -> Schedule:
+  return optax.constant_schedule(rate)
+
+
+def _cosine(rate: float, steps: int, end: float, *_: Any) -> Schedule:
+  return optax.cosine_decay_schedule(rate, steps, alpha=end)
+
+
+def _exponential(rate: float, steps: int, end: float, *_: Any) -> Schedule:
   return optax.exponential_decay(rate, steps, end)
 
 
-def _piecewise(rate: float, boundaries: Sequence[int], factors: Sequence[float]) -> Schedule:
+def _piecewise(
+  rate: float, steps: int, end: float, boundaries: Sequence[int], factors: Sequence[float]
+) -> Schedule:
+  del steps, end
   rates = [rate, *(rate * factor for factor in factors)]
   return optax.join_schedules([optax.constant_schedule(r) for r in rates], list(boundaries))
 
 
-SCHEDULES = {
-  'constant': lambda rate, steps, end, boundaries, factors: optax.constant_schedule(rate),
-  'cosine': lambda rate, steps, end, *_: optax.cosine_decay_schedule(rate, steps, alpha=end),
-  'exponential': lambda rate, steps, end, *_: _exponential(rate, steps, end),
-  'piecewise': lambda rate, steps, end, boundaries, factors: _piecewise(rate, boundaries, factors),
-}
+_SCHEDULES = dict(zip(SCHEDULES, (_constant, _cosine, _exponential, _piecewise), strict=True))
 
 
 def add_l1(strength: float) -> optax.GradientTransformation:

@@ -5,7 +5,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -27,11 +27,15 @@ class Shown(NamedTuple):
     lanes: label of each lane.
     evaluators: names of the evaluators, whose figures are always shown.
     tokenizer: JSON of the tokenizer; '' for a run without text.
+    options: of the config by their place in it, the hyperparameters of TensorBoard.
+    best: the figure by which runs are compared there; '' for none.
   """
 
   lanes: Sequence[str]
   evaluators: Sequence[str]
   tokenizer: str
+  options: Mapping[str, Any]
+  best: str
 
 
 class Report:
@@ -56,7 +60,7 @@ class Report:
     _drop_lines_after(self._workdir / 'metrics.jsonl', first_step)
     self._lines = files.append_lines(self._workdir / 'metrics.jsonl')
     self._first_step = first_step
-    self._events = None
+    self._events: Any = None
     kind = _Bar if sys.stdout.isatty() else _Plain
     self._bar = kind(first_step, last_step)
 
@@ -68,7 +72,7 @@ class Report:
     Args:
       step: where the run is.
       speed: in steps/s; None before it is known.
-      lanes: the metrics of each lane.
+      lanes: the metrics of each lane, as `scalars` would be given them at this step.
       logged: whether `scalars` follows for this step.
     """
     if self._visible:
@@ -93,8 +97,7 @@ class Report:
     # JSON has no NaN.
     line.update({k: float(v) if math.isfinite(v) else None for k, v in metrics.items()})
     self._lines.add(json.dumps(line))
-    evaluated = any(name.split('/')[0] in self._shown.evaluators for name in metrics)
-    self._bar.log(step, speed, self._line(lanes), evaluated)
+    self._bar.log(step, speed, self._line(lanes))
     for name, value in metrics.items():
       self._tensorboard().add_scalar(name, value, step)
     if speed is not None:
@@ -128,11 +131,13 @@ class Report:
     files.write_text(path.with_suffix('.txt'), whole + '\n')
     self._tensorboard().add_text(tag, f'```\n{whole}\n```', step)
 
-  def _line(self, lanes: Sequence[Mapping[str, float]]) -> str:
-    """The figures worth a place on a line: every player's loss, then those of evaluators."""
+  def _line(self, lanes: Sequence[Mapping[str, float]]) -> '_Line':
+    """The figures worth a place on the terminal: every player's loss, and those of evaluators."""
     names = dict.fromkeys(name for lane in lanes for name in lane)
-    worth = [n for n in names if n.endswith('/loss') or n.split('/')[0] in self._shown.evaluators]
-    return '  '.join(_figure(n, [lane[n] for lane in lanes if n in lane]) for n in worth)
+    figures = {name: _figure([lane[name] for lane in lanes if name in lane]) for name in names}
+    evaluated = {n: f for n, f in figures.items() if n.split('/')[0] in self._shown.evaluators}
+    losses = {n: f for n, f in figures.items() if n.endswith('/loss') and n not in evaluated}
+    return _Line(losses, evaluated)
 
   def say(self, line: str) -> None:
     """One line for the person at the terminal."""
@@ -153,7 +158,20 @@ class Report:
       # purge_step hides what a killed process wrote beyond the checkpoint.
       purge = self._first_step + 1 if self._first_step else None
       self._events = SummaryWriter(str(self._workdir), purge_step=purge)
+      self._write_options()
     return self._events
+
+  def _write_options(self) -> None:
+    """Puts the config into TensorBoard: a table under Text, and a row under HParams."""
+    from tensorboardX.summary import hparams
+
+    options = self._shown.options
+    rows = ''.join(f'| {name} | {value} |\n' for name, value in options.items())
+    self._events.add_text('config', f'| option | value |\n| --- | --- |\n{rows}', self._first_step)
+    # `SummaryWriter.add_hparams` would write them into a run of its own.
+    plain = {n: v if isinstance(v, (bool, int, float)) else str(v) for n, v in options.items()}
+    for summary in hparams(plain, {self._shown.best: 0.0} if self._shown.best else {}):
+      self._events.file_writer.add_summary(summary)
 
 
 # How samples of each feature are shown.
@@ -244,11 +262,46 @@ def combine_lanes(lanes: Sequence[Mapping[str, float]], labels: Sequence[str]) -
   return combined
 
 
-def _figure(name: str, values: Sequence[float]) -> str:
-  """'name 0.123', or of several lanes 'name 0.123 ± 0.004'."""
+def _figure(values: Sequence[float]) -> str:
+  """'0.123', or of several lanes '0.123 ± 0.004'."""
   if len(values) == 1:
-    return f'{name} {values[0]:.4g}'
-  return f'{name} {np.mean(values):.4g} ± {np.std(values, ddof=1):.2g}'
+    return f'{values[0]:.4g}'
+  return f'{np.mean(values):.4g} ± {np.std(values, ddof=1):.2g}'
+
+
+# Columns of a terminal that lines fit into, and those of a figure that shows 4 digits.
+WIDTH, _DIGITS = 100, 10
+
+
+class _Line(NamedTuple):
+  """The figures of a step as texts by name: losses of players, and figures of evaluators."""
+
+  losses: Mapping[str, str]
+  evaluated: Mapping[str, str]
+
+  def after(self, beginning: str) -> str:
+    """Returns aligned lines of at most `WIDTH` columns, a longer name or figure excepted.
+
+    Losses follow the beginning where there is room. All else is on further lines, in columns that
+    are equally wide, the figures below each other.
+    """
+    cells = [f'{name} {figure:<{_DIGITS}}' for name, figure in self.losses.items()]
+    first = '  '.join([beginning, *cells]).rstrip()
+    rest = dict(self.evaluated)
+    if len(first) > WIDTH:
+      first, rest = beginning.rstrip(), {**self.losses, **rest}
+    return '\n'.join([first, *_columns(rest)])
+
+
+def _columns(figures: Mapping[str, str]) -> list[str]:
+  """Lines of names and figures, as many beside each other as fit."""
+  if not figures:
+    return []
+  indent = ' ' * len('step ')
+  longest, wide = (max(map(len, words)) for words in (figures, figures.values()))
+  cells = [f'{name:{longest}} {figure:>{max(wide, _DIGITS)}}' for name, figure in figures.items()]
+  beside = max(1, (WIDTH - len(indent) + 2) // (len(cells[0]) + 2))
+  return [indent + '  '.join(cells[i : i + beside]) for i in range(0, len(cells), beside)]
 
 
 def _number(value: float) -> str:
@@ -259,6 +312,10 @@ def _clock(seconds: float) -> str:
   minutes, seconds = divmod(int(seconds), 60)
   hours, minutes = divmod(minutes, 60)
   return f'{hours}:{minutes:02d}:{seconds:02d}' if hours else f'{minutes}:{seconds:02d}'
+
+
+def _place(step: int, last_step: int) -> str:
+  return f'step {step:>{len(str(last_step))}}/{last_step}'
 
 
 class _Plain:
@@ -272,16 +329,16 @@ class _Plain:
     self._last_step = last_step
     self._said = time.monotonic()
 
-  def move(self, step: int, speed: float | None, line: str, logged: bool) -> None:
+  def move(self, step: int, speed: float | None, line: _Line, logged: bool) -> None:
     if not logged and time.monotonic() - self._said >= self.PAUSE:
-      self.log(step, speed, line, False)
+      self.log(step, speed, line)
 
-  def log(self, step: int, speed: float | None, line: str, evaluated: bool) -> None:
-    del evaluated
+  def log(self, step: int, speed: float | None, line: _Line) -> None:
     pace = ''
     if speed:
-      pace = f'  {_number(speed)} steps/s  ETA {_clock((self._last_step - step) / speed)}'
-    self.say(f'step {step}/{self._last_step}{pace}  {line}')
+      left = _clock((self._last_step - step) / speed)
+      pace = f'{_number(speed):>6} steps/s  ETA {left:<7}'
+    self.say(line.after(f'{_place(step, self._last_step)}  {pace:26}'))
 
   def say(self, line: str) -> None:
     self._said = time.monotonic()
@@ -311,17 +368,18 @@ class _Bar:
     )
     self._progress.start()
 
-  def move(self, step: int, speed: float | None, line: str, logged: bool) -> None:
+  def move(self, step: int, speed: float | None, line: _Line, logged: bool) -> None:
     del logged
     if speed is None:
       return
     pace = f'{_number(speed)} steps/s, {_clock((self._last_step - step) / speed)} left'
-    self._progress.update(self._task, completed=step, pace=pace, losses=line)
+    losses = '  '.join(f'{name} {figure}' for name, figure in line.losses.items())
+    self._progress.update(self._task, completed=step, pace=pace, losses=losses)
 
-  def log(self, step: int, speed: float | None, line: str, evaluated: bool) -> None:
+  def log(self, step: int, speed: float | None, line: _Line) -> None:
     del speed
-    if evaluated:
-      self.say(f'step {step}  {line}')
+    if line.evaluated:
+      self.say(line.after(_place(step, self._last_step)))
 
   def say(self, line: str) -> None:
     self._progress.console.print(line, highlight=False, markup=False)

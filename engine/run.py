@@ -11,6 +11,7 @@ import files
 from data.spec import Spec
 from engine import lock
 from engine.build import to_plain
+from engine.code_version import code_version
 from engine.runtime import versions
 from errors import UserError
 
@@ -38,13 +39,14 @@ FREE = (
 )
 
 
-def claim(workdir: str, config: ConfigDict, spec: Spec) -> list[str]:
+def claim(workdir: str, config: ConfigDict, spec: Spec, steps: int | None = None) -> list[str]:
   """Makes `workdir` the run of `config`, or checks that it is.
 
   Args:
     workdir: the folder, made if it is not there.
     config: the whole config.
     spec: of the training split, kept with its tokenizer so that sampling needs no data.
+    steps: the length of the run, for whoever lists runs; None where it is not trained.
 
   Returns:
     One line per option that differs from the last call's and may.
@@ -52,34 +54,54 @@ def claim(workdir: str, config: ConfigDict, spec: Spec) -> list[str]:
   Raises:
     UserError: the folder belongs to another config or tokenizer, or cannot be written.
   """
-  folder = files.path(workdir)
-  plain = json.loads(json.dumps(to_plain(config)))
-  if (folder / 'config.json').exists():
-    changes = _differences(read_config(workdir), plain)
-    refused = [line for key, line in changes.items() if not _is_free(key)]
-    if refused:
-      raise UserError(
-        f'{workdir} holds a run of another config ({"; ".join(refused)}); choose another '
-        '--workdir, or give the options of that run'
-      )
-    if spec.tokenizer != read_tokenizer(workdir):
-      raise UserError(
-        f'{workdir} holds a run with another tokenizer than {spec.name} makes now: the text or '
-        f'{config.data.text.tokenizer} changed; choose another --workdir'
-      )
-  else:
-    changes = {}
-  description = {'format': FORMAT, 'data': spec.to_json(), 'versions': versions()}
+  changed = changes(workdir, config, spec)
+  folder, plain = files.path(workdir), _as_json(config)
+  description = {
+    'format': FORMAT,
+    'data': spec.to_json(),
+    'versions': versions(),
+    'code': code_version(),
+    'steps': steps,
+  }
   try:
     if spec.tokenizer:
       files.write_text(folder / TOKENIZER, spec.tokenizer)
-    files.write_json(folder / 'config.json', plain)
     files.write_json(folder / 'run.json', description)
+    # The last one: a folder with a config is a run, also where the process was killed here.
+    files.write_json(folder / 'config.json', plain)
   except OSError as error:
     raise UserError(
       f'cannot write to {workdir} ({error.strerror or error}); choose another --workdir'
     ) from error
-  return list(changes.values())
+  return changed
+
+
+def changes(workdir: str, config: ConfigDict, spec: Spec) -> list[str]:
+  """Returns one line per option that differs from those of the run in `workdir` and may.
+
+  Raises:
+    UserError: the folder belongs to another config or tokenizer.
+  """
+  if not (files.path(workdir) / 'config.json').exists():
+    return []
+  changed = differences(read_config(workdir), _as_json(config))
+  refused = [line for key, line in changed.items() if not _is_free(key)]
+  if refused:
+    raise UserError(
+      f'{workdir} holds a run of another config ({"; ".join(refused)}); choose another '
+      '--workdir, or give the options of that run'
+    )
+  if spec.tokenizer != read_tokenizer(workdir):
+    raise UserError(
+      f'{workdir} holds a run with another tokenizer than {spec.name} makes now: the text or '
+      f'{config.data.text.tokenizer} changed; choose another --workdir'
+    )
+  return [*changed.values()]
+
+
+def _as_json(config: ConfigDict) -> dict[str, Any]:
+  """A config as config.json gives it back."""
+  return json.loads(json.dumps(to_plain(config)))
 
 
 def read_config(workdir: str) -> dict[str, Any]:
@@ -93,7 +115,7 @@ def read_config(workdir: str) -> dict[str, Any]:
 
 
 def read_description(workdir: str) -> dict[str, Any]:
-  """Returns `format`, `data` (a data set's description) and `versions` of a run.
+  """Returns `format`, `data` (a data set's description), `versions`, `code` and `steps` of a run.
 
   Raises:
     UserError: the folder is no run, of another format, or its description is unreadable.
@@ -121,9 +143,12 @@ def _read(workdir: str, name: str) -> dict[str, Any]:
       f'{workdir} is no run: there is no {path}; give the --workdir that train.py wrote to'
     )
   try:
-    return files.read_json(path)
+    found = files.read_json(path)
   except ValueError as error:
     raise UserError(f'{path} is damaged ({error}); start again in another --workdir') from error
+  if not isinstance(found, dict):
+    raise UserError(f'{path} is damaged (it holds no mapping); start again in another --workdir')
+  return found
 
 
 @contextmanager
@@ -140,13 +165,13 @@ def only_writer(workdir: str) -> Iterator[None]:
     yield
 
 
-def _differences(old: Any, new: Any, prefix: str = '') -> dict[str, str]:
-  """`{key: 'key: old → new'}` for every leaf that differs."""
+def differences(old: Any, new: Any, prefix: str = '') -> dict[str, str]:
+  """Returns `{key: 'key: old → new'}` for every leaf of two configs, of JSON, that differs."""
   if isinstance(old, dict) and isinstance(new, dict):
     found = {}
     for key in sorted({*old, *new}):
       path = f'{prefix}.{key}' if prefix else key
-      found.update(_differences(old.get(key, '(none)'), new.get(key, '(none)'), path))
+      found.update(differences(old.get(key, '(none)'), new.get(key, '(none)'), path))
     return found
   return {} if old == new else {prefix: f'{prefix}: {old} → {new}'}
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,11 @@ from ml_collections import ConfigDict
 from data.section import ALL_FOLDS, Data, open_training, open_whole
 from data.spec import Spec
 from data.text.options import Text
+from data.transforms import check_size
 from engine import sharding
 from engine.averages import Average, named_averages
 from engine.build import build, call, to_plain
+from engine.declarations import check_config
 from engine.gradients import Strategy
 from engine.init_rules import IsFrozen, Source, frozen_by, sources
 from engine.lanes import Lanes, check_lanes, lanes_of_folds, lanes_of_seeds, stack_abstract
@@ -23,13 +25,8 @@ from engine.optimizers import Optimizer, build_optimizers
 from engine.state import State, init_state
 from engine.step import TrainStep, examples_per_step
 from engine.train_options import Train, run_length, train_options
-from errors import UserError, nearest
+from errors import UserError
 from objectives.base import Objective
-
-SECTIONS = (
-  'objective', 'modules', 'optimizer', 'ema', 'data', 'train', 'seeds', 'checkpoint', 'evaluators',
-  'mesh', 'sharding', 'init_from', 'profile',
-)  # fmt: skip
 
 
 class Session(NamedTuple):
@@ -118,13 +115,14 @@ def open_session(config: ConfigDict, spec: Spec | None = None, tokenizer: str = 
   Raises:
     UserError: the config asks for something that cannot be.
   """
-  check_sections(config)
+  check_config(config)
   train, data = train_options(config), data_options(config)
   lanes = _lanes(config.seeds, train.seed, data, trained=spec is not None)
-  mesh = call(sharding.make_mesh, to_plain(config.mesh), 'config.mesh')
+  mesh = sharding.make_mesh(**to_plain(config.mesh))
   check_lanes(lanes, mesh)
   sharding.check_batch(data.batch_size, train.accumulate, mesh)
   spec = spec or open_training(data, tokenizer).spec
+  check_size(data.augment, spec.features.get('image', (None,))[0])
   objective = build_objective(config, spec, train.precision)
   per_step = examples_per_step(objective, data.batch_size)
   train = dataclasses.replace(train, steps=run_length(train, spec.n, per_step))
@@ -176,31 +174,18 @@ def _lanes(seeds: int, seed: int, data: Data, trained: bool) -> Lanes:
   return lanes_of_folds(seed, data.folds, None if trained else open_whole(data).spec.n)
 
 
-def check_sections(config: ConfigDict) -> None:
-  """Raises UserError for a section that is unknown or missing."""
-  for key in config:
-    if key not in SECTIONS:
-      raise UserError(
-        f'config.{key} is no section{nearest(key, SECTIONS)}; there are: {", ".join(SECTIONS)}'
-      )
-  for key in SECTIONS:
-    if key not in config:
-      raise UserError(f'the config has no section "{key}"; start it from configs/defaults.py')
-
-
 def data_options(config: ConfigDict) -> Data:
   """Returns the section `config.data`, with the options of text where it has them."""
-  data = call(Data, to_plain(config.data), 'config.data')
-  text = None
-  if data.text:
-    text = call(Text, data.text, 'config.data.text')
-    text = text._replace(specials=_as_tuple(text.specials))
-  return data._replace(classes=_as_tuple(data.classes), columns=_as_tuple(data.columns), text=text)
-
-
-def _as_tuple(value: Any) -> tuple[Any, ...]:
-  """A flag gives a list of one as the one."""
-  return value if isinstance(value, tuple) else (value,)
+  data: Data = call(Data, to_plain(config.data), 'config.data')
+  if data.fold > 0 and not data.folds:
+    raise UserError(
+      f'config.data.fold={data.fold} has no effect without folds; give their number with '
+      '--config.data.folds, or leave it at 0'
+    )
+  given = to_plain(config.data.text)
+  # {} stands for no text.
+  text = None if given == {} else call(Text, given, 'config.data.text')
+  return dataclasses.replace(data, text=text)
 
 
 def example_batch(spec: Spec) -> dict[str, jax.Array]:

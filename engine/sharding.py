@@ -1,5 +1,6 @@
 """Meshes of devices, and which leaf of the state lives on which of them."""
 
+import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -8,11 +9,28 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from errors import UserError
+from errors import UserError, nearest
+from options import option
 
 AXES = ('lane', 'data', 'fsdp', 'tensor')
 BATCH = PartitionSpec(('data', 'fsdp'))
 Rules = Sequence[tuple[str, Sequence[Any]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+  """The options of `config.mesh`: devices along each axis, whose product is all of them."""
+
+  lane: int = option('Devices that lanes are shared out over; -1 is all left.', low=1, also=(-1,))
+  data: int = option('Devices that a batch is split over; -1 is all left.', low=1, also=(-1,))
+  fsdp: int = option(
+    'Devices that a batch is split over, and parameters by config.sharding; -1 is all left.',
+    low=1,
+    also=(-1,),
+  )
+  tensor: int = option(
+    'Devices that parameters are split over by config.sharding; -1 is all left.', low=1, also=(-1,)
+  )
 
 
 def make_mesh(*, lane: int, data: int, fsdp: int, tensor: int) -> Mesh:
@@ -47,6 +65,47 @@ def check_batch(batch_size: int, accumulate: int, mesh: Mesh) -> None:
       f'config.data.batch_size={batch_size} cannot be split over {ways} devices (data × fsdp) and '
       f'config.train.accumulate={accumulate}; make it a multiple of {ways * max(accumulate, 1)}'
     )
+
+
+def check_rules(rules: Any) -> None:
+  """Checks that the value of `config.sharding` has the form of rules.
+
+  Raises:
+    UserError: it is no list of pairs `(regex, axes)`, or an axis is unknown or used twice.
+  """
+  if not isinstance(rules, (list, tuple)):
+    raise UserError(f'config.sharding={rules} must be a list of rules, {_EXAMPLE}')
+  for rule in rules:
+    _check_form(rule)
+
+
+_EXAMPLE = 'such as (("kernel$", (None, "fsdp")),)'
+
+
+def _check_form(rule: Any) -> None:
+  pair = isinstance(rule, (list, tuple)) and len(rule) == 2 and isinstance(rule[0], str)
+  if not pair or not isinstance(rule[1], (list, tuple)):
+    raise UserError(f'config.sharding has {rule!r}, which is no rule (regex, axes), {_EXAMPLE}')
+  pattern, axes = rule
+  try:
+    re.compile(pattern)
+  except re.error as error:
+    raise UserError(
+      f'config.sharding has the pattern "{pattern}", which is no regular expression: {error}'
+    ) from error
+  names = [name for axis in axes for name in (axis if isinstance(axis, (list, tuple)) else [axis])]
+  used = [name for name in names if name is not None]
+  for name in used:
+    if name not in AXES:
+      raise UserError(
+        f'config.sharding rule ("{pattern}", {tuple(axes)}): there is no mesh axis "{name}"'
+        f'{nearest(name, AXES)}; use {", ".join(AXES)}, or None for an axis that is not split'
+      )
+    if used.count(name) > 1:
+      raise UserError(
+        f'config.sharding rule ("{pattern}", {tuple(axes)}) splits two axes over "{name}"; each '
+        'axis of the mesh can split one'
+      )
 
 
 def path_name(path: Sequence[Any]) -> str:

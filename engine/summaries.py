@@ -1,7 +1,10 @@
-"""One-line summaries of devices, data and modules for the start of a run."""
+"""Summaries of devices, data, modules and options for the start of a run."""
+
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from data.spec import Spec
 from engine.state import State
@@ -32,3 +35,12 @@ def modules(state: State, lanes: int = 1) -> str:
   }
   each = f' in each of {lanes} lanes' if lanes > 1 else ''
   return ', '.join(f'{module} {count:,}' for module, count in counts.items()) + ' parameters' + each
+
+
+def options(config: ConfigDict, prefix: str = '') -> dict[str, Any]:
+  """Returns every option of a config by its place, e.g. 'train.steps'."""
+  found: dict[str, Any] = {}
+  for key, value in config.items():
+    place = f'{prefix}{key}'
+    found |= options(value, f'{place}.') if isinstance(value, ConfigDict) else {place: value}
+  return found

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from engine.build import call, to_plain
 from errors import UserError
-from options import check_section, option
+from options import option
 
 PRECISIONS = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
@@ -47,7 +47,6 @@ def train_options(config: ConfigDict) -> Train:
     UserError: an unknown or missing option, or a value out of range.
   """
   options = call(Train, to_plain(config.train), 'config.train')
-  check_section(options, 'config.train')
   if options.patience and not config.checkpoint.best:
     raise UserError(
       f'config.train.patience={options.patience} waits for a gain in config.checkpoint.best, which '

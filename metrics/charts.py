@@ -6,7 +6,7 @@ light to dark, and two colours of Okabe and Ito (2008).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _MAP = 'Blues'
 _ABSENT = '#d9d9d9'
 _SKY_BLUE, _VERMILLION = '#56b4e9', '#d55e00'
+_LINES = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#000000')
+_STYLES = ('-', '--', ':', '-.')
 _DOTS_PER_INCH = 100
 # With more than 20 classes zeros would hide the other counts; with more than 100 a cell is too
 # small for a count, and the axes for all names.
@@ -124,6 +126,40 @@ def reliability(
   for axes in (above, below):
     axes.set_axisbelow(True)
     axes.grid(axis='y', color='0.9')
+  return figure
+
+
+def curves(
+  lines: Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[float]]], figure_name: str
+) -> Figure:
+  """A figure by step, one line for each run.
+
+  Args:
+    lines: by name of the run: steps, values, and standard deviations over lanes around them, NaN
+      where there is none.
+    figure_name: the name of what is drawn.
+  """
+  from matplotlib.figure import Figure
+
+  longest = max((len(name) for name in lines), default=0)
+  width = 7 + min(longest, 60) * _inches_wide(10)
+  figure = Figure(figsize=(width, 4.5), dpi=_DOTS_PER_INCH, layout='constrained')
+  axes = figure.add_subplot()
+  for number, (name, (steps, values, deviations)) in enumerate(lines.items()):
+    colour = _LINES[number % len(_LINES)]
+    style = _STYLES[number // len(_LINES) % len(_STYLES)]
+    # A single point has no line.
+    marker = 'o' if len(steps) == 1 else None
+    axes.plot(steps, values, color=colour, linestyle=style, marker=marker, label=name)
+    low, high = np.subtract(values, deviations), np.add(values, deviations)
+    axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
+  axes.set_xlabel('step')
+  axes.set_ylabel(figure_name, parse_math=False)
+  axes.grid(color='0.9')
+  axes.set_axisbelow(True)
+  legend = figure.legend(loc='outside right upper')
+  for text in legend.get_texts():
+    text.set_parse_math(False)
   return figure
 
 

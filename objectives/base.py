@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -116,6 +116,22 @@ class Player(NamedTuple):
     return self.optimizer or self.name
 
 
+class Captions(NamedTuple):
+  """The words beside a picture.
+
+  Attributes:
+    columns: above each column, from left to right.
+    describe: takes what `Picture.render` takes and returns `{name: values [rows]}`, pure; None
+      where rows have no words.
+    row: `({name: value of a row}, names of the classes) -> the words left of that row`; a line end
+      separates lines.
+  """
+
+  columns: Sequence[str]
+  describe: Callable[[Variables, Batch, jax.Array, int], Mapping[str, jax.Array]] | None = None
+  row: Callable[[Mapping[str, Any], Sequence[str]], str] = lambda values, class_names: ''
+
+
 @dataclasses.dataclass(frozen=True)
 class Picture:
   """One kind of picture of a model that `sample.py --kind=…` renders.
@@ -127,6 +143,7 @@ class Picture:
     count: what is counted, e.g. 'pairs of test images'.
     examples: test examples that each of those takes; 0 where their number does not depend on them.
     reads_examples: whether `render` looks at the test examples at all; its batch is empty if not.
+    captions: the words beside the images; None for none.
   """
 
   render: Callable[[Variables, Batch, jax.Array, int], jax.Array]
@@ -134,6 +151,7 @@ class Picture:
   count: str
   examples: int = 0
   reads_examples: bool = True
+  captions: Captions | None = None
 
 
 class Measurement(NamedTuple):

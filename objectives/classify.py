@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from losses import classification
 from objectives.base import (
   Aux,
   Batch,
+  Captions,
   Context,
   Measurement,
   Objective,
@@ -29,6 +31,7 @@ from sampling.test_time_augmentation import views_of
 _INTEGRATION_STEPS = 64
 # Side and step of the grey square of an occlusion map, as shares of the image's side.
 _WINDOW, _STRIDE = 1 / 7, 1 / 14
+_EXPLANATIONS = ('image', 'saliency', 'integrated gradients', 'occlusion')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +148,8 @@ class Classify(Objective):
     if self.input != 'image' or scores is None:
       return {}
     render = functools.partial(self._explanations, scores)
-    return {'explain': Picture(render, 8, 'test images', examples=1)}
+    captions = Captions(_EXPLANATIONS, self._predictions, _name_prediction)
+    return {'explain': Picture(render, 8, 'test images', examples=1, captions=captions)}
 
   # --- training
 
@@ -206,7 +210,8 @@ class Classify(Objective):
     num: int,
   ) -> jax.Array:
     """Rows of a test image, its saliency, integrated gradients from black, and occlusion map, all
-    of the logit of the class that the model predicts."""
+    of the logit of the class that the model predicts. The maps lie over the image in grey, for
+    their colours have a meaning."""
     del keys
     images = batch['image'][:num]
 
@@ -229,5 +234,21 @@ class Classify(Objective):
         score, images, max(1, round(side * _WINDOW)), max(1, round(side * _STRIDE)), 0.5
       ),
     )
-    plain = jnp.zeros(images.shape[:3])
-    return jnp.stack([heat_maps.overlay(images, m) for m in (plain, *maps)], axis=1)
+    plain = jnp.broadcast_to(images, (*images.shape[:3], 3))
+    return jnp.stack([plain, *(heat_maps.overlay(images, m) for m in maps)], axis=1)
+
+  def _predictions(self, variables: Variables, batch: Batch, keys: jax.Array, num: int):
+    """The class that the model predicts for each image, its probability, and the true class."""
+    del keys
+    outputs = self._apply(variables['model'], {'image': batch['image'][:num]}, train=False)
+    predicted, probability = self._loss.predict(outputs), self._loss.probability
+    if probability is None:
+      return {}
+    share = jnp.take_along_axis(probability(outputs), predicted[:, None], axis=-1)[:, 0]
+    return {'predicted': predicted, 'probability': share, 'label': batch['label'][:num]}
+
+
+def _name_prediction(values: Mapping[str, Any], class_names: Sequence[str]) -> str:
+  predicted, label = (class_names[values[name]] for name in ('predicted', 'label'))
+  said = f'{predicted}: {values["probability"]:.3f}'
+  return said if predicted == label else f'{said}\ntrue: {label}'

@@ -12,6 +12,7 @@ from losses import adversarial, penalties
 from objectives.base import (
   Aux,
   Batch,
+  Captions,
   Context,
   Objective,
   Picture,
@@ -108,7 +109,13 @@ class GAN(Objective):
 
   @property
   def pictures(self) -> Mapping[str, Picture]:
-    of_latents = Picture(self._interpolations, 8, 'pairs of latents', reads_examples=False)
+    of_latents = Picture(
+      self._interpolations,
+      8,
+      'pairs of latents',
+      reads_examples=False,
+      captions=Captions(latent_walks.shares(_STEPS)),
+    )
     return {'interpolate': of_latents}
 
   @property

@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from losses.gaussian import Gaussian
 from objectives.base import (
   Aux,
   Batch,
+  Captions,
   Context,
   Measurement,
   Objective,
@@ -32,6 +34,8 @@ from sampling.picture_pairs import stack_pairs
 _ROWS = 4096
 # Places along a row of an interpolation or a traversal.
 _STEPS = 11
+# What a coordinate is set to in a traversal.
+_VALUES = tuple(6 * step / (_STEPS - 1) - 3 for step in range(_STEPS))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,8 +155,23 @@ class VAE(Objective):
   def pictures(self) -> Mapping[str, Picture]:
     return {
       'reconstruct': Picture(self._reconstructions, 32, 'test images', examples=1),
-      'interpolate': Picture(self._interpolations, 8, 'pairs of test images', examples=2),
-      'traverse': Picture(self._traversals, 10, 'latent dimensions, the most used first'),
+      'interpolate': Picture(
+        self._interpolations,
+        8,
+        'pairs of test images',
+        examples=2,
+        captions=Captions(
+          ('first', *latent_walks.shares(_STEPS), 'second'), self._labels_of_pairs, _name_pair
+        ),
+      ),
+      'traverse': Picture(
+        self._traversals,
+        10,
+        'latent dimensions, the most used first',
+        captions=Captions(
+          tuple(f'{value:.1f}' for value in _VALUES), self._used_dimensions, _name_dimension
+        ),
+      ),
       'manifold': Picture(self._manifold, 20, 'points along a side'),
     }
 
@@ -272,16 +291,29 @@ class VAE(Objective):
     """The first test image's code with one coordinate from −3 to 3, a row for each of the `num`
     dimensions that carry most information about the test images (largest mean KL)."""
     images, condition = self._observe(batch, keys), self._condition(batch)
+    centre = self._encode(variables, images, condition).mean[0]
+    dimensions = self._used_dimensions(variables, batch, keys, num)['dimension']
+    beside = jnp.repeat(condition[:1], dimensions.shape[0] * _STEPS, axis=0)
+    return latent_walks.traverse(
+      lambda z: self._images(variables, z, beside), centre, dimensions, jnp.array(_VALUES)
+    )
+
+  def _used_dimensions(self, variables: Variables, batch: Batch, keys: jax.Array, num: int):
+    """The `num` dimensions of largest mean KL over the test images, and that KL in nats."""
+    images, condition = self._observe(batch, keys), self._condition(batch)
     posterior = self._encode(variables, images, condition)
     used = gaussian.kl_to_standard_normal(posterior).mean(axis=0)
     dimensions = jnp.argsort(-used)[:num]
-    beside = jnp.repeat(condition[:1], dimensions.shape[0] * _STEPS, axis=0)
-    return latent_walks.traverse(
-      lambda z: self._images(variables, z, beside),
-      posterior.mean[0],
-      dimensions,
-      jnp.linspace(-3, 3, _STEPS),
-    )
+    return {'dimension': dimensions, 'kl': used[dimensions]}
+
+  def _labels_of_pairs(self, variables: Variables, batch: Batch, keys: jax.Array, num: int):
+    """The classes of both images of each pair; nothing where the data has none."""
+    del variables, keys
+    if 'label' not in batch:
+      return {}
+    pairs = batch['label'][: 2 * num].shape[0] // 2
+    first, second = batch['label'][: 2 * pairs].reshape(pairs, 2).T
+    return {'first': first, 'second': second}
 
   def _manifold(self, variables: Variables, batch: Batch, keys: jax.Array, num: int):
     del keys
@@ -298,6 +330,17 @@ def flat(latents: jax.Array, condition: jax.Array) -> tuple[jax.Array, jax.Array
   """Flattens latents [S, B, Z] and conditions [B, D] to a decoder's [S·B, Z] and [S·B, D]."""
   samples = latents.shape[0]
   return latents.reshape(-1, latents.shape[-1]), jnp.tile(condition, (samples, 1))
+
+
+def _name_pair(values: Mapping[str, Any], class_names: Sequence[str]) -> str:
+  if not values:
+    return ''
+  return f'{class_names[values["first"]]} to {class_names[values["second"]]}'
+
+
+def _name_dimension(values: Mapping[str, Any], class_names: Sequence[str]) -> str:
+  del class_names
+  return f'z[{values["dimension"]}]\nKL {values["kl"]:.2f} nats'
 
 
 def _first(batch: Batch, number: int) -> Batch:

@@ -17,6 +17,11 @@ def interpolate(decode: Decode, starts: jax.Array, ends: jax.Array, steps: int) 
   return _decode_grid(decode, (1 - fraction) * starts[:, None] + fraction * ends[:, None])
 
 
+def shares(steps: int) -> tuple[str, ...]:
+  """The words for the columns of `interpolate`: how much of the way is done, in percent."""
+  return tuple(f'{100 * step / (steps - 1):.0f} %' for step in range(steps))
+
+
 def traverse(
   decode: Decode, centre: jax.Array, dimensions: jax.Array, values: jax.Array
 ) -> jax.Array:

@@ -16,7 +16,7 @@ import fsspec
 import pytest
 from absl import flags
 
-from tests.buckets import Bucket
+from tests.buckets import Bucket, Client, Endpoint
 
 ROOT = Path(__file__).parents[1]
 
@@ -135,6 +135,30 @@ def script():
     )
 
   return run
+
+
+@pytest.fixture(scope='session')
+def endpoint():
+  """Serves the pretended buckets to TensorStore too, which reads their address only once."""
+  server = Endpoint()
+  with pytest.MonkeyPatch.context() as patch:
+    for name, value in server.environment.items():
+      patch.setenv(name, value)
+    yield server
+  server.shutdown()
+  server.server_close()
+
+
+@pytest.fixture
+def bucket_of_runs(bucket, endpoint, monkeypatch):
+  """The `bucket`, open also to the clients that Orbax brings along."""
+  import google.cloud
+
+  storage = ModuleType('google.cloud.storage')
+  storage.Client = Client
+  monkeypatch.setitem(sys.modules, 'google.cloud.storage', storage)
+  monkeypatch.setattr(google.cloud, 'storage', storage, raising=False)
+  return bucket
 
 
 @pytest.fixture

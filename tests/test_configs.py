@@ -10,6 +10,7 @@ from data.transforms import prepare
 from engine import run, session
 from engine.build import call, to_plain
 from engine.checkpoint import Checkpoints
+from engine.declarations import check_config
 from engine.evaluation import open_evaluators
 from engine.objective import build_objective
 from engine.sharding import make_mesh
@@ -87,7 +88,7 @@ def test_an_unknown_section_fails():
   with config.unlocked():
     config.optimiser = {}
   with pytest.raises(UserError, match='did you mean "optimizer"'):
-    session.check_sections(config)
+    check_config(config)
 
 
 def test_unknown_names_list_what_there_is():

@@ -276,7 +276,10 @@ MISTAKES = {
     'has no option --config.evaluators.samples.sampels (did you mean "samples"?)',
   ),
   'another section': ('--config.train.steps=3', 'config has: evaluators, mesh, sharding'),
-  'wrong type': ('--config.evaluators.samples.samples=many', "'many'"),
+  'wrong type': (
+    '--config.evaluators.samples.samples=many',
+    'samples.samples=many must be a whole number',
+  ),
   'out of range': ('--config.evaluators.samples.samples=0', 'samples=0 must be at least 1'),
   'axis': ('--mesh=dta:1', '--mesh=dta is unknown (did you mean "data"?)'),
   'size': ('--mesh=data:x', '--mesh=data:x: write AXIS:SIZE'),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from errors import UserError, choose
-from options import Option, complete, declared_options, option
+from options import REQUIRED, Option, complete, declared_options, option
 
 DECLARED = {
   'temperature': Option(float, 1.0, 'Softmax temperature; 0 is greedy decoding.', low=0),
@@ -60,13 +60,23 @@ class Section:
   size: int = option('A size.', low=1)
   shares: Sequence[float] = option('Shares.', low=0, high=1)
   weights: Mapping[str, float] = option('Weights by name.', low=0)
+  part: Mapping[str, Any] = option('A section.')
+  parts: Mapping[str, Mapping[str, Any]] = option('Sections by name.')
+  limit: float | None = option('A limit; None is none.', above=0)
+  fold: int = option('A fold; -1 is all.', low=0, also=(-1,))
   rest: Any = option('Anything.', default=None)
   internal: int = 3
 
 
 def test_fields_declare_options_with_the_type_of_their_annotation():
   declared = declared_options(Section)
-  assert [*declared] == ['size', 'shares', 'weights']
+  assert [*declared] == [
+    'size', 'shares', 'weights', 'part', 'parts', 'limit', 'fold', 'rest',
+  ]  # fmt: skip
+  assert (declared['rest'].type, declared['rest'].default) == (object, None)
+  assert (declared['part'].type, declared['part'].each) == (Mapping, '')
+  assert (declared['parts'].type, declared['parts'].each) == (Mapping, 'mapping')
+  assert (declared['limit'].type, declared['size'].default) == (float, REQUIRED)
   assert (declared['shares'].type, declared['shares'].each) == (float, 'list')
   assert (declared['weights'].type, declared['weights'].each) == (float, 'mapping')
   assert declared_options(Section.__init__) == {}
@@ -80,13 +90,46 @@ def test_fields_declare_options_with_the_type_of_their_annotation():
     ('shares', math.nan, 'config.x.shares=nan: nan must be a finite number'),
     ('shares', ('a',), 'config.x.shares=a: a must be a number'),
     ('weights', {'r1': -1.0}, 'config.x.weights.r1=-1.0 must be at least 0'),
-    ('weights', 3, 'config.x.weights=3 must be a mapping from names to values'),
+    ('weights', 3, 'config.x.weights=3 must be a mapping from names to numbers'),
+    ('weights', None, 'config.x.weights=None must be a mapping from names to numbers'),
+    ('size', None, 'config.x.size=None must be a whole number'),
+    ('shares', None, 'config.x.shares=None: None must be a number'),
+    ('part', 'adam', 'config.x.part=adam must be a section of options'),
+    ('parts', {'fd': 3}, 'config.x.parts.fd=3 must be a section of options'),
+    ('limit', 0, 'config.x.limit=0 must be above 0'),
+    ('limit', 10**400, f'config.x.limit={10**400} must be a finite number'),
+    ('fold', -2, 'config.x.fold=-2 must be at least 0, or -1'),
+    ('rest', math.nan, 'config.x.rest=nan must be a finite number'),
   ],
 )
 def test_lists_and_mappings_are_checked_value_by_value(name, value, message):
   with pytest.raises(UserError) as refused:
     declared_options(Section)[name].check(value, f'config.x.{name}')
   assert str(refused.value) == message
+
+
+def test_values_beside_the_range():
+  assert declared_options(Section)['fold'].check(-1, 'x') == -1
+  assert declared_options(Section)['fold'].allowed == 'at least 0, or -1'
+
+
+def test_what_must_be_given_is_named_with_its_meaning():
+  declared = declared_options(Section)
+  with pytest.raises(UserError, match=r'^--size is missing; the thing needs it: A size\.$'):
+    complete({'size': declared['size']}, {}, 'the thing', '--')
+
+
+@pytest.mark.parametrize(
+  ('name', 'kind'),
+  [
+    ('size', 'a whole number'),
+    ('shares', 'a list of numbers'),
+    ('weights', 'a mapping from names to numbers'),
+    ('part', 'a section of options'),
+  ],
+)
+def test_kinds_in_words(name, kind):
+  assert declared_options(Section)[name].kind == kind
 
 
 def test_one_value_stands_for_a_list_of_it():

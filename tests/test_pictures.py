@@ -6,6 +6,7 @@ from PIL import Image
 
 from commands.sample_run import Request, sample_run
 from configs import vae as config_of_vae
+from engine import pictures
 from errors import UserError
 from tests import runs
 
@@ -38,6 +39,22 @@ def test_a_picture_goes_where_its_kind_says(vae, script):
   assert done.returncode == 0 and 'interpolate.png' in done.stdout, done.stderr
   picture = Image.open(vae / 'interpolate.png')
   assert picture.width > picture.height
+
+
+def test_the_words_of_a_picture_are_drawn(vae, tmp_path, monkeypatch):
+  told = {}
+  captioned = pictures.captioned
+
+  def watched(images, columns, rows):
+    told.update(columns=columns, rows=rows)
+    return captioned(images, columns, rows)
+
+  monkeypatch.setattr(pictures, 'captioned', watched)
+  pictures_of(vae, tmp_path / 'x.png', 'traverse', 2)
+  assert told['columns'][0] == '-3.0'
+  assert sorted(words.split('\n')[0] for words in told['rows']) == ['z[0]', 'z[1]']
+  pictures_of(vae, tmp_path / 'x.png', 'interpolate', 3)
+  assert [words[1:5] for words in told['rows']] == [' to '] * 3
 
 
 @pytest.mark.parametrize(

@@ -33,5 +33,5 @@ def main() -> None:
 if __name__ == '__main__':
   flags.DEFINE_integer('folds', 5, 'Number of parts of the split; each is held out once.')
   flags.DEFINE_string('workdir', None, "The run's folder; runs/CONFIG-cvFOLDS by default.")
-  lost = 'run the same command to go on from the last checkpoint'
+  lost = 'run the same command to resume from the last checkpoint'
   cli.launch(main, sys.argv, lost, config_flags.define_config)

@@ -32,8 +32,8 @@ if __name__ == '__main__':
   flags.DEFINE_string(
     'checkpoint',
     '',
-    '"latest", "best", or a step; by default the best one where config.train.patience waited for '
-    'it, else the latest.',
+    '"latest", "best", or a step; by default "best" for a run with config.train.patience, else '
+    '"latest".',
   )
   flags.DEFINE_string('out', None, 'The folder to write to, which must be new or empty.')
   cli.launch(main, sys.argv)

@@ -1,17 +1,17 @@
 """The classifiers of this project in PyTorch, as fast as eager PyTorch makes them on a CPU.
 
-The same maths as configs/mlp.py (`mlp`), configs/cnn.py (`cnn`) and configs/cnn_binary.py
-(`cnn_binary`), so that a ratio of step times compares frameworks and nothing else. Driven over
-stdin, see `protocol.py`; start it with `protocol.environment(threads)`.
+It computes the same as configs/mlp.py (`mlp`), configs/cnn.py (`cnn`) and configs/cnn_binary.py
+(`cnn_binary`), so that a ratio of step times compares frameworks and nothing else. It is driven
+over stdin, see `protocol.py`; start it with `protocol.environment(threads)`.
 
     python benchmarks/peers/torch_classifier.py mlp --batch-size 32
     python benchmarks/peers/torch_classifier.py cnn --batch-size 64
     python benchmarks/peers/torch_classifier.py cnn_binary --batch-size 64
 
-What makes it fast: data resident as uint8; activations in place; denormals flushed; feature maps
-flattened without a copy; the host reads a loss once per command, never per step; and of the
-choices below (memory layout, kind of Adam, pool before or after the ReLU) the faster for each
-model.
+It is fast because data are resident as uint8; activations work in place; denormals are flushed to
+0; feature maps are flattened without a copy; the host reads a loss once per command, never per
+step; and the defaults of the flags below (memory layout, kind of Adam, pool before or after the
+ReLU) are the fastest.
 """
 
 import argparse
@@ -24,21 +24,21 @@ from torch.nn import functional as F
 
 
 def mlp() -> nn.Sequential:
-  """images [B, 784] → logits [B, 10]."""
+  """Makes the dense classifier: images [B, 784] → logits [B, 10]."""
   return nn.Sequential(nn.Linear(784, 128), nn.ReLU(inplace=True), nn.Linear(128, 10))
 
 
 def cnn(kernel: int, hidden: int, outputs: int, args: argparse.Namespace) -> nn.Sequential:
-  """images [B, 1, 28, 28] → logits [B, outputs]."""
-  # max(relu(x)) = relu(max(x)): the order is free.
-  after = [nn.MaxPool2d(2), nn.ReLU(inplace=True)]
+  """Makes the convolutional classifier: images [B, 1, 28, 28] → logits [B, outputs]."""
+  # max(relu(x)) = relu(max(x)), so the faster order can be used.
+  pool_and_relu = [nn.MaxPool2d(2), nn.ReLU(inplace=True)]
   if not args.pool_first:
-    after = after[::-1]
+    pool_and_relu = pool_and_relu[::-1]
   return nn.Sequential(
     nn.Conv2d(1, 32, kernel, padding='same'),
-    *after,
+    *pool_and_relu,
     nn.Conv2d(32, 64, kernel, padding='same'),
-    *after,
+    *pool_and_relu,
     torch_peer.Flatten(args.channels_last),
     nn.Linear(7 * 7 * 64, hidden),
     nn.ReLU(inplace=True),
@@ -66,7 +66,7 @@ class Trainer:
     self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3, **kind)
 
   def batch(self) -> tuple[Tensor, Tensor]:
-    """Returns a random batch gathered from the resident uint8 array: images, labels."""
+    """Returns (images, labels) of a random batch, gathered from the resident uint8 array."""
     indices = torch.randint(torch_peer.EXAMPLES, (self.batch_size,))
     images = self.images[indices].float()
     images = images.div_(127.5).sub_(1) if self.signed else images.div_(255)
@@ -79,7 +79,7 @@ class Trainer:
       loss = F.binary_cross_entropy_with_logits(logits[:, 0], labels.float())
     else:
       loss = F.cross_entropy(logits, labels)
-    return {'loss': torch_peer.descend(loss, self.optimizer)}
+    return {'loss': torch_peer.update(loss, self.optimizer)}
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -93,7 +93,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
   args = parse()
-  torch_peer.begin(args.threads)
+  torch_peer.set_up(args.threads)
   torch_peer.serve(Trainer(args).step)
 
 

@@ -1,16 +1,18 @@
 """The GANs of this project in PyTorch, as fast as eager PyTorch makes them on a CPU.
 
-The same maths as `objectives/gan.py` with the configs named below, so that a ratio of step times
-compares frameworks and nothing else. Driven over stdin, see `protocol.py`; start it with
-`protocol.environment(threads)`, whose malloc setting is worth about 10 % to PyTorch as well.
+It computes the same as `objectives/gan.py` with configs/gan.py, configs/gan_plain.py (`--plain`)
+and configs/dcgan.py, so that a ratio of step times compares frameworks and nothing else. It is
+driven over stdin, see `protocol.py`; start it with `protocol.environment(threads)`, whose malloc
+settings make PyTorch about 10 % faster too.
 
     python benchmarks/peers/torch_gan.py dense --r1 0.3 --batch-size 128
     python benchmarks/peers/torch_gan.py dense --plain --batch-size 128     # RMSprop, ReLU, no R1
     python benchmarks/peers/torch_gan.py dcgan --batch-size 128
 
-What makes it fast: data resident as uint8; fused Adam and foreach RMSprop; the generator runs
-without a graph while the discriminator learns; gradients only of the parameters that move; EMA by
-one `_foreach_lerp_`; denormals flushed; the host reads a loss once per command, never per step.
+It is fast because data are resident as uint8; Adam is fused and RMSprop uses foreach; the generator
+runs without a graph in the discriminator's update; gradients are computed only for the parameters
+that are updated; the EMA is one `_foreach_lerp_`; denormals are flushed to 0; the host reads a loss
+once per command, never per step.
 """
 
 import argparse
@@ -34,7 +36,7 @@ class Scale(nn.Module):
 
 
 def dense_generator() -> nn.Sequential:
-  """z [B, 100] → images [B, 784] in [0, 1]."""
+  """Makes the dense generator: z [B, 100] → images [B, 784] in [0, 1]."""
   widths = (LATENT, 1024, 512, 256)
   layers: list[nn.Module] = []
   for fan_in, fan_out in itertools.pairwise(widths):
@@ -43,7 +45,7 @@ def dense_generator() -> nn.Sequential:
 
 
 def dense_discriminator(plain: bool) -> nn.Sequential:
-  """images [B, 784] → logits [B, 1]."""
+  """Makes the dense discriminator: images [B, 784] → logits [B, 1]."""
   widths = (784, 1024, 512, 256)
   layers: list[nn.Module] = []
   for fan_in, fan_out in itertools.pairwise(widths):
@@ -53,7 +55,7 @@ def dense_discriminator(plain: bool) -> nn.Sequential:
 
 
 def dcgan_generator() -> nn.Sequential:
-  """z [B, 100] → images [B, 1, 28, 28] in [0, 1]."""
+  """Makes the DCGAN generator: z [B, 100] → images [B, 1, 28, 28] in [0, 1]."""
   return nn.Sequential(
     nn.Linear(LATENT, 7 * 7 * 128, bias=False),
     nn.Unflatten(1, (128, 7, 7)),
@@ -68,7 +70,7 @@ def dcgan_generator() -> nn.Sequential:
 
 
 def dcgan_discriminator() -> nn.Sequential:
-  """images [B, 1, 28, 28] in [0, 1] → logits [B, 1]."""
+  """Makes the DCGAN discriminator: images [B, 1, 28, 28] in [0, 1] → logits [B, 1]."""
   return nn.Sequential(
     Scale(),
     nn.Conv2d(1, 64, 4, 2, padding=1),
@@ -82,20 +84,20 @@ def dcgan_discriminator() -> nn.Sequential:
 
 
 def make_optimizer(params: Iterable[Tensor], plain: bool) -> torch.optim.Optimizer:
-  """RMSprop (foreach) for the plain GAN, Adam(2e-4, 0.5, 0.999) (fused) for the others."""
+  """Makes foreach RMSprop for the plain GAN, fused Adam(2e-4, 0.5, 0.999) for the others."""
   if plain:
     return torch.optim.RMSprop(params, lr=2e-4, foreach=True)
   return torch.optim.Adam(params, lr=2e-4, betas=(0.5, 0.999), fused=True)
 
 
 def r1_penalty(logits: Tensor, images: Tensor) -> Tensor:
-  """½·E‖∇ₓD(x)‖², to be multiplied by γ (Mescheder et al. 2018, eq. 9)."""
+  """Returns ½·E‖∇ₓD(x)‖², to be multiplied by γ (Mescheder et al. 2018, eq. 9)."""
   (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
   return 0.5 * gradient.flatten(1).square().sum(1).mean()
 
 
 class Trainer:
-  """Two players, their optimizers, the generator's EMA and the resident data."""
+  """Generator and discriminator, their optimizers, the generator's EMA and the resident data."""
 
   def __init__(self, args: argparse.Namespace):
     self.args = args
@@ -121,7 +123,7 @@ class Trainer:
     return torch.randn(self.args.batch_size, LATENT)
 
   def loss_d(self) -> Tensor:
-    """Non-saturating loss of the discriminator, plus γ·R1 where asked for."""
+    """Returns the non-saturating loss of the discriminator, plus γ·R1 with `--r1`."""
     real = self.real()
     with torch.no_grad():
       fake = self.generator(self.latent())
@@ -140,7 +142,7 @@ class Trainer:
     return F.softplus(-self.discriminator(self.generator(self.latent()))).mean()
 
   def step(self) -> dict[str, Tensor]:
-    """One update of the discriminator, one of the generator, one of the EMA."""
+    """Updates the discriminator, the generator and the EMA, once each."""
     loss_d = self.update(self.loss_d, self.params_d, self.optimizer_d, frozen=self.params_g)
     loss_g = self.update(self.loss_g, self.params_g, self.optimizer_g, frozen=self.params_d)
     with torch.no_grad():
@@ -154,10 +156,10 @@ class Trainer:
     optimizer: torch.optim.Optimizer,
     frozen: Sequence[Tensor],
   ) -> Tensor:
-    """Lowers `loss_fn()` by `params`; no gradient of `frozen` is computed."""
+    """Updates `params` to lower `loss_fn()`; computes no gradient with respect to `frozen`."""
     for param in frozen:
       param.requires_grad_(False)
-    loss = torch_peer.descend(loss_fn(), optimizer)
+    loss = torch_peer.update(loss_fn(), optimizer)
     for param in frozen:
       param.requires_grad_(True)
     return loss
@@ -178,7 +180,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
   args = parse()
-  torch_peer.begin(args.threads)
+  torch_peer.set_up(args.threads)
   torch_peer.serve(Trainer(args).step)
 
 

@@ -1,25 +1,27 @@
 """nanoGPT in PyTorch, as fast as eager PyTorch makes it on a CPU.
 
-The architecture and settings of karpathy/nanoGPT (model.py, train.py, its README's CPU setting):
-pre-norm, learned positions, tied embedding, exact GELU, normal(0.02) initialisation with residual
-projections scaled by 1/√(2·layers), AdamW with weight decay on matrices only, cosine schedule,
-clipping at 1. The defaults are the CPU setting; the other published one is `--layers 6 --heads 6
---width 384 --context 256 --batch-size 64 --dropout 0.2 --steps 5000`.
+It has the architecture and settings of karpathy/nanoGPT (model.py, train.py, the README's settings
+for a CPU): pre-norm, learned positions, tied embedding, exact GELU, normal(0.02) initialisation
+with residual projections scaled by 1/√(2·layers), AdamW with weight decay on matrices only, cosine
+schedule, clipping at 1. The defaults are those for a CPU; the other published settings are
+`--layers 6 --heads 6 --width 384 --context 256 --batch-size 64 --dropout 0.2 --steps 5000`.
 
     python benchmarks/peers/torch_gpt.py steps                                   # training steps
     python benchmarks/peers/torch_gpt.py generate --context 256 --length 256     # whole generations
     python benchmarks/peers/torch_gpt.py train --text input.txt                  # nanoGPT's run
 
 `steps` and `generate` are driven over stdin, see `protocol.py`; start all three with
-`protocol.environment(threads)`. `generate` is nanoGPT's: no cache, the whole text goes through the
-model for every token, and only the last position through the head. `train` prints JSON lines: at
-every evaluation the losses that nanoGPT estimates from random windows, at the end the loss over the
-whole validation split, every token but the first predicted once. `seconds` is training with the
-evaluations on the way, `seconds_training` without; both leave out importing and reading the text.
+`protocol.environment(threads)`. `generate` works like nanoGPT's: there is no cache, the whole text
+goes through the model for every token, and only the last position through the head. `train` prints
+JSON lines: at every evaluation the losses that nanoGPT estimates from random windows, at the end
+the exact loss of the validation split, in which every token but the first is predicted once.
+`seconds` is the time of training with evaluations, `seconds_training` without; neither includes
+imports and reading the text.
 
-What makes it fast beside nanoGPT's own script: data resident as one tensor, windows cut by one
-gather; fused AdamW; denormals flushed; the host reads a loss once per command, never per step.
-`--attention plain`, `--adam foreach` and `--compile` are there to be tried against the defaults.
+It is faster than nanoGPT's own script because data are resident as one tensor, from which windows
+are sliced by one gather; AdamW is fused; denormals are flushed to 0; the host reads a loss once per
+command, never per step. `--attention plain`, `--adam foreach` and `--compile` are alternatives to
+compare with the defaults.
 """
 
 import argparse
@@ -42,7 +44,7 @@ TRAINING_SHARE = 0.9
 
 
 class Size(NamedTuple):
-  """What a model is made of; `context` is the most positions."""
+  """The hyperparameters of a model; `context` is the largest number of positions."""
 
   vocabulary: int
   context: int
@@ -86,7 +88,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-  """Attention and a two-layer perceptron, each behind a norm and beside the residual stream."""
+  """A pre-norm block: attention, then a two-layer MLP, each with a residual connection."""
 
   def __init__(self, size: Size):
     super().__init__()
@@ -103,7 +105,7 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-  """tokens int64 [B, T] → logits [B, T, vocabulary], or [B, 1, vocabulary] of the last alone."""
+  """tokens int64 [B, T] → logits [B, T, vocabulary], or with `last` [B, 1, vocabulary]."""
 
   def __init__(self, size: Size):
     super().__init__()
@@ -131,20 +133,20 @@ class GPT(nn.Module):
     return self.head(x[:, -1:] if last else x)
 
   def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
-    """Nats per token, scalar."""
+    """Returns the cross-entropy in nats per token, a scalar."""
     return F.cross_entropy(self(tokens).flatten(0, 1), targets.flatten())
 
 
 def learning_rate(step: int, steps: int) -> float:
-  """Linear warm-up from 0, then half a cosine from the highest rate to `END`, which it keeps."""
+  """Returns the rate at a step: a linear warm-up, then a cosine to `END`, constant after that."""
   if step < WARMUP:
     return LEARNING_RATE * step / WARMUP
-  share = min(1.0, (step - WARMUP) / max(1, steps - WARMUP))
-  return END + 0.5 * (1 + math.cos(math.pi * share)) * (LEARNING_RATE - END)
+  progress = min(1.0, (step - WARMUP) / max(1, steps - WARMUP))
+  return END + 0.5 * (1 + math.cos(math.pi * progress)) * (LEARNING_RATE - END)
 
 
 def make_optimizer(model: nn.Module, adam: str) -> torch.optim.AdamW:
-  """AdamW that decays matrices and leaves gains and biases alone."""
+  """Makes AdamW with weight decay of matrices, and none of gains and biases."""
   params = list(model.parameters())
   groups = [
     {'params': [p for p in params if p.dim() >= 2], 'weight_decay': WEIGHT_DECAY},
@@ -163,22 +165,22 @@ class Trainer:
     self.model = GPT(size_of(args, vocabulary))
     self.optimizer = make_optimizer(self.model, args.adam)
     self.loss = torch.compile(self.model.loss) if args.compile else self.model.loss
-    self.taken = 0
+    self.steps_taken = 0
 
   def step(self) -> dict[str, Tensor]:
     for group in self.optimizer.param_groups:
-      group['lr'] = learning_rate(self.taken, self.args.steps)
-    self.taken += 1
+      group['lr'] = learning_rate(self.steps_taken, self.args.steps)
+    self.steps_taken += 1
     tokens, targets = torch_peer.windows(self.text, self.args.batch_size, self.args.context)
-    return {'loss': torch_peer.descend(self.loss(tokens, targets), self.optimizer, CLIP)}
+    return {'loss': torch_peer.update(self.loss(tokens, targets), self.optimizer, CLIP)}
 
 
 @torch.inference_mode()
 def generate(model: GPT, rows: int, length: int) -> Tensor:
-  """Draws texts of `length` tokens that begin with token 0: int64 [rows, length].
+  """Samples texts of `length` tokens that start with token 0: int64 [rows, length].
 
-  nanoGPT's `generate`: the text so far, or the last `context` tokens of it, goes through the whole
-  model for every token.
+  Like nanoGPT's `generate`: for every token the text so far, or its last `context` tokens, goes
+  through the whole model.
   """
   text = torch.zeros(rows, 1, dtype=torch.int64)
   for _ in range(length - 1):
@@ -188,7 +190,7 @@ def generate(model: GPT, rows: int, length: int) -> Tensor:
 
 
 def read_text(path: str) -> tuple[Tensor, Tensor, int]:
-  """Characters of a file as nanoGPT splits them: first nine tenths, last tenth, vocabulary."""
+  """Reads a text as nanoGPT does: (the first nine tenths, the last tenth, vocabulary size)."""
   text = Path(path).read_text(encoding='utf-8')
   ids = {character: i for i, character in enumerate(sorted(set(text)))}
   tokens = torch.tensor([ids[character] for character in text])
@@ -198,7 +200,7 @@ def read_text(path: str) -> tuple[Tensor, Tensor, int]:
 
 @torch.inference_mode()
 def estimate(trainer: Trainer, text: Tensor) -> float:
-  """Mean loss of random windows, nanoGPT's `estimate_loss`."""
+  """Returns the mean loss of random windows, like nanoGPT's `estimate_loss`."""
   args = trainer.args
   trainer.model.eval()
   losses = [
@@ -211,7 +213,7 @@ def estimate(trainer: Trainer, text: Tensor) -> float:
 
 @torch.inference_mode()
 def whole_loss(model: GPT, text: Tensor) -> float:
-  """Nats per token over `text`, cut into windows side by side; the last may be short."""
+  """Returns nats per token over `text`, in adjacent windows, of which the last may be short."""
   context, batch = model.size.context, 128
   model.eval()
   full = (len(text) - 1) // context
@@ -228,21 +230,21 @@ def whole_loss(model: GPT, text: Tensor) -> float:
 
 
 def train(args: argparse.Namespace) -> None:
-  """A whole run: losses on the way and at the end, wall time."""
+  """Trains a model; prints its losses during training and at the end, and the wall time."""
   training, validation, vocabulary = read_text(args.text)
   trainer = Trainer(args, training, vocabulary)
   started, evaluating = time.perf_counter(), 0.0
 
   def report(**figures: float) -> None:
     before = time.perf_counter()
-    estimates = {'train_estimate': training, 'val_estimate': validation}
-    losses = {name: estimate(trainer, text) for name, text in estimates.items()}
+    texts = {'train_estimate': training, 'val_estimate': validation}
+    losses = {name: estimate(trainer, text) for name, text in texts.items()}
     nonlocal evaluating
     evaluating += time.perf_counter() - before
-    print(json.dumps({'step': trainer.taken, **losses, **figures}), flush=True)
+    print(json.dumps({'step': trainer.steps_taken, **losses, **figures}), flush=True)
 
-  while trainer.taken < args.steps:
-    if trainer.taken % args.evaluate_every == 0:
+  while trainer.steps_taken < args.steps:
+    if trainer.steps_taken % args.evaluate_every == 0:
       report()
     trainer.step()
   report()
@@ -261,8 +263,9 @@ def train(args: argparse.Namespace) -> None:
 
 
 def size_of(args: argparse.Namespace, vocabulary: int) -> Size:
-  given = {name: getattr(args, name) for name in Size._fields if name in args}
-  return Size(vocabulary=vocabulary, fused=args.attention == 'fused', **given)
+  """Returns the hyperparameters on the command line."""
+  values = {name: getattr(args, name) for name in Size._fields if name in args}
+  return Size(vocabulary=vocabulary, fused=args.attention == 'fused', **values)
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -290,7 +293,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
   args = parse()
-  torch_peer.begin(args.threads)
+  torch_peer.set_up(args.threads)
   if args.work == 'train':
     train(args)
   elif args.work == 'generate':

@@ -1,4 +1,4 @@
-"""What the PyTorch peers share: how a process begins, resident data, how steps are served."""
+"""Shared code of the PyTorch peers: command line, process setup, resident data, serving steps."""
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 EXAMPLES = 4000
-# Characters of tiny Shakespeare's training split, and how many different ones there are.
+# Number of characters in tiny Shakespeare's training split, and of different ones.
 CHARACTERS, VOCABULARY = 1_003_854, 65
 
 
 def parser(doc: str, name: str, choices: Sequence[str], batch_size: int) -> argparse.ArgumentParser:
-  """The command line of a peer: the positional `name`, one of `choices`, and two flags."""
+  """Makes the parser of a peer's command line, with the positional `name` and two flags."""
   made = argparse.ArgumentParser(description=doc.splitlines()[0])
   made.add_argument(name, choices=choices)
   made.add_argument('--batch-size', type=int, default=batch_size)
@@ -21,15 +21,19 @@ def parser(doc: str, name: str, choices: Sequence[str], batch_size: int) -> argp
   return made
 
 
-def begin(threads: int) -> None:
-  """Sets up the process; call it before anything is drawn."""
+def set_up(threads: int) -> None:
+  """Sets threads, denormals and the random seed; call it before any random number is used."""
   torch.set_num_threads(threads)
   torch.set_flush_denormal(True)
   torch.manual_seed(0)
 
 
 def serve(step: Callable[[], Mapping[str, Tensor]]) -> None:
-  """Answers the harness; `step` takes one training step and returns its losses, scalars."""
+  """Answers the harness (see `protocol.serve`).
+
+  Args:
+    step: takes one step and returns its losses, scalar tensors by name.
+  """
 
   def run(steps: int) -> dict[str, float]:
     for _ in range(steps):
@@ -41,30 +45,30 @@ def serve(step: Callable[[], Mapping[str, Tensor]]) -> None:
 
 
 def resident_images(flat: bool) -> Tensor:
-  """Random images uint8 [4000, 784], or [4000, 1, 28, 28] if not `flat`."""
+  """Makes random images uint8 [4000, 784], or [4000, 1, 28, 28] if not `flat`."""
   shape = (EXAMPLES, 784) if flat else (EXAMPLES, 1, 28, 28)
   return torch.randint(0, 256, shape, dtype=torch.uint8)
 
 
 def resident_tokens() -> Tensor:
-  """Random tokens int64 [1003854], as many as tiny Shakespeare has and as many different ones."""
+  """Makes random tokens int64 [1003854], with the length and vocabulary of tiny Shakespeare."""
   return torch.randint(VOCABULARY, (CHARACTERS,))
 
 
 def windows(tokens: Tensor, batch_size: int, length: int) -> tuple[Tensor, Tensor]:
-  """Random windows of `tokens` and what follows each of their tokens: two int64 [B, T]."""
+  """Returns random windows of `tokens` and the targets, each the next token: two int64 [B, T]."""
   starts = torch.randint(len(tokens) - length, (batch_size, 1))
   rows = tokens[starts + torch.arange(length + 1)]
   return rows[:, :-1], rows[:, 1:]
 
 
-def descend(loss: Tensor, optimizer: torch.optim.Optimizer, clip: float = 0.0) -> Tensor:
-  """One update of what `optimizer` holds; returns the loss without its graph.
+def update(loss: Tensor, optimizer: torch.optim.Optimizer, clip: float = 0.0) -> Tensor:
+  """Updates the parameters of `optimizer` to lower `loss`; returns the loss without its graph.
 
   Args:
     loss: scalar.
-    optimizer: of the parameters that move.
-    clip: largest global norm of their gradient; 0 is off.
+    optimizer: the optimizer of the parameters to update.
+    clip: largest global norm of the gradient; 0 is off.
   """
   optimizer.zero_grad(set_to_none=True)
   loss.backward()
@@ -76,7 +80,7 @@ def descend(loss: Tensor, optimizer: torch.optim.Optimizer, clip: float = 0.0) -
 
 
 class Flatten(nn.Module):
-  """Feature maps [B, C, H, W] → [B, C·H·W], in the order they have in memory."""
+  """Flattens feature maps [B, C, H, W] to [B, C·H·W], in the order that they have in memory."""
 
   def __init__(self, channels_last: bool):
     super().__init__()

@@ -1,17 +1,17 @@
 """A character RNN in PyTorch, as fast as eager PyTorch makes it on a CPU.
 
-The maths of configs/rnn.py with the same sizes: characters by an embedding (or one-hot,
-`--embedding 0`), `torch.nn.RNN` with tanh, `torch.nn.GRU` or `torch.nn.LSTM`, logits of every
-position by one product, Adam, clipping at 1. Driven over stdin, see `protocol.py`; start it with
-`protocol.environment(threads)`.
+It computes the same as configs/rnn.py, with the same sizes: an embedding of characters (or one-hot
+vectors, `--embedding 0`), `torch.nn.RNN` with tanh, `torch.nn.GRU` or `torch.nn.LSTM`, the logits
+of all positions by one product, Adam, clipping at 1. It is driven over stdin, see `protocol.py`;
+start it with `protocol.environment(threads)`.
 
     python benchmarks/peers/torch_rnn.py tanh --embedding 64
     python benchmarks/peers/torch_rnn.py lstm --embedding 64 --batch-size 32 --length 64 --width 256
 
-What makes it fast: data resident as one tensor, windows cut by one gather; time is the first axis,
-so that each step of the recurrence reads memory that lies together; fused Adam; denormals flushed;
-the host reads a loss once per command, never per step. An LSTM runs as one oneDNN primitive;
-`--no-onednn` is PyTorch's own loop, to be tried against it.
+It is fast because data are resident as one tensor, from which windows are sliced by one gather;
+time is the first axis, so that each step of the recurrence reads contiguous memory; Adam is fused;
+denormals are flushed to 0; the host reads a loss once per command, never per step. An LSTM runs as
+one oneDNN primitive; `--no-onednn` runs PyTorch's own loop instead, for comparison.
 """
 
 import argparse
@@ -27,7 +27,7 @@ CLIP = 1.0
 
 
 class CharacterRNN(nn.Module):
-  """tokens int64 [T, B] → logits [T, B, 65]."""
+  """A character language model: tokens int64 [T, B] → logits [T, B, 65]."""
 
   def __init__(self, args: argparse.Namespace):
     super().__init__()
@@ -58,7 +58,7 @@ class Trainer:
     rows = torch_peer.windows(self.text, self.args.batch_size, self.args.length)
     tokens, targets = (part.t().contiguous() for part in rows)
     loss = F.cross_entropy(self.model(tokens).flatten(0, 1), targets.flatten())
-    return {'loss': torch_peer.descend(loss, self.optimizer, CLIP)}
+    return {'loss': torch_peer.update(loss, self.optimizer, CLIP)}
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -76,7 +76,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
   args = parse()
-  torch_peer.begin(args.threads)
+  torch_peer.set_up(args.threads)
   torch.backends.mkldnn.enabled = args.onednn
   torch_peer.serve(Trainer(args).step)
 

@@ -1,16 +1,16 @@
 """The VAEs of this project in PyTorch, as fast as eager PyTorch makes them on a CPU.
 
-The same maths as `objectives/vae.py` with configs/vae.py (`dense`) and configs/conv_vae.py
-(`conv`), so that a ratio of step times compares frameworks and nothing else; only RMSprop differs,
-in where ε stands (PyTorch √v + ε, optax √(v + ε)), which costs the same. Driven over stdin, see
+It computes the same as `objectives/vae.py` with configs/vae.py (`dense`) and configs/conv_vae.py
+(`conv`), so that a ratio of step times compares frameworks and nothing else. Only RMSprop differs:
+PyTorch divides by √v + ε, optax by √(v + ε), which costs the same. It is driven over stdin, see
 `protocol.py`; start it with `protocol.environment(threads)`.
 
     python benchmarks/peers/torch_vae.py dense --batch-size 128
     python benchmarks/peers/torch_vae.py conv --batch-size 128
 
-What makes it fast: data resident as uint8; foreach RMSprop; activations in place; channels-last
-feature maps that are flattened without a copy; denormals flushed; the host reads a loss once per
-command, never per step.
+It is fast because data are resident as uint8; RMSprop uses foreach; activations work in place;
+feature maps are channels-last and flattened without a copy; denormals are flushed to 0; the host
+reads a loss once per command, never per step.
 """
 
 import argparse
@@ -26,7 +26,7 @@ LATENT = 20
 
 
 class Unflatten(nn.Module):
-  """[B, 64·7·7] → feature maps [B, 64, 7, 7], the inverse of `torch_peer.Flatten`."""
+  """Reshapes [B, 64·7·7] to feature maps [B, 64, 7, 7]: the inverse of `torch_peer.Flatten`."""
 
   def __init__(self, channels_last: bool):
     super().__init__()
@@ -39,7 +39,7 @@ class Unflatten(nn.Module):
 
 
 def dense(*widths: int) -> nn.Sequential:
-  """Fully connected layers with a ReLU between each two."""
+  """Makes fully connected layers of these widths, with ReLUs between them."""
   layers: list[nn.Module] = []
   for fan_in, fan_out in itertools.pairwise(widths[:-1]):
     layers += [nn.Linear(fan_in, fan_out), nn.ReLU(inplace=True)]
@@ -47,7 +47,7 @@ def dense(*widths: int) -> nn.Sequential:
 
 
 def conv_encoder(channels_last: bool) -> nn.Sequential:
-  """images [B, 1, 28, 28] → means and log-variances [B, 40]."""
+  """Makes the convolutional encoder: images [B, 1, 28, 28] → means and log-variances [B, 40]."""
   return nn.Sequential(
     nn.Conv2d(1, 32, 4, 2, padding=1),
     nn.ReLU(inplace=True),
@@ -59,7 +59,7 @@ def conv_encoder(channels_last: bool) -> nn.Sequential:
 
 
 def conv_decoder(channels_last: bool) -> nn.Sequential:
-  """z [B, 20] → logits [B, 1, 28, 28]."""
+  """Makes the convolutional decoder: z [B, 20] → logits [B, 1, 28, 28]."""
   return nn.Sequential(
     *dense(LATENT, 256, 7 * 7 * 64),
     nn.ReLU(inplace=True),
@@ -71,7 +71,7 @@ def conv_decoder(channels_last: bool) -> nn.Sequential:
 
 
 class VAE(nn.Module):
-  """Encoder and decoder; calling it gives the loss."""
+  """Encoder and decoder; the forward pass returns the loss."""
 
   def __init__(self, model: str, channels_last: bool):
     super().__init__()
@@ -84,7 +84,7 @@ class VAE(nn.Module):
         self.to(memory_format=torch.channels_last)
 
   def forward(self, images: Tensor, noise: Tensor) -> Tensor:
-    """The negative ELBO in nats, mean over the batch, with z = μ + σ·noise, noise [B, 20]."""
+    """Returns the negative ELBO in nats, mean over the batch; z = μ + σ·noise, noise [B, 20]."""
     mean, log_variance = self.encoder(images).chunk(2, dim=1)
     deviation = torch.exp(0.5 * log_variance)
     logits = self.decoder(torch.addcmul(mean, deviation, noise))
@@ -111,7 +111,7 @@ class Trainer:
 
   def step(self) -> dict[str, Tensor]:
     loss = self.model(self.images(), torch.randn(self.batch_size, LATENT))
-    return {'loss': torch_peer.descend(loss, self.optimizer)}
+    return {'loss': torch_peer.update(loss, self.optimizer)}
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -123,7 +123,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
   args = parse()
-  torch_peer.begin(args.threads)
+  torch_peer.set_up(args.threads)
   torch_peer.serve(Trainer(args).step)
 
 

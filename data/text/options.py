@@ -1,7 +1,7 @@
 """The section `config.data.text`, and opening text as rows of tokens."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
 import errors
 import files
@@ -12,35 +12,44 @@ from data.text.documents import Documents
 from data.text.encoded import EncodedText
 from data.text.tokenization import Tokenizer
 from data.text.windows import Windows
+from options import option
+
+WINDOWS, DOCUMENTS = 'windows', 'documents'
 
 
-class Text(NamedTuple):
-  """The section `config.data.text`, which is empty for images and tables.
+@dataclasses.dataclass(frozen=True)
+class Text:
+  """The section `config.data.text`, which is empty for images and tables."""
 
-  Attributes:
-    tokenizer: `byte`, `character`, `bpe` or `wordpiece`, trained on the training split; or the path
-      of a folder (a run's, or a Hugging Face one) or file that holds one.
-    vocabulary: size of the vocabulary that `bpe` and `wordpiece` are trained to, without specials;
-      0 for the others.
-    specials: roles of special entries: `end`, `pad`, `unknown`, `mask`, `class`, `separator`. Their
-      ids follow the ordinary entries; a tokenizer that is read from a file must have them. `end` is
-      appended to every document, `class` and `separator` enclose a document in a row of its own.
-    rows: `windows` of the documents concatenated to one stream, or `documents`, one per row.
-    length: T, tokens that a model sees.
-    next_token: whether a row holds one more, the target of the last: R = T + 1, else R = T.
-    stride: tokens between the starts of training windows, all of which are full; 0 means T, 1
-      every offset. Evaluation always uses T, and its last window may be short.
-    kinds: whether to read the kind of each token too, if the data set has it.
-  """
-
-  tokenizer: str
-  vocabulary: int
-  specials: Sequence[str]
-  rows: str
-  length: int
-  next_token: bool
-  stride: int
-  kinds: bool
+  tokenizer: str = option(
+    '`byte`, `character`, `bpe` or `wordpiece`, trained on the training split; or the path of a '
+    "folder (a run's, or a Hugging Face one) or file that holds one."
+  )
+  vocabulary: int = option(
+    'Size of the vocabulary that `bpe` and `wordpiece` are trained to, without specials; 0 for the '
+    'others.',
+    low=0,
+  )
+  specials: Sequence[str] = option(
+    'Roles of special entries, whose ids follow the ordinary entries; a tokenizer that is read '
+    'from a file must have them. `end` is appended to every document, `class` and `separator` '
+    'enclose a document in a row of its own.',
+    choices=tuple(tokenization.SPECIALS),
+  )
+  rows: str = option(
+    '`windows` of the documents concatenated to one stream, or `documents`, one per row.',
+    choices=(WINDOWS, DOCUMENTS),
+  )
+  length: int = option('T, the number of tokens that a model sees.', low=1)
+  next_token: bool = option(
+    'Whether a row holds one more, the target of the last: R = T + 1, else R = T.'
+  )
+  stride: int = option(
+    'Tokens between the starts of training windows, all of which are full; 0 means T, 1 every '
+    'offset. Evaluation always uses T, and its last window may be short.',
+    low=0,
+  )
+  kinds: bool = option('Whether to read the kind of each token too, if the data set has it.')
 
 
 def open_text(examples: Examples, options: Text, tokenizer: str, training: bool) -> Examples:
@@ -57,7 +66,7 @@ def open_text(examples: Examples, options: Text, tokenizer: str, training: bool)
     training: whether `examples` are the training split, the only one to make a tokenizer from.
 
   Raises:
-    UserError: an option is out of range, or the data set has no text or no kinds.
+    UserError: a role is named twice, or the data set has no text or no kinds.
   """
   _check(options, examples.spec)
   if tokenizer:
@@ -124,7 +133,7 @@ def _documents(
   return Documents(text, spec, row=row, specials=tokenizer.specials, stamp=stamp)
 
 
-ROWS: Mapping[str, Callable[..., Examples]] = {'windows': _windows, 'documents': _documents}
+ROWS: Mapping[str, Callable[..., Examples]] = {WINDOWS: _windows, DOCUMENTS: _documents}
 
 
 def _check(options: Text, spec: Spec) -> None:
@@ -134,13 +143,6 @@ def _check(options: Text, spec: Spec) -> None:
       f'{", ".join(spec.features)}; choose another data set, or another config'
     )
   tokenization.check_specials(options.specials)
-  errors.choose(ROWS, options.rows, 'config.data.text.rows')
-  if options.length < 1:
-    raise errors.UserError(f'config.data.text.length={options.length} must be at least 1')
-  if options.stride < 0:
-    raise errors.UserError(
-      f'config.data.text.stride={options.stride} must be 0 (for config.data.text.length) or more'
-    )
   if options.kinds and 'kind' not in spec.features:
     raise errors.UserError(
       f'config.data.text.kinds: data set {spec.name} does not give the kinds of its tokens; choose '

@@ -75,7 +75,7 @@ class Source(Examples):
     return np.concatenate(parts)
 
   def load(self) -> dict[str, np.ndarray]:
-    """Reads every feature of all examples, [N, …]; they are decoded once and kept in the cache."""
+    """Reads all examples, [N, …] of each feature; decoded once and kept in the cache."""
     return arrays.decode_cached(self, super().load)
 
   def __getstate__(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from engine.session import Session
 from engine.state import averaged_variables, weights
 from errors import choose
 from objectives.base import Variables
-from options import check_section, option
+from options import option
 
 
 class Figure(NamedTuple):
@@ -80,7 +80,6 @@ class Evaluator(abc.ABC):
   )
 
   def __post_init__(self):
-    check_section(self, self.where)
     if self.average:
       choose({NONE: None, **self.session.averages}, self.average, f'{self.where}.average')
 

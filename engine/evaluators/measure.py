@@ -1,5 +1,6 @@
 """One of the objective's costly per-example measurements, such as a likelihood by sampling."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -12,26 +13,20 @@ from engine.evaluators.means import mean_figures
 from engine.session import Session
 from errors import choose
 from objectives.base import Variables
-from options import complete
+from options import complete, option
 
 
+@dataclasses.dataclass(eq=False, init=False)
 class Measure(OverSplit):
   """The means of a measurement over a split, under the noise that the evaluator `examples` draws.
 
-  Args:
-    name: of the entry of `config.evaluators`.
-    session: whose objective is measured.
-    open_split: opens splits.
-    measurement: a name in the objective's `measurements`.
-    split: as in `OverSplit`.
-    every: as in `Evaluator`.
-    batch_size: likewise.
-    average: likewise.
-    **options: of the measurement.
+  It takes the options that the measurement declares beside its own.
 
   Raises:
     UserError: the objective has no such measurement, or an option is unknown or out of range.
   """
+
+  measurement: str = option("A name in the objective's `measurements`.")
 
   def __init__(
     self,
@@ -47,6 +42,7 @@ class Measure(OverSplit):
     **options: Any,
   ):
     super().__init__(name, session, open_split, every, batch_size, average, split)
+    self.measurement = measurement
     chosen = choose(session.objective.measurements, measurement, f'{self.where}.measurement')
     given = complete(
       chosen.options, options, f'the measurement "{measurement}"', prefix=f'{self.where}.'

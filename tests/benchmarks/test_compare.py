@@ -13,9 +13,9 @@ from benchmarks.side import Side
 def sides(monkeypatch) -> tuple[list, list]:
   """Stands in for the processes: 3 steps a second for us, 2, 2 and 1 for the peer.
 
-  Returns the commands that were started, and what was asked of whom.
+  Returns the commands that were started, and which steps each side ran.
   """
-  commands, asked = [], []
+  commands, calls = [], []
 
   class FakeSide(Side):
     def __init__(self, command, environment):
@@ -24,15 +24,15 @@ def sides(monkeypatch) -> tuple[list, list]:
       self.ours = command[0] != 'p'
       self.speeds = [3.0, 3.0, 3.0] if self.ours else [2.0, 2.0, 1.0]
 
-    def ask(self, word: str, steps: int) -> float:
-      asked.append(('ours' if self.ours else 'peer', word, steps))
-      return self.speeds.pop(0) if word == 'run' else self.speeds[0]
+    def speed(self, command: str, steps: int) -> float:
+      calls.append(('ours' if self.ours else 'peer', command, steps))
+      return self.speeds.pop(0) if command == 'run' else self.speeds[0]
 
     def close(self) -> None:
       pass
 
   monkeypatch.setattr(compare, 'Side', FakeSide)
-  return commands, asked
+  return commands, calls
 
 
 def test_the_figure_is_the_median_of_ratios_within_rounds(sides):

@@ -204,6 +204,6 @@ def test_an_update_clips_the_gradient(peer):
   """Plain descent on ‖w‖²/2·100 from (3, 4): a gradient of norm 500 is cut to 1."""
   weight = torch.tensor([3.0, 4.0], requires_grad=True)
   optimizer = torch.optim.SGD([weight], lr=1.0)
-  loss = peer('torch_peer').descend(50 * weight.square().sum(), optimizer, clip=1.0)
+  loss = peer('torch_peer').update(50 * weight.square().sum(), optimizer, clip=1.0)
   assert loss.item() == 1250 and not loss.requires_grad
   np.testing.assert_allclose(weight.detach(), [2.4, 3.2], atol=1e-5)

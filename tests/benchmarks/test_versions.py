@@ -15,8 +15,8 @@ SPEEDS = {'before': [2.0, 2.0, 1.0, 2.0, 4.0, 2.0], 'after': [3.0, 1.0, 3.0, 3.0
 
 @pytest.fixture
 def sides(monkeypatch) -> tuple[list, list]:
-  """Stands in for the processes; returns how they were started and what was asked of whom."""
-  started, asked = [], []
+  """Stands in for the processes; returns how they were started and which steps each side ran."""
+  started, calls = [], []
 
   class FakeSide(Side):
     def __init__(self, command, environment, folder):
@@ -24,15 +24,15 @@ def sides(monkeypatch) -> tuple[list, list]:
       self.name = 'after' if folder == ROOT else 'before'
       self.speeds = list(SPEEDS[self.name])
 
-    def ask(self, word: str, steps: int) -> float:
-      asked.append((self.name, word, steps))
-      return self.speeds.pop(0) if word == 'run' else self.speeds[0]
+    def speed(self, command: str, steps: int) -> float:
+      calls.append((self.name, command, steps))
+      return self.speeds.pop(0) if command == 'run' else self.speeds[0]
 
     def close(self) -> None:
       pass
 
   monkeypatch.setattr(versions, 'Side', FakeSide)
-  return started, asked
+  return started, calls
 
 
 def test_each_version_runs_from_its_own_folder(sides):
@@ -46,7 +46,7 @@ def test_both_take_the_same_steps_in_turn(sides):
   versions.speeds(Case((), (), 1.0, steps=1), '/old', rounds=6, seconds=2.0)
   warm, rounds = sides[1][:4], sides[1][4:]
   assert warm == [(side, 'warm', n) for n in (1, 3) for side in ('before', 'after')]
-  assert {(word, steps) for _, word, steps in rounds} == {('run', 4)}
+  assert {(command, steps) for _, command, steps in rounds} == {('run', 4)}
   turns = [side for side, _, _ in rounds]
   assert turns == ['before', 'after', 'after', 'before'] * 3
 

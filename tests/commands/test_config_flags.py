@@ -5,7 +5,7 @@ import json
 import pytest
 from absl import flags
 
-from commands import cli, config_flags
+from commands import cli, config_flags, overrides
 from data.spec import Spec
 from engine import run
 from errors import UserError
@@ -23,9 +23,7 @@ def parse(monkeypatch):
   def parsed(*words, define=config_flags.define_training_config):
     flags.FLAGS.remove_flag_values([name for name in flags.FLAGS if name not in known])
     flags.DEFINE_string('workdir', None, '')
-    original, argv = define(['train.py', *words])
-    flags.FLAGS(list(argv))
-    config_flags.drop_stale(flags.FLAGS.config, original, [*cli.overrides(argv)])
+    flags.FLAGS(list(define(['train.py', *words])))
     return flags.FLAGS.config
 
   yield parsed
@@ -90,6 +88,174 @@ def test_another_optimizer_with_options_of_its_own(parse, capsys):
     parse(GAN, f'{place}.momentum=0.9')
   with pytest.raises(UserError, match=r'optimizer\.generator\.momentun .did you mean "momentum"'):
     parse(GAN, f'{place}.name=sgd', f'{place}.momentum=0.9', f'{place}.momentun=0.9')
+
+
+def test_options_that_a_thing_takes_and_the_config_does_not_give(parse):
+  """In any order, and of any kind of thing."""
+  config = parse(
+    f'--config={ROOT}/configs/cnn.py',
+    '--config.optimizer.model.eps=1e-6',
+    '--config.optimizer.model.b1=0.8',
+    '--config.modules.model.dropout=0.25',
+  )
+  assert (config.optimizer.model.eps, config.optimizer.model.b1) == (1e-6, 0.8)
+  assert config.modules.model.dropout == 0.25
+  config = parse(
+    GAN,
+    '--config.objective.penalties.r2=3',
+    '--config.evaluators.samples.metrics.fd.name=accuracy_score',
+    '--config.evaluators.samples.metrics.fd.width=8',
+    '--config.evaluators.samples.metrics.fd.max_iter=3',
+    '--config.evaluators.samples.metrics.fd.seed=0',
+    '--config.evaluators.samples.features.name=pixels.Pixels',
+  )
+  assert config.objective.penalties.r2 == 3
+  assert config.evaluators.samples.metrics.fd.to_dict() == dict(
+    name='accuracy_score', width=8, max_iter=3, seed=0
+  )
+  assert config.evaluators.samples.features.to_dict() == dict(name='pixels.Pixels')
+
+
+@pytest.mark.parametrize(
+  ('word', 'message'),
+  [
+    ('modules.model.dropuot=0.1', r'--config\.modules\.model\.dropuot .did you mean "dropout"'),
+    ('optimizer.model.momentum=0.9', r'has no option --config\.optimizer\.model\.momentum'),
+    ('optimizer.model.mask=True', r'has no option --config\.optimizer\.model\.mask'),
+    ('evaluators.test.metrics.report.bins=3', r'--config\.evaluators\.test\.metrics\.report\.bins'),
+    ('evaluators.tset.every=3', r'--config\.evaluators\.tset .did you mean "test"'),
+    ('modules.model.name=cnn.CNNN', r'modules\.model\.name=cnn\.CNNN names nothing .did you mean'),
+    ('seed=3', r'has no option --config\.seed .did you mean "seeds"'),
+    ('train.steps.x=3', 'is a value and has no "x" below it'),
+    ('train.steps', r'--config\.train\.steps has no value; write --config\.train\.steps=VALUE'),
+  ],
+)
+def test_options_that_nothing_takes(parse, word, message):
+  with pytest.raises(UserError, match=message):
+    parse(f'--config={ROOT}/configs/cnn.py', f'--config.{word}')
+
+
+@pytest.mark.parametrize(
+  ('word', 'value'),
+  [
+    ('evaluators.test.metrics.groups.by=label,sex', ('label', 'sex')),
+    ('evaluators.test.metrics.groups.by=label', ('label',)),
+    ("evaluators.test.metrics.groups.by=('label', 'sex')", ('label', 'sex')),
+    ('evaluators.test.metrics.groups.by="label"', ('label',)),
+    ('modules.model.widths=8,4', (8, 4)),
+    ('modules.model.widths=8', (8,)),
+    ('modules.model.widths=[8, 4]', (8, 4)),
+    ('modules.model.widths=(8)', (8,)),
+    ('modules.model.widths=', ()),
+    ('data.classes=3,5', (3, 5)),
+    ('data.classes=()', ()),
+    ('data.columns=sex,age', ('sex', 'age')),
+    ('optimizer.model.schedule.factors=1,.5', (1.0, 0.5)),
+    ('sharding=(("kernel$", (None, "fsdp")),)', (('kernel$', (None, 'fsdp')),)),
+    ('data.fold=-1', -1),
+    ('data.split=train[:10]', 'train[:10]'),
+    ('data.augment.flip', True),
+    ('data.augment.flip=1', True),
+    ('optimizer.model.learning_rate=1', 1.0),
+    ('checkpoint.best=', ''),
+  ],
+)
+def test_values_as_they_are_written(parse, word, value):
+  config = parse(f'--config={ROOT}/configs/mlp.py', f'--config.{word}')
+  key = word.partition('=')[0]
+  for part in key.split('.'):
+    config = config[part]
+  assert config == value and type(config) is type(value)
+
+
+def test_of_an_option_given_twice_the_last_one_counts(parse):
+  config = parse(
+    GAN,
+    '--config.modules.generator.widths=8,4',
+    '--config.train.steps=3',
+    '--config.modules.generator.widths=16',
+    '--config.train.steps',
+    '4',
+    '--config.profile',
+    '--noconfig.profile',
+    '--config.optimizer.generator.name=sgd',
+    '--config.optimizer.generator.name=adam',
+  )
+  assert (config.modules.generator.widths, config.train.steps) == ((16,), 4)
+  assert config.profile is False
+  assert config.optimizer.generator.name == 'adam' and config.optimizer.generator.b1 == 0.5
+
+
+@pytest.mark.parametrize(
+  ('word', 'message'),
+  [
+    ('train.steps=1.5', '--config.train.steps=1.5 must be a whole number'),
+    ('train.steps=0', '--config.train.steps=0 must be at least 1'),
+    ('train.steps=', '--config.train.steps= must be a whole number'),
+    ('train.epochs=nan', '--config.train.epochs=nan must be a finite number'),
+    ('profile=maybe', '--config.profile=maybe must be True or False'),
+    ('data.classes=3,a', '--config.data.classes=3,a: a must be a whole number'),
+    (
+      'optimizer.generator.b1=1',
+      'generator.b1=1.0 must be at least 0 and below 1',
+    ),
+    ('data.augment.rotate=inf', '--config.data.augment.rotate=inf must be a finite number'),
+  ],
+)
+def test_values_of_another_type_or_out_of_range(parse, word, message):
+  with pytest.raises(UserError) as refused:
+    parse(GAN, f'--config.{word}')
+  assert message in str(refused.value)
+
+
+# --- a config of one's own ------------------------------------------------------------------------
+
+OWN = """
+from configs import mlp
+
+def get_config():
+  config = mlp.get_config()
+  with config.unlocked(), config.ignore_type():
+    {}
+  return config
+"""
+
+
+@pytest.mark.parametrize(
+  ('line', 'message'),
+  [
+    ('config.modules = None', r'config\.modules=None must be a section of options'),
+    ('config.init_from = 3', r'config\.init_from=3 must be a section of options'),
+    ('config = None', r'get_config\(\) returned None, and must return'),
+    ('config = dict(config)', 'returned a dict, and must return an ml_collections.ConfigDict'),
+    ('del config.train', 'the config has no section "train"'),
+    ('config.optimiser = dict()', r'config\.optimiser is no section .did you mean "optimizer"'),
+  ],
+)
+def test_a_config_without_its_sections(parse, tmp_path, line, message):
+  file = tmp_path / 'own.py'
+  file.write_text(OWN.format(line))
+  with pytest.raises(UserError, match=rf'own\.py: .*{message}'):
+    parse(f'--config={file}', '--config.train.steps=3')
+
+
+@pytest.mark.parametrize(
+  ('line', 'message'),
+  [
+    ('del config.modules.model.name', r'config\.modules\.model\.name is missing'),
+    ('config.optimizer.model.name = None', r'config\.optimizer\.model\.name=None must be a word'),
+    ('config.optimizer.model = None', r'^config\.optimizer\.model=None must be a section of opt'),
+  ],
+)
+def test_flags_of_a_thing_without_a_name(parse, tmp_path, line, message):
+  file = tmp_path / 'own.py'
+  file.write_text(OWN.format(line))
+  place = 'modules.model.widths=8' if 'modules' in line else 'optimizer.model.clip=1'
+  with pytest.raises(UserError, match=message):
+    parse(f'--config={file}', f'--config.{place}')
+  # --help lists what there is all the same.
+  listed = overrides.listed(cli.load(str(file)))
+  assert '--config.optimizer.model.learning_rate=0.001' in listed or 'modules' not in line
 
 
 def test_another_module_with_options_of_its_own(parse, capsys):
@@ -161,7 +327,7 @@ def test_a_moved_source_changes_nothing(parse, started, capsys):
   config, workdir, source = started
   source.rename(source.with_name('elsewhere'))
   going_on = parse(config, workdir, '--config.train.seed=7', '--config.train.steps=9')
-  said = capsys.readouterr().out
+  said = capsys.readouterr().err
   assert said.count('\n') == 1 and f'{source} has moved' in said and 'is used' in said
   assert going_on.train.steps == 9 and going_on.init_from.generator.run == str(source)
   assert going_on.train.seed == 7

@@ -1,5 +1,7 @@
 """Classes are matched by their names, wherever two data sets meet."""
 
+import dataclasses
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -106,7 +108,7 @@ def test_names_that_differ_are_refused(root):
   spec = section.open_training(data).spec
   with pytest.raises(UserError, match=message):
     section.open_testing(data, spec)
-  lacking = data._replace(classes=(1,))
+  lacking = dataclasses.replace(data, classes=(1,))
   spec = section.open_training(lacking).spec
   with pytest.raises(UserError, match=r"only c has 'bird', only d has none"):
     section.open_testing(lacking, spec)

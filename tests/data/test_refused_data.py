@@ -25,19 +25,6 @@ def options(root, **given):
   )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-  ('given', 'message'),
-  [
-    (dict(fold=2), r'config\.data\.fold=2 has no effect without folds; set config\.data\.folds'),
-    (dict(folds=5, fold=-2), r'config\.data\.fold=-2 must be from 0 to 4'),
-    (dict(folds=5, fold=5), r'config\.data\.fold=5 must be from 0 to 4'),
-  ],
-)
-def test_folds(prepared_root, given, message):
-  with pytest.raises(UserError, match=message):
-    section.open_training(options(prepared_root, **given))
-
-
 def test_a_folder_of_data_that_is_none(tmp_path):
   (tmp_path / 'file').write_text('')
   for data_dir in ('nowhere', 'file'):

@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import files
 from engine.checkpoint import Checkpoints, fingerprint
 from engine.state import State, weights
 from errors import UserError
+from tests import buckets
 
 
 def state(value, size=8, step=0):
@@ -184,3 +186,75 @@ def test_fingerprint_sees_every_bit_and_the_order():
   mixed = jnp.arange(8.0)
   assert fingerprint({'w': mixed})['w'] != fingerprint({'w': mixed[::-1]})['w']
   json.dumps(before)
+
+
+PLACE = 'gs://some/run'
+
+
+def in_bucket(name):
+  return f'some/run/checkpoints/{name}'
+
+
+def restored_step():
+  found = opened(PLACE).restore(abstract(state(0.0)))
+  return None if found is None else found[1]['step']
+
+
+def test_a_bucket_holds_checkpoints_as_a_disk_does(bucket_of_runs):
+  fill(PLACE, [5.0, 1.0, 4.0, 3.0], keep=1)
+  again = opened(PLACE, best='test/x')
+  assert str(again.folder) == f'{PLACE}/checkpoints'
+  assert (again.steps(), again.best_step()) == ([2, 4], 2)
+  restored, meta = again.restore(abstract(state(0.0)))
+  np.testing.assert_array_equal(restored.params['a']['w'], np.full(8, 4.0, np.float32))
+  assert meta['used'] == 3
+  # Nothing is left of those that were dropped, and the arrays are there too, not on a disk.
+  assert {name.split('/')[3] for name in bucket_of_runs.objects} == {'2', '4'}
+  assert any(name.startswith(in_bucket('4/variables/ocdbt')) for name in bucket_of_runs.objects)
+
+
+def test_an_unfinished_checkpoint_in_a_bucket_does_not_count(bucket_of_runs):
+  """A bucket renames nothing: what Orbax writes last says that a checkpoint is finished."""
+  fill(PLACE, [1.0, 2.0])
+  assert bucket_of_runs.uploads[-1] == in_bucket('2/commit_success.txt')
+  del bucket_of_runs.objects[in_bucket('2/commit_success.txt')]
+  assert opened(PLACE).steps() == [1] and restored_step() == 1
+  again = opened(PLACE)
+  again.save(2, state(7.0), {}, [])
+  again.close()
+  assert opened(PLACE).steps() == [1, 2] and restored_step() == 2
+
+
+def test_a_bucket_that_refuses_is_one_sentence(bucket_of_runs, monkeypatch):
+  def forbidden(*arguments):
+    error = Exception('403 GET https://storage.googleapis.com/storage/v1/b/closed: no access')
+    error.code = 403
+    raise error
+
+  monkeypatch.setattr(buckets.Client, 'get_bucket', forbidden)
+  with pytest.raises(UserError, match=r'\(403 GET .*account storage.buckets.get.*from step 2$'):
+    fill('gs://closed/run', [2.0, 1.0], keep=1)  # Orbax asks once for each bucket
+  monkeypatch.setattr(buckets.Endpoint, 'writable', False)
+  with pytest.raises(UserError, match=r'\(PERMISSION_DENIED: .*allow this .*from the beginning$'):
+    fill('gs://closed/another', [3.0])
+
+
+def test_damage_in_a_bucket_falls_back_to_the_one_before(bucket_of_runs, capsys):
+  checkpoints = opened(PLACE)
+  for step in (1, 2):
+    checkpoints.save(step, of_params({'w': jax.random.normal(jax.random.key(step), 4096)}), {}, [])
+  checkpoints.close()
+  objects = bucket_of_runs.objects
+  inside = [name for name in objects if name.startswith(in_bucket('2/variables/'))]
+  biggest = max(inside, key=lambda name: len(objects[name][0]))
+  content = bytearray(objects[biggest][0])
+  content[len(content) // 2] ^= 1
+  files.write_bytes(f'gs://{biggest}', bytes(content))
+  restored, meta = opened(PLACE).restore(abstract(of_params({'w': jnp.zeros(4096)})))
+  assert meta['step'] == 1
+  np.testing.assert_array_equal(
+    restored.params['a']['w'], jax.random.normal(jax.random.key(1), 4096)
+  )
+  assert f'set aside as {PLACE}/damaged_checkpoints/2' in capsys.readouterr().err
+  assert opened(PLACE).steps() == [1]
+  assert f'some/run/damaged_checkpoints/{biggest.removeprefix(in_bucket(""))}' in objects

@@ -149,7 +149,7 @@ REFUSED = {
   'missing option': (
     mlp,
     dict(name='examples', every=1),
-    r'config\.evaluators\.e: missing a requir',
+    r'config\.evaluators\.e\.batch_size is missing',
   ),
   'negative interval': (mlp, examples(every=-1), r'e\.every=-1 must be at least 0'),
   'no batch': (mlp, examples(batch_size=0), r'e\.batch_size=0 must be at least 1'),
@@ -241,9 +241,8 @@ REFUSED = {
 def test_what_cannot_be_is_refused_before_the_first_step(case, monkeypatch):
   module, section, message = REFUSED[case]
   monkeypatch.setattr(Source, 'read', None)
-  session = open_session(config_of(module, e=section))
   with pytest.raises(UserError, match=message) as refused:
-    open_evaluators(session, unscheduled=True)
+    open_evaluators(open_session(config_of(module, e=section)), unscheduled=True)
   assert '\n' not in str(refused.value)
 
 

@@ -30,6 +30,8 @@ def test_what_is_claimed_is_read_back(workdir):
   description = run.read_description(workdir)
   assert Spec.from_json(description['data']) == SPEC._replace(tokenizer='')
   assert 'jax' in description['versions']
+  # The tests run in a checkout, or in what was unpacked without one.
+  assert description['code'] is None or len(description['code']['commit']) >= 40
   assert run.read_tokenizer(workdir) == SPEC.tokenizer
   names = [path.name for path in files.entries(files.path(workdir))]
   assert names == ['config.json', 'run.json', 'tokenizer.json']
@@ -61,7 +63,7 @@ class Events:
 
 def test_logs_and_pictures_are_written_and_go_on_from_the_checkpoint(workdir, monkeypatch):
   monkeypatch.setattr(report.Report, '_tensorboard', lambda self: Events())
-  shown = report.Shown(lanes=('lane_0',), evaluators=(), tokenizer='')
+  shown = report.Shown(lanes=('lane_0',), evaluators=(), tokenizer='', options={}, best='')
   for first, steps in ((0, (10, 20, 30)), (20, (40,))):
     made = report.Report(workdir, first, 40, shown, visible=True)
     for step in steps:

@@ -158,6 +158,28 @@ def test_the_explained_score_is_the_predicted_class_s():
   del attributions
 
 
+@pytest.mark.parametrize(('loss', 'classes'), [('softmax', 3), ('binary', 2)])
+def test_an_explanation_keeps_colours_and_says_what_is_predicted(loss, classes):
+  objective, data = build(loss, classes), batch(classes=classes)
+  data['image'] = jax.random.uniform(KEY, (6, 4, 4, 3))
+  variables = objective.init(KEY, data)
+  pictures = render(objective, 'explain', variables, data, KEY, 6)
+  np.testing.assert_array_equal(pictures[:, 0], data['image'])
+  said = evaluate(objective, variables, data, KEY)
+  captions = objective.pictures['explain'].captions
+  described = captions.describe(variables, data, None, 6)
+  assert len(captions.columns) == pictures.shape[1]
+  names = ('cat', 'dog', 'bird')
+  wrong = 0
+  for i in range(6):
+    words = captions.row({name: np.asarray(each)[i] for name, each in described.items()}, names)
+    predicted, label = int(said['prediction'][i]), int(data['label'][i])
+    expected = f'{names[predicted]}: {said["probability"][i, predicted]:.3f}'
+    assert words == expected + (f'\ntrue: {names[label]}' if label != predicted else '')
+    wrong += label != predicted
+  assert 0 < wrong < 6
+
+
 @pytest.mark.parametrize('loss', ['softmax', 'squared'])
 def test_views_average_the_outputs(loss):
   objective, data = build(loss=loss), batch()

@@ -308,6 +308,29 @@ def test_a_traversal_moves_the_dimension_that_carries_most():
   # KL: 2 for the third, 1.02 for the second, 0 for the first.
   np.testing.assert_allclose(rows[0, 0], decoded([0.0, 0.0, -3.0]), atol=1e-6)
   np.testing.assert_allclose(rows[1, -1], decoded([0.0, 3.0, 2.0]), atol=1e-6)
+  captions = objective.pictures['traverse'].captions
+  described = captions.describe(variables, batch(), None, 2)
+  values = [{name: each[i] for name, each in described.items()} for i in range(2)]
+  assert [captions.row(each, ()) for each in values] == [
+    'z[2]\nKL 2.00 nats', 'z[1]\nKL 1.02 nats',
+  ]  # fmt: skip
+  assert captions.columns[0] == '-3.0' and len(captions.columns) == rows.shape[1]
+
+
+@pytest.mark.parametrize('labelled', [True, False])
+def test_an_interpolation_names_the_classes_of_its_pairs_where_there_are_any(labelled):
+  objective, data = build(), batch(5)
+  captions = objective.pictures['interpolate'].captions
+  if not labelled:
+    del data['label']
+  described = captions.describe({}, data, None, 3)
+  if not labelled:
+    assert described == {} and captions.row({}, ()) == ''
+    return
+  values = [{name: each[i] for name, each in described.items()} for i in range(2)]
+  assert [captions.row(each, 'abcd') for each in values] == ['a to b', 'c to d']
+  rows = render(objective, 'interpolate', variables_of(objective), data, jax.random.key(0), 3)
+  assert rows.shape[:2] == (2, len(captions.columns))
 
 
 @pytest.mark.parametrize('shape', [(28, 28, 1), (32, 32, 3)])

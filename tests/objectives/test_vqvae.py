@@ -174,8 +174,8 @@ def test_evaluation_and_sampling_never_ask_for_a_mutable_collection(trained, mon
     return apply(self, *inputs, mutable=mutable, **options)
 
   monkeypatch.setattr(nn.Module, 'apply', watched)
-  monkeypatch.setattr(quantization, 'followed', None)
-  monkeypatch.setattr(quantization, 'restarted', None)
+  monkeypatch.setattr(quantization, 'update_codebook', None)
+  monkeypatch.setattr(quantization, 'restart_dead_codes', None)
   before = jax.tree.map(np.array, trained.variables)
   jax.eval_shape(
     lambda *given: calls.evaluate(objective(), *given),

@@ -1,5 +1,6 @@
 """The figures of a cross-validation are those of its folds' runs, however they were trained."""
 
+import dataclasses
 import json
 import statistics
 
@@ -47,7 +48,7 @@ def test_every_example_is_held_out_once(together):
   whole = open_source('mnist5k', SPLIT, '').read(range(61))['image']
   session = open_session(ConfigDict(run.read_config(str(together))))
   parts = [
-    open_testing(session.data._replace(fold=fold), session.spec)
+    open_testing(dataclasses.replace(session.data, fold=fold), session.spec)
     for fold in range(session.lanes.number)
   ]
   held_out = np.concatenate([part.read(range(len(part)))['image'] for part in parts])
@@ -147,4 +148,4 @@ def test_the_command_by_itself(script, tmp_path):
     '--config.data.fold=1',
     f'--workdir={tmp_path}',
   )
-  assert done.returncode == 2 and 'give --folds' in done.stderr, done.stderr
+  assert done.returncode == 2 and 'fold=1 has no effect' in done.stderr, done.stderr

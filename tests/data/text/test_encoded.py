@@ -1,5 +1,6 @@
 """Encoded once, kept, and never taken for something else."""
 
+import dataclasses
 import pickle
 
 import numpy as np
@@ -13,7 +14,7 @@ OPTIONS = options.Text('byte', 0, (), 'windows', 32, True, 0, False)
 
 
 def opened(examples, tokenizer='', training=True, **changed):
-  return options.open_text(examples, OPTIONS._replace(**changed), tokenizer, training)
+  return options.open_text(examples, dataclasses.replace(OPTIONS, **changed), tokenizer, training)
 
 
 def test_kinds_of_tokens_by_hand():
@@ -28,14 +29,14 @@ def test_kinds_of_tokens_by_hand():
 
 def test_made_once_and_only_of_what_is_trained_on(names, monkeypatch):
   changed = {'tokenizer': 'bpe', 'vocabulary': 300}
-  first = options.open_text(names(), OPTIONS._replace(**changed), '', True)
+  first = options.open_text(names(), dataclasses.replace(OPTIONS, **changed), '', True)
   monkeypatch.setattr(tokenization, 'train', None)
   monkeypatch.setattr(encoded, '_encode', None)
-  again = options.open_text(names(), OPTIONS._replace(**changed), '', True)
+  again = options.open_text(names(), dataclasses.replace(OPTIONS, **changed), '', True)
   assert again.spec == first.spec
   np.testing.assert_array_equal(again.read([7])['tokens'], first.read([7])['tokens'])
   with pytest.raises(ValueError, match='made from the training split'):
-    options.open_text(names('test'), OPTIONS._replace(**changed), '', False)
+    options.open_text(names('test'), dataclasses.replace(OPTIONS, **changed), '', False)
 
 
 def test_damage_is_mended(names):

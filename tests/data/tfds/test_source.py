@@ -245,6 +245,20 @@ def test_a_folder_nobody_may_write_is_left_alone(tmp_path):
   assert folders.writable_root('') == folders.cache_dir() / 'tfds'
 
 
+def test_our_data_sets_are_never_prepared_in_the_folder_that_tfds_shares(tmp_path, monkeypatch):
+  shared = tmp_path / 'shared'
+  write_json(shared / 'some' / '1.0.0')
+  before = sorted(shared.rglob('*'))
+  monkeypatch.setenv('TFDS_DATA_DIR', str(shared))
+  assert len(source.open_source('breast_cancer', 'train', '')) == 456
+  assert len(source.open_source('some', 'train', '')) == 100, 'it is read still'
+  assert sorted(shared.rglob('*')) == before
+  assert (folders.cache_dir() / 'tfds' / 'breast_cancer').is_dir()
+  # A folder that is named for this run is where the user wants the data.
+  assert len(source.open_source('diabetes', 'train', str(tmp_path / 'named')))
+  assert (tmp_path / 'named' / 'diabetes').is_dir()
+
+
 KILLED = """
 import os, signal, sys
 import PIL.Image

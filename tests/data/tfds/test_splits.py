@@ -1,5 +1,6 @@
 """A split string is counted as TFDS reads it, and one that TFDS refuses is refused."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -95,7 +96,7 @@ def test_tfds_refuses_what_is_refused(prepared_root, builder, split):
 
 
 def data_of(root, **changes):
-  options = dict.fromkeys(section.Data._fields, '')
+  options = dict.fromkeys([field.name for field in dataclasses.fields(section.Data)], '')
   options.update(name='mnist5k', split='train', data_dir=str(root), classes=(), columns=(), folds=0)
   return section.Data(**{**options, 'text': None, **changes})
 

@@ -124,11 +124,11 @@ def test_a_reference_is_read_once_for_all_runs(monkeypatch):
 
 
 def test_an_evaluation_in_memory_needs_no_cache(monkeypatch):
-  monkeypatch.setattr(arrays, 'keep', lambda *_: False)
+  monkeypatch.setattr(arrays, 'write', lambda *_: False)
   found = evaluators_of(Conditioned, e=section(samples=20))
   first = found.evaluate('e', NOTHING, KEY)
   monkeypatch.setattr(Source, 'load', None)
-  monkeypatch.setattr(arrays, 'kept', None)
+  monkeypatch.setattr(arrays, 'read', None)
   assert found.evaluate('e', NOTHING, KEY) == first
 
 

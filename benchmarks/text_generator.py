@@ -1,4 +1,4 @@
-"""Samples texts from the language model of a config."""
+"""Text generation by the language model of a config, for benchmarks."""
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +10,10 @@ from engine.state import averaged_variables
 from objectives.base import numbered_keys
 
 
-class Writer:
-  """Samples `num` texts of `length` tokens on demand, from parameters as they are initialised.
+class TextGenerator:
+  """Samples `num` texts of `length` tokens on demand, with untrained parameters.
 
-  The programs are those of `commands/generate_text.py`; each text is made in one piece.
+  The programs are those of `commands/generate_text.py`; all tokens are sampled in one call.
   """
 
   def __init__(self, config: ConfigDict, num: int, length: int):
@@ -29,14 +29,14 @@ class Writer:
     settings = dict(runtime.compiler_options())
     self._advance = jax.jit(sampler.advance, donate_argnums=1, compiler_options=settings)
     self._length = jnp.int32(length)
-    # Options that leave the distribution as it is.
+    # Options that do not change the model's distribution.
     self._options = dict(temperature=jnp.float32(1.0), top_k=jnp.int32(0), top_p=jnp.float32(1.0))
     self._variables = averaged_variables(session.init(), session.averages)
     self._key = jax.random.key(0)
     self._sampled = 0
 
   def run(self, steps: int) -> dict[str, float]:
-    """Samples `steps` times and returns the last token of the last time."""
+    """Samples all texts `steps` times; returns the last token sampled."""
     for _ in range(steps):
       state = self._start(self._variables, jax.random.fold_in(self._key, self._sampled))
       state = self._advance(self._variables, state, self._length, **self._options)

@@ -1,0 +1,82 @@
+"""Floating-point operations of a traced function: its matrix products and convolutions."""
+
+import functools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend import core
+
+
+def count_flops(jaxpr: core.Jaxpr) -> int:
+  """Returns an estimate of the operations of one call, a multiplication and its addition being 2.
+
+  Element-wise operations and decompositions are left out. A scan counts as often as it runs, which
+  `cost_analysis()` of XLA does not do; a `while_loop`, whose length only a call knows, counts once.
+  Of the branches of a `cond` the most costly one counts.
+  """
+  return sum(_flops_of(equation) for equation in jaxpr.eqns)
+
+
+def _flops_of(equation: core.JaxprEqn) -> int:
+  kind = equation.primitive.name
+  if kind in _COUNTS:
+    return _COUNTS[kind](equation)
+  if kind in _EVALUATED:
+    inputs = [jax.ShapeDtypeStruct(_array(v).shape, _array(v).dtype) for v in equation.invars]
+    return count_flops(_evaluation(equation, inputs))
+  inner = [count_flops(jaxpr) for jaxpr in _inner_jaxprs(equation.params)]
+  if kind == 'cond':
+    return max(inner)
+  return sum(inner) * equation.params.get('length', 1)
+
+
+def _evaluation(equation: core.JaxprEqn, inputs: list[jax.ShapeDtypeStruct]) -> core.Jaxpr:
+  """What an equation does whose primitive is defined by a Python function."""
+  evaluate = functools.partial(equation.primitive.impl, **equation.params)
+  return jax.make_jaxpr(evaluate)(*inputs).jaxpr
+
+
+def _inner_jaxprs(params: dict[str, Any]) -> Iterator[core.Jaxpr]:
+  """The functions that an equation calls."""
+  for value in params.values():
+    for each in value if isinstance(value, (tuple, list)) else (value,):
+      if isinstance(each, core.ClosedJaxpr):
+        yield each.jaxpr
+      elif isinstance(each, core.Jaxpr):
+        yield each
+
+
+def _array(variable: Any) -> Any:
+  """Shape and dtype of a variable; the hints of jax know them of no `AbstractValue`."""
+  return variable.aval
+
+
+def _of_product(equation: core.JaxprEqn) -> int:
+  """2·(size of the result)·(length of the sums)."""
+  (contracted, _), _ = equation.params['dimension_numbers']
+  shape = _array(equation.invars[0]).shape
+  return 2 * _array(equation.outvars[0]).size * math.prod(shape[axis] for axis in contracted)
+
+
+def _of_convolution(equation: core.JaxprEqn) -> int:
+  """2·(products of values that are there), not those with padding or with a dilation's zeros."""
+  params, (image, kernel) = equation.params, (_array(v).shape for v in equation.invars)
+  result = _array(equation.outvars[0]).shape
+  numbers = params['dimension_numbers']
+  taps = 1
+  for i, (window, padding) in enumerate(zip(params['window_strides'], params['padding'])):
+    places = np.arange(result[numbers.out_spec[2 + i]])[:, None] * window - padding[0]
+    offsets = np.arange(kernel[numbers.rhs_spec[2 + i]])[None] * params['rhs_dilation'][i]
+    dilation, size = params['lhs_dilation'][i], image[numbers.lhs_spec[2 + i]]
+    at = places + offsets
+    taps *= int(((at >= 0) & (at <= (size - 1) * dilation) & (at % dilation == 0)).sum())
+  examples, channels = (result[axis] for axis in numbers.out_spec[:2])
+  return 2 * examples * channels * kernel[numbers.rhs_spec[1]] * taps
+
+
+# Primitives of our own: the linear maps of models/kernels/linear.py.
+_EVALUATED = ('linear_map',)
+_COUNTS = {'dot_general': _of_product, 'conv_general_dilated': _of_convolution}

@@ -1,0 +1,73 @@
+"""Operations counted from a program, against XLA's own count and by hand."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from engine.flops import count_flops
+from models.kernels import dense
+
+
+def counted(function, *arguments):
+  return count_flops(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def by_xla(function, *arguments):
+  return jax.jit(function).lower(*arguments).cost_analysis()['flops']
+
+
+@pytest.mark.parametrize(
+  'options',
+  [
+    dict(window_strides=(1, 1), padding='VALID'),
+    dict(window_strides=(2, 3), padding='SAME'),
+    dict(window_strides=(1, 1), padding=((2, 1), (3, 0)), lhs_dilation=(2, 2)),
+    dict(window_strides=(1, 2), padding='SAME', rhs_dilation=(2, 1)),
+    dict(window_strides=(1, 1), padding='SAME', feature_group_count=2),
+    dict(window_strides=(1, 1), padding='SAME', batch_group_count=2),
+  ],
+)
+def test_a_convolution_counts_what_xla_counts(options):
+  groups = options.get('feature_group_count', 1)
+  image, kernel = jnp.ones((4, 6, 9, 11)), jnp.ones((8, 6 // groups, 3, 4))
+
+  def convolve(image, kernel):
+    return jax.lax.conv_general_dilated(image, kernel, **options)
+
+  assert counted(convolve, image, kernel) == by_xla(convolve, image, kernel)
+
+
+def test_products_of_batches_and_their_gradients():
+  def loss(w, x):
+    return jnp.einsum('bij,jk->bik', x, w).sum()
+
+  w, x = jnp.ones((5, 7)), jnp.ones((2, 3, 5))
+  assert counted(loss, w, x) == 2 * (2 * 3 * 7) * 5
+  assert counted(jax.value_and_grad(loss, argnums=(0, 1)), w, x) == 3 * 2 * (2 * 3 * 7) * 5
+
+
+def test_a_scan_counts_as_often_as_it_runs_and_the_dearer_branch_counts():
+  w, x = jnp.ones((4, 4)), jnp.ones((4,))
+  product = 2 * 4 * 4
+
+  def scanned(w, x):
+    return jax.lax.scan(lambda x, _: (w @ x, None), x, length=6)[0]
+
+  def branched(w, x):
+    return jax.lax.cond(x[0] > 0, lambda: w @ (w @ x), lambda: w @ x)
+
+  def open_ended(w, x):
+    return jax.lax.while_loop(lambda x: x[0] > 0, lambda x: w @ x, x)
+
+  assert counted(scanned, w, x) == 6 * product
+  assert counted(branched, w, x) == 2 * product
+  assert counted(open_ended, w, x) == product
+
+
+def test_the_gradient_of_a_kernel_of_our_own_counts():
+  x, w = jnp.ones((3, 5)), jnp.ones((5, 7))
+
+  def loss(w, x):
+    return dense.product(x, w).sum()
+
+  assert counted(jax.grad(loss, argnums=(0, 1)), w, x) == 3 * 2 * 3 * 5 * 7
