@@ -166,7 +166,7 @@ def _score(
     with Counting(f'evaluate fold {fold} {name}', evaluators.number(name)) as progress:
       figures.update(evaluators.evaluate(name, held, restored.key(lane), progress=progress).figures)
   data = data_options(_of_fold(config, fold, folds))
-  part = open_testing(data, restored.session.spec.tokenizer)
+  part = open_testing(data, restored.session.spec)
   return Scored(fold, restored.step, part.spec, figures)
 
 

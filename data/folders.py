@@ -29,7 +29,15 @@ def roots(data_dir: str) -> tuple[files.Path, ...]:
 
   Args:
     data_dir: the first of them; '' means $TFDS_DATA_DIR, or TFDS's own default folder.
+
+  Raises:
+    UserError: there is no folder `data_dir`.
   """
+  if data_dir and files.is_local(data_dir) and not files.path(data_dir).is_dir():
+    raise errors.UserError(
+      f'config.data.data_dir={data_dir} is no folder; create it, or leave the option empty to use '
+      '$TFDS_DATA_DIR or ~/tensorflow_datasets'
+    )
   first = data_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
   return files.path(first), files.path(cache_dir() / 'tfds')
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data.examples import Examples
-from data.selection import Fold
+from data.selection import Fold, match_classes
 from data.source import open_source
 from data.spec import Spec
 from data.text.options import Text, open_text
@@ -73,41 +73,46 @@ def open_training(data: Data, tokenizer: str = '') -> Examples:
     data: the section.
     tokenizer: the run's tokenizer, as JSON; '' to make one from the options of the section.
   """
-  return _tokenized(_trained_on(data), data, tokenizer, training=True)
+  return _tokenized(_trained_on(open_whole(data), data), data, tokenizer, training=True)
 
 
-def open_testing(data: Data, tokenizer: str, split: str = '', where: str = '--split') -> Examples:
+def open_testing(data: Data, spec: Spec, split: str = '', where: str = '--split') -> Examples:
   """Opens the examples to evaluate on, or another split of the test data set.
 
   Args:
     data: the section.
-    tokenizer: the run's tokenizer, as JSON; '' if the data is not text.
+    spec: of the run's training data: its tokenizer is used, and its classes are matched by name.
     split: a TFDS split; '' for the fold that is held out, or `test_split` without folds.
     where: the option that holds `split`, as a user writes it, for messages.
+
+  Raises:
+    UserError: the split is unavailable, or its classes have other names.
   """
   if data.folds and not split:
-    chosen: Examples = Fold(open_whole(data), data.fold, data.folds, held_out=True)
+    whole = _open_matched(data, data.name, data.split, 'config.data.split', spec)
+    chosen: Examples = Fold(whole, data.fold, data.folds, held_out=True)
   else:
     name = data.test_name or data.name.split('+')[0]
     if not split:
       split, where = data.test_split, 'config.data.test_split'
-    chosen = open_source(name, split, data.data_dir, data.classes, data.columns, where)
-  return _tokenized(chosen, data, tokenizer, training=False)
+    chosen = _open_matched(data, name, split, where, spec)
+  return _tokenized(chosen, data, spec.tokenizer, training=False)
 
 
-def open_evaluated(data: Data, tokenizer: str, split: str, where: str) -> Examples:
+def open_evaluated(data: Data, spec: Spec, split: str, where: str) -> Examples:
   """Opens the split that an evaluator names.
 
   Args:
     data: the section.
-    tokenizer: the run's tokenizer, as JSON; '' if the data is not text.
+    spec: of the run's training data, as for `open_testing`.
     split: 'test' for the test split of `config.data`, or the fold that is held out; 'train' for its
       training split; else a TFDS split of the test data set, such as 'test[:100]'.
     where: the option that holds `split`, as a user writes it, for messages.
   """
   if split == TRAIN:
-    return _tokenized(_trained_on(data), data, tokenizer, training=False)
-  return open_testing(data, tokenizer, '' if split == TEST else split, where)
+    whole = _open_matched(data, data.name, data.split, 'config.data.split', spec)
+    return _tokenized(_trained_on(whole, data), data, spec.tokenizer, training=False)
+  return open_testing(data, spec, '' if split == TEST else split, where)
 
 
 def check_features(examples: Examples, spec: Spec) -> None:
@@ -120,8 +125,15 @@ def check_features(examples: Examples, spec: Spec) -> None:
     )
 
 
-def _trained_on(data: Data) -> Examples:
-  whole = open_whole(data)
+def _open_matched(data: Data, name: str, split: str, where: str, spec: Spec) -> Examples:
+  """Opens a split with its classes numbered as in `spec`, which has `data.classes` only."""
+  whole = open_source(name, split, data.data_dir, (), data.columns, where)
+  if not data.text:  # the features of text are known once it is tokenized
+    check_features(whole, spec)
+  return match_classes(whole, spec, subset=bool(data.classes))
+
+
+def _trained_on(whole: Examples, data: Data) -> Examples:
   # All folds have the same number of training examples, so fold 0 describes every lane's data.
   fold = max(data.fold, 0)
   return Fold(whole, fold, data.folds, held_out=False) if data.folds else whole

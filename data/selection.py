@@ -1,4 +1,4 @@
-"""Examples made from others: subsets of classes, folds, concatenated splits."""
+"""Examples made from others: subsets of classes, renumbered classes, folds, concatenated splits."""
 
 import hashlib
 from collections.abc import Sequence
@@ -71,9 +71,83 @@ class ClassSubset(_Subset):
     return self._relabelled({name: super().column(name)})[name]
 
   def _relabelled(self, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {
-      name: self._new_label[array] if name == 'label' else array for name, array in values.items()
-    }
+    return _renumbered(values, 'label', self._new_label)
+
+
+class Relabelled(Examples):
+  """Examples whose labels, or kinds of tokens, are numbered in another order of the classes.
+
+  Args:
+    examples: examples with classes.
+    class_names: their class names, in the order to number them in.
+  """
+
+  def __init__(self, examples: Examples, class_names: Sequence[str]):
+    spec = examples.spec
+    self._examples = examples
+    self._feature = 'label' if 'label' in spec.features else 'kind'
+    self._new_label = np.array([class_names.index(name) for name in spec.class_names], np.int32)
+    self.stamp = examples.stamp
+    self.spec = spec._replace(
+      identity=_digest(spec.identity, *map(str, self._new_label)), class_names=tuple(class_names)
+    )
+
+  def read(self, indices: Indices) -> dict[str, np.ndarray]:
+    return _renumbered(self._examples.read(indices), self._feature, self._new_label)
+
+  def load(self) -> dict[str, np.ndarray]:
+    return _renumbered(self._examples.load(), self._feature, self._new_label)
+
+  def column(self, name: str) -> np.ndarray:
+    values = {name: self._examples.column(name)}
+    return _renumbered(values, self._feature, self._new_label)[name]
+
+
+def match_classes(examples: Examples, spec: Spec, subset: bool = False) -> Examples:
+  """Numbers the classes of `examples` as `spec` numbers those of the same names.
+
+  Args:
+    examples: the examples to match.
+    spec: the description of other examples; without classes there is nothing to match.
+    subset: whether `spec` has some of the classes only, and the examples of these are kept.
+
+  Raises:
+    UserError: the names of the classes differ.
+  """
+  own, names = examples.spec.class_names, spec.class_names
+  if not spec.num_classes or (own == names and not subset):
+    return examples
+  lacking = [name for name in names if name not in own]
+  more = [] if subset else [name for name in own if name not in names]
+  if lacking or more or len({*own}) != len(own):
+    raise errors.UserError(
+      f'the classes of {examples.spec.name} and {spec.name} are matched by name, and they differ: '
+      f'only {spec.name} has {_some(lacking)}, only {examples.spec.name} has {_some(more)}; use '
+      'data sets whose classes have the same names'
+    )
+  if subset:
+    return ClassSubset(examples, [own.index(name) for name in names])
+  return Relabelled(examples, names)
+
+
+def _some(names: Sequence[str]) -> str:
+  """Lists the first of many names."""
+  return ', '.join([*map(repr, names[:5]), *(['…'] if len(names) > 5 else [])]) or 'none'
+
+
+def _renumbered(
+  values: dict[str, np.ndarray], feature: str, new_label: np.ndarray
+) -> dict[str, np.ndarray]:
+  """Returns `values` with the numbers of one feature replaced; those of text are [N] of arrays."""
+  if feature not in values:
+    return values
+  old = values[feature]
+  if old.dtype != object:
+    return {**values, feature: new_label[old]}
+  new = np.empty(len(old), object)
+  for i, each in enumerate(old):
+    new[i] = new_label[each]
+  return {**values, feature: new}
 
 
 def _check_classes(classes: Sequence[int], spec: Spec) -> None:
@@ -146,13 +220,13 @@ def fold_training_size(folds: int, n: int) -> int:
 
 
 class Joined(Examples):
-  """Several splits, concatenated.
+  """Several splits, concatenated; classes are matched by name and numbered as in the first.
 
   Args:
-    parts: examples with the same features and number of classes.
+    parts: examples with the same features and classes.
 
   Raises:
-    UserError: their features or numbers of classes differ.
+    UserError: their features, numbers of classes or class names differ.
   """
 
   def __init__(self, parts: Sequence[Examples]):
@@ -163,6 +237,7 @@ class Joined(Examples):
           f'{first.name} and {part.spec.name} cannot be joined: {_describe(first)} against '
           f'{_describe(part.spec)}; choose data sets with the same features and classes'
         )
+    parts = [parts[0], *(match_classes(part, first) for part in parts[1:])]
     self._parts = parts
     self._starts = np.cumsum([0, *(len(part) for part in parts)])
     self.stamp = '-'.join(part.stamp for part in parts)

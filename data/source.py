@@ -52,14 +52,11 @@ def open_source(
 
 
 def _open_one(name: str, split: str, data_dir: str, columns: Sequence[str], where: str) -> Source:
-  prepared = catalog.find(name, folders.roots(data_dir))
+  roots = folders.roots(data_dir)
+  prepared = catalog.find(name, roots)
   if prepared is None:
     _prepare(name, data_dir)
-    prepared = catalog.find(name, folders.roots(data_dir))
-  if prepared is None:
-    raise errors.UserError(
-      f'data set {name} was prepared, but in another version; remove ":version" from the name'
-    )
+    prepared = catalog.find(name, roots)
   return Source(name, split, prepared, columns, where)
 
 

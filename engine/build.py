@@ -31,6 +31,11 @@ def build(spec: Mapping[str, Any], room: str, where: str, provided: Mapping[str,
   fields = dataclasses.fields(target) if dataclasses.is_dataclass(target) else ()
   declared = {field.name for field in fields if field.init}
   filled = {name: value for name, value in provided.items() if name in declared}
+  if 'image_shape' in filled and {**filled, **arguments}['image_shape'] is None:
+    raise UserError(
+      f'{where}.name={spec["name"]} makes images, and the data set has none; choose a data set of '
+      'images with --config.data.name, or another config'
+    )
   return call(target, {**filled, **arguments}, where)
 
 

@@ -141,10 +141,16 @@ def open_evaluators(session: Session, split: str = '', unscheduled: bool = False
       opened_splits[name] = _split(session, examples)
     return opened_splits[name]
 
+  sections = to_plain(session.config.evaluators)
+  if split and not any('split' in section for section in sections.values()):
+    raise UserError(
+      f'--split={split} has no effect, since no evaluator of this run reads a split of its own '
+      f'({", ".join(sections) or "there is none"}); leave it out'
+    )
   requested = _split(session, functools.partial(open_testing, split=split))
   players = {player.name: None for player in session.objective.players}
   opened = {}
-  for name, section in to_plain(session.config.evaluators).items():
+  for name, section in sections.items():
     where = f'config.evaluators.{name}'
     if name in players:
       raise UserError(f'{where} has the name of a player, so their figures would; rename it')
@@ -175,11 +181,11 @@ def open_lane_evaluators(
   return [open_evaluators(fold, split, unscheduled) for fold in folds]
 
 
-def _split(session: Session, open_examples: Callable[[Data, str], Examples]) -> Split:
+def _split(session: Session, open_examples: Callable[[Data, Spec], Examples]) -> Split:
   """A split that holds what the run was trained on, or is refused when it is opened."""
 
   def examples() -> Examples:
-    found = open_examples(session.data, session.spec.tokenizer)
+    found = open_examples(session.data, session.spec)
     check_features(found, session.spec)
     return found
 

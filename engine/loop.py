@@ -112,9 +112,12 @@ def _restore_or_init(
     state, meta = found
     spec = session.spec
     if (meta['data'], meta['n']) != (spec.identity, spec.n):
+      sizes = f'{meta["n"]:,} then, {spec.n:,} now'
+      changed = 'as many, but others' if meta['n'] == spec.n else sizes
       raise UserError(
-        f'the run was made on other data ({meta["n"]} examples) than {spec.name} here ({spec.n}); '
-        'point --config.data.data_dir at the data it was made on, or use another --workdir'
+        f'the examples of {spec.name} {spec.split} are not those that the run was trained on '
+        f'({changed}); put that data back, point --config.data.data_dir at it, or train in another '
+        '--workdir'
       )
     return state, int(meta['step']), meta
   state = session.init()

@@ -175,7 +175,7 @@ def open_split(session: Session, split: str) -> Examples:
   Raises:
     UserError: the split is unavailable, or its features differ from the training data.
   """
-  source = open_testing(session.data, session.spec.tokenizer, split)
+  source = open_testing(session.data, session.spec, split)
   check_features(source, session.spec)
   return source
 

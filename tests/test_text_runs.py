@@ -92,7 +92,7 @@ def test_evaluation_counts_every_token_once(restored):
     results = evaluators.evaluate('test', restored.weights, restored.key())
     losses.append(results.figures['test/loss'].mean)
   assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-  source = open_testing(session.data, session.spec.tokenizer)
+  source = open_testing(session.data, session.spec)
   rows = source.read(range(len(source)))
   model, total, count = session.objective.modules['model'], 0.0, 0
   logits = np.asarray(

@@ -1,7 +1,5 @@
 """Finds finished TFDS data sets and describes them, reading their JSON files alone."""
 
-import hashlib
-import json
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -13,6 +11,7 @@ from data.tfds import splits
 
 FORMAT = 'array_record'  # the only TFDS format with random access without TensorFlow
 DESCRIPTION = 'dataset_info.json'  # the file that marks a finished data set
+_DESCRIBED = (DESCRIPTION, 'features.json')
 _NAME = re.compile(r'(?P<base>\w+)(?:/(?P<config>[\w.-]+))?(?::(?P<version>\d+\.\d+\.\d+))?')
 _VERSION = re.compile(r'\d+\.\d+\.\d+')
 
@@ -104,12 +103,6 @@ class Prepared(NamedTuple):
     """Returns the names of the top-level features, in alphabetical order."""
     return sorted(self.features.get('featuresDict', {}).get('features', {}))
 
-  def identity(self, split: str, n: int) -> str:
-    """Returns a key of the examples; record files are left out, since their bytes vary."""
-    sizes = sorted((entry['name'], int(entry.get('numBytes', 0))) for entry in self.info['splits'])
-    text = json.dumps([self.full_name, split, n, sizes])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
 
 def find(name: str, roots: Iterable[files.Path]) -> Prepared | None:
   """Finds the newest finished version of `name` in the first root that has one, or None.
@@ -117,7 +110,7 @@ def find(name: str, roots: Iterable[files.Path]) -> Prepared | None:
   Raises:
     UserError: every version found needs TensorFlow to be read, or a folder is damaged.
   """
-  unreadable = None
+  unreadable = incomplete = None
   for root in roots:
     folders = list(_versions(root, name))
     for folder in sorted(folders, key=_version_key, reverse=True):
@@ -125,11 +118,17 @@ def find(name: str, roots: Iterable[files.Path]) -> Prepared | None:
       if found and found.format == FORMAT:
         return found
       unreadable = unreadable or found
+      # An upload to a bucket that is going on is not damaged.
+      if found is None and files.is_local(folder) and files.entries(folder):
+        incomplete = incomplete or folder
   if unreadable:
     raise errors.UserError(
       f'{unreadable.folder} was prepared as {unreadable.format}, which only TensorFlow can read; '
       f'prepare it again with file_format="{FORMAT}", where TensorFlow is installed'
     )
+  if incomplete:
+    lacking = [name for name in _DESCRIBED if not (incomplete / name).exists()]
+    raise damaged(incomplete, f'there is no {" and no ".join(lacking)}')
   return None
 
 
@@ -186,12 +185,24 @@ def _version_key(folder: files.Path) -> tuple[int, ...]:
 
 def _read(folder: files.Path) -> Prepared | None:
   try:
-    info, features = (files.read_json(folder / name) for name in (DESCRIPTION, 'features.json'))
-    info['name'], info['version'], info['splits']
-    return Prepared(folder, info, features)
+    info, features = (files.read_json(folder / name) for name in _DESCRIBED)
+    prepared = Prepared(folder, info, features)
+    # Whatever is read of them later.
+    prepared.full_name, prepared.format, prepared.shard_lengths()
+    [prepared.feature(name) for name in prepared.feature_names()]
+    return prepared
   except FileNotFoundError:
     return None
-  except (ValueError, KeyError, TypeError) as error:
-    raise errors.UserError(
-      f'{folder} is damaged ({error}); delete it to have the data set prepared again'
-    ) from error
+  except OSError as error:
+    raise damaged(folder, error.strerror or str(error)) from error
+  except KeyError as error:
+    raise damaged(folder, f'{DESCRIPTION} has no {error}') from error
+  except (ValueError, TypeError, AttributeError) as error:
+    raise damaged(folder, f'{" or ".join(_DESCRIBED)}: {error}') from error
+
+
+def damaged(folder: files.Path, reason: str) -> errors.UserError:
+  """Returns the error for a data set that cannot be read."""
+  return errors.UserError(
+    f'{folder} is damaged ({reason}); delete it and have the data set prepared again'
+  )

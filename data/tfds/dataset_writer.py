@@ -1,6 +1,5 @@
 """Writes images that a model generated as a data set in TFDS's layout."""
 
-import dataclasses
 import io
 import itertools
 import os
@@ -136,7 +135,6 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
     self._features = {'image': tfds.features.Image(shape=tuple(shape))}
     if class_names:
       self._features['label'] = tfds.features.ClassLabel(names=list(class_names))
-    self._size = 0
     super().__init__(data_dir=data_dir, file_format=catalog.FORMAT)
 
   def _info(self) -> tfds.core.DatasetInfo:
@@ -156,18 +154,8 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
   def _examples(self) -> Iterator[dict[str, Any]]:
     for chunk in self._chunks:
       for row, image in enumerate(chunk['image']):
-        encoded = _png(image)
-        self._size += len(encoded)
         labels = {'label': int(chunk['label'][row])} if 'label' in self._features else {}
-        yield {'image': encoded, **labels}
-
-  def _download_and_prepare(self, *args: Any, **options: Any) -> None:
-    super()._download_and_prepare(*args, **options)
-    # TFDS records the padded size of the files. `Prepared.identity` needs the size of the images,
-    # which tells data sets apart.
-    (split,) = self.info.splits.values()
-    same = dataclasses.replace(split, num_bytes=self._size)
-    self.info.set_splits(tfds.core.splits.SplitDict([same]))
+        yield {'image': _png(image), **labels}
 
   def _log_download_bytes(self) -> None:
     """Prints nothing: there is no download, and the caller reports what is written."""

@@ -36,9 +36,11 @@ def prepare(name: str, root: files.Path, download_dirs: Sequence[files.Path]) ->
     download_dirs: TFDS download folders searched for raw files; downloads go into the first.
 
   Raises:
-    UserError: raw files are missing and cannot be downloaded.
+    UserError: the builder makes no such configuration or version, or raw files are missing and
+      cannot be downloaded.
   """
   base, _, _ = catalog.split_name(name)
+  _check_made(name)
   with staging(root, base) as folder:
     if not catalog.find(name, [root]):  # else another process prepared it meanwhile
       _build(name, folder, root, download_dirs)
@@ -95,6 +97,23 @@ def _build(
   with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints there, but stdout is our caller's
     builder.download_and_prepare(download_dir=download_dirs[0])
   publish(builder, folder, root)
+
+
+def _check_made(name: str) -> None:
+  base, config, version = catalog.split_name(name)
+  builder = _builder_class(base)
+  configs = [each.name for each in builder.BUILDER_CONFIGS]
+  if config and config not in configs:
+    known = ', '.join(f'"{base}/{each}"' for each in configs) or f'only "{base}"'
+    raise errors.UserError(
+      f'data set {name} cannot be prepared: data/tfds/builders/{base}.py makes no configuration '
+      f'"{config}"{errors.nearest(config, configs)}; it makes {known}'
+    )
+  if version not in (None, str(builder.VERSION)):
+    raise errors.UserError(
+      f'data set {name} cannot be prepared: data/tfds/builders/{base}.py makes version '
+      f'{builder.VERSION}; remove ":{version}" from the name, or copy the folder of that version'
+    )
 
 
 def _builder_class(base: str) -> Any:

@@ -1,9 +1,8 @@
 """One split of a prepared TFDS data set, decoded without TensorFlow."""
 
-import contextlib
-import logging
-import zlib
-from collections.abc import Iterator, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,15 +11,19 @@ import errors
 from data import arrays
 from data.examples import Examples, Indices, blocks
 from data.spec import Feature, Spec
-from data.tfds import bucket, catalog
+from data.tfds import bucket, catalog, content, images
 
 _INTEGERS = ('int8', 'int16', 'int32', 'int64', 'uint8', 'uint16', 'uint32', 'uint64', 'bool')
 _FLOATS = ('float16', 'float32', 'float64')
 _BLOCK = 1024  # examples decoded at a time where one column of all is read
+_HASHED = 256  # records read at a time where all are hashed: they can be large
 
 
 class Source(Examples):
-  """One split of a prepared data set. No record file is opened before `read`.
+  """One split of a prepared data set.
+
+  Its stored examples are hashed the first time it is opened; after that no record file is opened,
+  nor TFDS imported, before `read`.
 
   Args:
     name: the name under which the data set was requested.
@@ -30,7 +33,8 @@ class Source(Examples):
     where: the option that holds the split, as a user writes it, for messages.
 
   Raises:
-    UserError: there is no such split or column, or no feature that can be a model's input.
+    UserError: there is no such split or column, or no feature that can be a model's input; or a
+      record file is missing or damaged.
   """
 
   def __init__(
@@ -43,23 +47,25 @@ class Source(Examples):
   ):
     self._folder = folder
     self._split = split
-    self._records = None
+    self._title = f'{name} {split}'  # for messages
+    self._builder = self._records = None
     self._decode: dict[tuple[str, ...], Any] = {}
     self.stamp = folder.stamp
     n = folder.count(split, where)
     features, num_classes = self._features(name, columns)
     names = folder.class_names('label' if 'label' in features else 'kind') if num_classes else ()
     names = names or tuple(str(label) for label in range(num_classes))
-    identity = folder.identity(split, n)
-    if columns:
-      identity = f'{identity}-{zlib.crc32(repr(sorted(features)).encode()):08x}'
+    stored = content.hash_cached(folder, split, n, lambda: self._blocks(n))
+    # The same stored examples are others to a model if they are read or numbered in another way.
+    identity = _digest([stored, sorted(features.items()), names])
     self.spec = Spec(name, split, n, features, num_classes, identity, names)
 
   def read(self, indices: Indices) -> dict[str, np.ndarray]:
     """Reads and decodes examples: every feature of the spec, [B, …], B the number of indices.
 
     Raises:
-      UserError: the images differ in size, a label is no class, or a text is not UTF-8.
+      UserError: images cannot be decoded or differ in size, a label is no class, or a text is not
+        UTF-8.
     """
     return self._read(indices, tuple(self.spec.features))
 
@@ -74,7 +80,7 @@ class Source(Examples):
 
   def __getstate__(self) -> dict[str, Any]:
     # Open files cannot be pickled; a worker process opens its own.
-    return {**self.__dict__, '_records': None, '_decode': {}}
+    return {**self.__dict__, '_builder': None, '_records': None, '_decode': {}}
 
   def _read(self, indices: Indices, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     examples = self._examples(indices, names)
@@ -91,12 +97,41 @@ class Source(Examples):
       return _objects([self._text(value, index) for value, index in zip(values, indices)])
     if -1 in shape:
       return _objects([np.asarray(value, dtype) for value in values])
-    if any(np.shape(value) != shape for value in values):
+    if name == 'image':
+      values = [self._image(value, index, shape[-1]) for value, index in zip(values, indices)]
+    for value, index in zip(values, indices):
+      if np.shape(value) != shape:
+        raise errors.UserError(
+          f'the {name}s of {self._title} differ in size: that of example {index} is '
+          f'{_size(np.shape(value))}, not {_size(shape)}, and there is no option to resize them '
+          'yet; use a data set whose examples all have the same size'
+        )
+    return self._narrowed(name, np.asarray(values), indices)
+
+  def _narrowed(self, name: str, values: np.ndarray, indices: Indices) -> np.ndarray:
+    """Converts to the dtype of the spec, of 32 bits at most; UserError if a value does not fit."""
+    dtype = self.spec.features[name][1]
+    with np.errstate(over='ignore'):
+      narrow = values.astype(dtype)
+    lost = narrow != values if narrow.dtype.kind == 'i' else np.isinf(narrow) & ~np.isinf(values)
+    if lost.any():
+      place = tuple(np.argwhere(lost)[0])
       raise errors.UserError(
-        f'the {name}s of {self.spec.name} differ in size, and there is no option to resize them '
-        'yet; use a data set whose examples all have the same size'
+        f'the {name} of example {indices[place[0]]} of {self._title} is {values[place]}, which '
+        f'does not fit in {dtype}; prepare the data set again with smaller numbers'
       )
-    return np.asarray(values, dtype)
+    return narrow
+
+  def _image(self, value: bytes | np.ndarray, index: int, channels: int) -> np.ndarray:
+    if isinstance(value, np.ndarray):  # a tensor feature, not an encoded image
+      return value
+    try:
+      return images.decode(value, channels)
+    except ValueError as error:
+      raise errors.UserError(
+        f'the image of example {index} of {self._title} {error}; prepare the data set again with '
+        '8-bit images'
+      ) from error
 
   def _text(self, value: bytes, index: int) -> str:
     try:
@@ -133,7 +168,7 @@ class Source(Examples):
     if image is not None and image[0][1] == 'uint8' and len(image[0][0]) == 3:
       shape = image[0][0]
       if min(shape) < 0:  # undeclared, so the sizes may vary; `_stack` checks that they do not
-        shape = self._examples([0], ('image',))[0]['image'].shape
+        shape = self._image(self._examples([0], ('image',))[0]['image'], 0, shape[-1]).shape
       return {'image': (shape, 'uint8')}
     if inputs is not None and inputs[0][1] in _FLOATS and len(inputs[0][0]) == 1:
       return {'inputs': (inputs[0][0], 'float32')}
@@ -158,22 +193,55 @@ class Source(Examples):
     return feature is not None and feature[0] in [((), dtype) for dtype in dtypes]
 
   def _examples(self, indices: Indices, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    records = self._read_records(indices)
     if names not in self._decode:
-      self._open(names)
-    records = self._records.__getitems__([int(index) for index in indices])
+      self._decode[names] = self._decoder(names)
     return [self._decode[names](record) for record in records]
 
-  def _open(self, names: tuple[str, ...]) -> None:
+  def _read_records(self, indices: Indices) -> Sequence[bytes]:
+    if self._records is None:
+      self._open()
+    try:
+      return self._records.__getitems__([int(index) for index in indices])
+    except RuntimeError as error:  # all that array_record raises
+      raise catalog.damaged(self._folder.folder, str(error).split(';')[0]) from error
+
+  def _blocks(self, n: int) -> Iterator[Sequence[bytes]]:
+    for block in blocks(n, _HASHED):
+      yield self._read_records(block)
+
+  def _open(self) -> None:
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder_from_directory(bucket.on_disk(self._folder, self._split))
+    self._builder = tfds.builder_from_directory(bucket.on_disk(self._folder, self._split))
     raw = tfds.decode.DeserializeMethod.RAW_BYTES
-    self._records = builder.as_data_source(self._split, deserialize_method=raw)
+    self._records = self._builder.as_data_source(self._split, deserialize_method=raw)
+
+  def _decoder(self, names: tuple[str, ...]) -> Callable[[bytes], dict[str, Any]]:
+    import tensorflow_datasets as tfds
+
     # Decoding only the features used is faster, and others may need TensorFlow.
-    used = tfds.features.FeaturesDict({name: builder.info.features[name] for name in names})
-    with _no_warnings():  # TFDS recommends OpenCV, which is hardly faster on small images
-      used.deserialize_example_np(self._records[0])
-    self._decode[names] = used.deserialize_example_np
+    stored = self._builder.info.features
+    used = tfds.features.FeaturesDict({name: _still_encoded(stored[name]) for name in names})
+    return used.deserialize_example_np
+
+
+def _digest(parts: Any) -> str:
+  return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def _size(shape: Sequence[int]) -> str:
+  return ' × '.join(map(str, shape))
+
+
+def _still_encoded(feature: Any) -> Any:
+  """Returns the feature to read bytes with where `feature` is an encoded image.
+
+  TFDS takes what Pillow holds for pixels, which is wrong for palettes, 1 bit and 16 bits.
+  """
+  import tensorflow_datasets as tfds
+
+  return tfds.features.Text() if isinstance(feature, tfds.features.Image) else feature
 
 
 def _objects(values: Sequence[Any]) -> np.ndarray:
@@ -193,15 +261,3 @@ def _check_labels(labels: np.ndarray, indices: Indices, spec: Spec) -> None:
       f'the data set declares {spec.num_classes} classes, 0 to {spec.num_classes - 1}; prepare it '
       'again with the right number of classes'
     )
-
-
-@contextlib.contextmanager
-def _no_warnings() -> Iterator[None]:
-  """Silences absl's warnings."""
-  logger = logging.getLogger('absl')
-  level = logger.level
-  logger.setLevel(logging.ERROR)
-  try:
-    yield
-  finally:
-    logger.setLevel(level)

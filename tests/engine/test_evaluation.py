@@ -273,6 +273,24 @@ def test_what_training_does_not_run_is_evaluated_abstractly_by_evaluate_py_alone
     open_evaluators(session)
 
 
+def test_a_split_that_no_evaluator_reads():
+  for sections in (dict(fd=samples(PIXELS, FRECHET)), {}):
+    with pytest.raises(UserError, match=r'--split=test\[:9\] has no effect, since no evaluator'):
+      open_evaluators(session_of(sections, Conditioned), split='test[:9]')
+  both = dict(a=examples(), fd=samples(PIXELS, FRECHET))
+  assert open_evaluators(session_of(both, Conditioned), split='test[:9]').number('a') == 9
+
+
+@pytest.mark.parametrize('family', [gan, vae])
+def test_a_table_under_a_config_of_images(family):
+  config = small(family.get_config())
+  config.data.name = 'breast_cancer'
+  with pytest.raises(
+    UserError, match=r'config\.modules\..*makes images, and the data set has none'
+  ):
+    open_session(config)
+
+
 def test_data_of_another_look_than_that_trained_on():
   config = config_of(tabular, e=examples())
   config.data.test_name = 'mnist5k'

@@ -71,7 +71,7 @@ def _sampled(restored: Restored, variables: Any) -> tuple[np.ndarray, list[int]]
 def _evaluation_bytes(restored: Restored, variables: Any) -> int:
   session = restored.session
   program = PerExample(session.objective.evaluate, session)
-  examples = open_testing(session.data, session.spec.tokenizer)
+  examples = open_testing(session.data, session.spec)
   batch = program.first(Split(lambda: examples, 0), ROWS)
   return _argument_bytes(program.call.lower(variables, restored.key(), batch).compile())
 

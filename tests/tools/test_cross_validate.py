@@ -48,7 +48,7 @@ def test_every_example_is_held_out_once(together):
   whole = open_source('mnist5k', SPLIT, '').read(range(61))['image']
   session = open_session(ConfigDict(run.read_config(str(together))))
   parts = [
-    open_testing(dataclasses.replace(session.data, fold=fold), '')
+    open_testing(dataclasses.replace(session.data, fold=fold), session.spec)
     for fold in range(session.lanes.number)
   ]
   held_out = np.concatenate([part.read(range(len(part)))['image'] for part in parts])

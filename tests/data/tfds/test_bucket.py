@@ -1,6 +1,7 @@
 """A data set in a bucket is read as on a disk: what a split needs is copied once, and checked."""
 
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -40,7 +41,6 @@ def test_a_data_set_is_uploaded_with_its_description_last(drawn, bucket):
 
 def test_it_is_read_as_on_a_disk(drawn, capfd):
   got = source.open_source('drawn', 'train', ROOT)
-  assert copied() == []  # nothing before it is read
   assert got.spec.class_names == ('a', 'b') and len(got) == 7
   read = got.read([6, 0])
   np.testing.assert_array_equal(read['image'], IMAGES[[6, 0]])
@@ -49,6 +49,18 @@ def test_it_is_read_as_on_a_disk(drawn, capfd):
   lines = capfd.readouterr().err.splitlines()
   assert [line.split('(')[1][:6] for line in lines] == ['1 of 3', '2 of 3', '3 of 3']
   assert lines[0].startswith(f'copying {ROOT}/drawn/1.0.0/drawn-train.array_record-00000-of-00003')
+
+
+def test_what_was_hashed_is_opened_without_a_copy(drawn):
+  first = source.open_source('drawn', 'train', ROOT).spec
+  shutil.rmtree(folders.cache_dir() / 'copies')
+  assert source.open_source('drawn', 'train', ROOT).spec == first
+  assert copied() == []
+  chunks = [{'image': IMAGES, 'label': 1 - LABELS}]
+  drawn.parent.rmtree()
+  target = dataset_writer.target(f'{ROOT}/drawn')
+  dataset_writer.write(target, chunks, 7, IMAGES.shape[1:], ('a', 'b'), 'Made up.')
+  assert source.open_source('drawn', 'train', ROOT).spec.identity != first.identity
 
 
 def test_only_the_files_of_the_split_are_copied(drawn):

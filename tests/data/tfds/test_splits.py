@@ -9,10 +9,13 @@ import pytest
 
 import errors
 from data import section, source
+from data.spec import Spec
 from data.tfds import splits
 
 # Two files of the split 'train', one of 'test'.
 LENGTHS = {'train': [60, 40], 'test': [7]}
+# Of training data of which nothing is required.
+SPEC = Spec('mnist5k', 'train', 1, {}, 0, '')
 
 
 @pytest.mark.parametrize(
@@ -111,14 +114,14 @@ def test_the_message_names_option_value_and_way_out(prepared_root):
 @pytest.mark.parametrize(
   ('opened', 'named'),
   [
-    (lambda data: section.open_testing(data, ''), 'config.data.test_split=test[:]'),
-    (lambda data: section.open_testing(data, '', 'test[:]'), '--split=test[:]'),
+    (lambda data: section.open_testing(data, SPEC), 'config.data.test_split=test[:]'),
+    (lambda data: section.open_testing(data, SPEC, 'test[:]'), '--split=test[:]'),
     (
-      lambda data: section.open_evaluated(data, '', 'test[:]', 'config.evaluators.a.split'),
+      lambda data: section.open_evaluated(data, SPEC, 'test[:]', 'config.evaluators.a.split'),
       'config.evaluators.a.split=test[:]',
     ),
     (
-      lambda data: section.open_evaluated(data, '', 'test', 'config.evaluators.a.split'),
+      lambda data: section.open_evaluated(data, SPEC, 'test', 'config.evaluators.a.split'),
       'config.data.test_split=test[:]',
     ),
   ],

@@ -1,0 +1,123 @@
+"""Data that cannot be used, and options of data without effect, are refused in one sentence."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from data import section, source
+from data.transforms import OFF
+from errors import UserError
+from tests.data.tiny_sets import prepare
+
+
+def options(root, **given):
+  return section.Data(
+    **{
+      **dict(
+        name='mnist5k', split='train[:60]', test_name='', test_split='test', classes=(),
+        columns=(), folds=0, fold=0, batch_size=1, data_dir=str(root), resident_mb=1, workers=0,
+        text=None, augment=OFF,
+      ),
+      **given,
+    }
+  )  # fmt: skip
+
+
+def test_a_folder_of_data_that_is_none(tmp_path):
+  (tmp_path / 'file').write_text('')
+  for data_dir in ('nowhere', 'file'):
+    message = rf'config\.data\.data_dir=.*/{data_dir} is no folder; create it'
+    with pytest.raises(UserError, match=message):
+      section.open_training(options(tmp_path / data_dir))
+  assert not (tmp_path / 'nowhere').exists()
+
+
+@pytest.mark.parametrize(
+  ('name', 'message'),
+  [
+    ('mnist5k:9.9.9', r'makes version 1\.0\.0; remove ":9\.9\.9" from the name'),
+    ('mnist5k/large', r'makes no configuration "large"; it makes only "mnist5k"'),
+    ('names/x:1.0.0', r'makes no configuration "x"; it makes only "names"'),
+  ],
+)
+def test_versions_and_configurations_that_no_builder_makes(tmp_path, name, message):
+  with pytest.raises(UserError, match=rf'data set {name} cannot be prepared: .*{message}'):
+    source.open_source(name, 'train', str(tmp_path))
+  assert not list(tmp_path.glob('[!.]*/*'))
+
+
+def copy_of(prepared_root, root):
+  shutil.copytree(prepared_root / 'mnist5k', root / 'mnist5k')
+  return root / 'mnist5k' / '1.0.0'
+
+
+@pytest.mark.parametrize('lacking', ['dataset_info.json', 'features.json'])
+def test_a_data_set_without_its_description(prepared_root, tmp_path, lacking):
+  folder = copy_of(prepared_root, tmp_path)
+  (folder / lacking).unlink()
+  with pytest.raises(UserError, match=rf'1\.0\.0 is damaged \(there is no {lacking}\); delete it'):
+    source.open_source('mnist5k', 'train', str(tmp_path))
+  shutil.rmtree(folder)
+  folder.mkdir()  # an empty folder is none
+  assert source.open_source('mnist5k', 'train', str(tmp_path)).spec.n == 4000
+
+
+@pytest.mark.parametrize('name', ['dataset_info.json', 'features.json'])
+@pytest.mark.parametrize('content', ['', 'null', '[]', '{"splits": 3}', '{"featuresDict": []}'])
+def test_a_description_of_another_form(prepared_root, tmp_path, name, content):
+  folder = copy_of(prepared_root, tmp_path)
+  (folder / name).write_text(content)
+  with pytest.raises(UserError, match=r'damaged|no feature "image"'):
+    source.open_source('mnist5k', 'train', str(tmp_path))
+  (folder / name).unlink()
+  (folder / name).mkdir()
+  with pytest.raises(UserError, match=r'damaged \(Is a directory\)'):
+    source.open_source('mnist5k', 'train', str(tmp_path))
+
+
+def test_splits_of_another_form(prepared_root, tmp_path):
+  folder = copy_of(prepared_root, tmp_path)
+  good = json.loads((folder / 'dataset_info.json').read_text())
+  for splits in ({}, [[]], [{'name': 'train', 'shardLengths': ['many']}]):
+    (folder / 'dataset_info.json').write_text(json.dumps({**good, 'splits': splits}))
+    with pytest.raises(UserError, match=r'damaged|selects no examples'):
+      source.open_source('mnist5k', 'train', str(tmp_path))
+
+
+@pytest.mark.parametrize(
+  ('feature', 'value', 'shown'),
+  [
+    ('group', 2**31, '2147483648, which does not fit in int32'),
+    ('group', -(2**31) - 1, '-2147483649, which does not fit in int32'),
+    ('label', 2**40, '1099511627776, which does not fit in int32'),
+    ('target', 1e300, '1e[+]300, which does not fit in float32'),
+    ('inputs', 1e39, '1e[+]39, which does not fit in float32'),
+  ],
+)
+def test_numbers_of_more_than_32_bits(tmp_path, feature, value, shown):
+  import tensorflow_datasets as tfds
+
+  features = {
+    'inputs': tfds.features.Tensor(shape=(2,), dtype=np.float64, encoding='bytes'),
+    'target': tfds.features.Tensor(shape=(), dtype=np.float64, encoding='bytes'),
+    'label': tfds.features.Scalar(np.int64),
+    'group': tfds.features.Scalar(np.int64),
+  }
+  good = {
+    'inputs': np.array([0.0, np.inf]), 'target': np.float64(1), 'label': 2**31 - 1,
+    'group': -(2**31),
+  }  # fmt: skip
+  bad = {'inputs': np.array([0.0, value])}.get(feature, value)
+  if feature == 'target':
+    bad = np.float64(value)
+  prepare(tmp_path, 'wide', features, {'train': [good, good, {**good, feature: bad}]})
+  got = source.open_source('wide', 'train', str(tmp_path), columns=('group',))
+  fine = got.read([0, 1])
+  assert fine['label'].tolist() == [2**31 - 1] * 2 and fine['group'].tolist() == [-(2**31)] * 2
+  assert fine['inputs'].dtype == np.float32 and np.isinf(fine['inputs'][0, 1])
+  with pytest.raises(UserError, match=f'the {feature} of example 2 of wide train is {shown}'):
+    got.read([1, 2])
+  with pytest.raises(UserError, match=f'the {feature} of example 2 of wide train'):
+    got.load()
