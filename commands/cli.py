@@ -12,6 +12,7 @@ from typing import Any
 from absl import flags, logging
 from ml_collections import ConfigDict
 
+import files
 from engine import runtime
 from errors import UserError, nearest
 
@@ -161,6 +162,7 @@ def load(path: str) -> ConfigDict:
     UserError: there is no such file, or it refused the argument.
   """
   file, _, argument = path.partition(':')
+  file = str(files.path(file))
   if not Path(file).is_file():
     known = [str(p) for p in sorted(Path(__file__).parents[1].glob('configs/*.py'))
              if p.name not in ('__init__.py', 'defaults.py')]  # fmt: skip

@@ -4,7 +4,6 @@ import ast
 import re
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -84,7 +83,7 @@ def _holds_run(workdir: str) -> bool:
 def _starts_from(config: ConfigDict, path: str) -> bool:
   """Whether a module of a stored config starts from the run that `configs/NAME.py:RUN` names."""
   file, _, source = path.partition(':')
-  return Path(file).is_file() and source in [entry.run for entry in config.init_from.values()]
+  return files.path(file).is_file() and source in [entry.run for entry in config.init_from.values()]
 
 
 def _without_path(argv: Sequence[str]) -> tuple[None, Sequence[str]]:
