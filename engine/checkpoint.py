@@ -10,6 +10,7 @@ a flipped bit. What comes after training reads `variables` alone.
 import contextlib
 import errno
 import math
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 import files
+from engine.memory import is_out_of_memory
 from engine.sharding import path_name
 from engine.state import State, Weights, weights
 from errors import UserError
@@ -27,6 +29,8 @@ MODES = Option(
   str, 'min', 'Whether a smaller or a larger figure is better.', choices=('min', 'max')
 )
 VARIABLES, TRAINING, META = 'variables', 'training', 'meta'
+# The folder of a run that checkpoints which cannot be read are moved to.
+DAMAGED = 'damaged_checkpoints'
 
 
 class Checkpoints:
@@ -232,6 +236,8 @@ class Checkpoints:
         with ocp.StandardCheckpointer() as checkpointer:
           items[name] = checkpointer.restore(folder / name, item)
       except Exception as error:  # Orbax raises many kinds for a damaged file.
+        if is_out_of_memory(error):
+          raise
         return {}, meta, str(error).strip().splitlines()[0][:200]
       found = fingerprint(items[name])
       wrong = [leaf for leaf, entry in meta['fingerprint'][name].items() if found[leaf] != entry]
@@ -243,7 +249,7 @@ class Checkpoints:
     if self._read_only:
       print(f'warning: checkpoint {step} is damaged ({reason})', file=sys.stderr)
       return
-    aside = self.folder.parent / 'damaged_checkpoints' / str(step)
+    aside = self.folder.parent / DAMAGED / str(step)
     files.move_folder(self.folder / str(step), aside)
     print(
       f'warning: checkpoint {step} is damaged ({reason}); set aside as {aside}', file=sys.stderr
@@ -303,7 +309,11 @@ def _items(state: State) -> dict[str, Any]:
   return {VARIABLES: weights(state), TRAINING: training}
 
 
-_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+# What a disk refuses a write with.
+_REFUSED = (
+  errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR,
+  errno.EEXIST,
+)  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -314,16 +324,34 @@ def _disk_errors(checkpoints: Checkpoints) -> Iterator[None]:
   except UserError:
     raise
   except Exception as error:
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    # Orbax's background writer raises ValueError with the status as text.
-    full = 'RESOURCE_EXHAUSTED' in text or 'No space left' in str(error)
-    if not full and getattr(error, 'errno', None) not in _REFUSED:
+    folder = checkpoints.folder.parent
+    refused = _refusal(error, folder)
+    if refused is None:
       raise
     steps = checkpoints.steps()
     raise UserError(
-      f'could not write to {checkpoints.folder.parent} ({text[:160]}); free some space and run the '
-      f'same command again: it goes on from {f"step {steps[-1]}" if steps else "the beginning"}'
+      f'cannot write to {folder}: {files.why_not_written(folder, refused)}; the same command then '
+      f'goes on from {f"step {steps[-1]}" if steps else "the beginning"}'
     ) from error
+
+
+def _refusal(error: Exception, folder: files.Path) -> OSError | None:
+  """The error of the disk that an error is, or that its text quotes; None for any other.
+
+  An error about a file that is not in `folder` is another.
+  """
+  if isinstance(error, OSError) and error.errno in _REFUSED:
+    name = error.filename
+    inside = name is None or files.Path(os.path.realpath(name)).is_relative_to(folder)
+    return error if inside else None
+  # Orbax's background writer raises ValueError with the text of the system, and numbers of its own:
+  # its RESOURCE_EXHAUSTED is a full disk, that of jax is memory.
+  if isinstance(error, jax.errors.JaxRuntimeError):
+    return None
+  text = str(error)
+  possible = _REFUSED if str(folder) in text else (errno.ENOSPC, errno.EDQUOT)
+  quoted = [number for number in possible if os.strerror(number) in text]
+  return OSError(quoted[0], os.strerror(quoted[0])) if quoted else None
 
 
 def _read_meta(folder: files.Path) -> dict[str, Any] | None:

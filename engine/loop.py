@@ -12,23 +12,27 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+import files
 from data.feed import Feed
 from data.resident import Resident
 from engine import run, summaries
 from engine.build import call, to_plain
-from engine.checkpoint import Checkpoints
+from engine.checkpoint import DAMAGED, Checkpoints
 from engine.evaluation import Evaluators, open_lane_evaluators
 from engine.feeds import open_feed
 from engine.interrupts import Interrupts
 from engine.lanes import take_lane
+from engine.memory import check_memory, memory_errors, training_need
 from engine.metadata import checkpoint_meta
 from engine.metric_rows import weighted_means
+from engine.optimizers import build_optimizers, changed_rates
 from engine.patience import Patience
 from engine.profile import Profile
-from engine.program import make_program
-from engine.report import Report, Shown
+from engine.program import Traced, make_program, trace_step
+from engine.report import Report, Shown, last_step
 from engine.session import Session, open_session
 from engine.state import State, Weights, averaged_variables, weights
+from engine.train_options import run_length, train_options
 from engine.transfer import Transfer, transfer
 from errors import UserError, choose
 from objectives.base import numbered_keys, stream_key
@@ -41,6 +45,10 @@ DISPATCH_SECONDS, MOST_DISPATCH_SECONDS = 0.5, 2.0
 Say = Callable[[str, str], None]
 
 
+@memory_errors(
+  'a smaller config.data.batch_size, a larger config.train.accumulate (microbatches of an update), '
+  'smaller modules, config.data.resident_mb=0, a smaller batch_size of the evaluators'
+)
 def train(config: ConfigDict, workdir: str) -> None:
   """Trains `config` in `workdir`, from its newest checkpoint if there is one, to the last step.
 
@@ -49,10 +57,15 @@ def train(config: ConfigDict, workdir: str) -> None:
       stopped being finite.
     SystemExit: 130 or 143 after Ctrl-C or SIGTERM, with everything saved.
   """
+  if jax.process_index() == 0:
+    run.check_place(workdir)
   # A run that has started keeps its tokenizer, wherever that came from.
   session = open_session(config, tokenizer=run.read_tokenizer(workdir))
+  check_memory(training_need(session), 'the run')
   evaluators = open_lane_evaluators(session)
   best = evaluators[0].ranking_figure(config.checkpoint.best)
+  # Whatever the run will need is tried abstractly before anything is allocated.
+  traced, sampler = trace_step(session), _lane_sampler(session)
   lanes, steps = session.lanes.number, session.train.steps
   options = {**to_plain(config.checkpoint), 'best': best, 'lanes': lanes}
   checkpoints = call(Checkpoints, options, 'config.checkpoint', workdir)
@@ -70,6 +83,8 @@ def train(config: ConfigDict, workdir: str) -> None:
         say('changed', line)
     stack.callback(checkpoints.close)
     state, start, meta = _restore_or_init(checkpoints, session, say)
+    for line in _changed_schedule(session, start, meta):
+      say('changed', line)
     patience = [Patience(*each) for each in meta['patience']]
     if start >= steps or all(each.exhausted(session.train.patience) for each in patience):
       early = ' (stopped early)' if start < steps else ''
@@ -85,7 +100,16 @@ def train(config: ConfigDict, workdir: str) -> None:
     report = Report(workdir, start, steps, shown, visible=first)
     stack.callback(report.close)
     trainer = _Trainer(
-      session, workdir, feed, evaluators, checkpoints, report, meta['transferred_from'], patience
+      session,
+      workdir,
+      feed,
+      evaluators,
+      checkpoints,
+      report,
+      meta['transferred_from'],
+      patience,
+      traced,
+      sampler,
     )
     with checkpoints.disk_errors():
       stopped = trainer.run(state, start)
@@ -106,6 +130,7 @@ def _restore_or_init(
         'point --config.data.data_dir at the data it was made on, or use another --workdir'
       )
     return state, int(meta['step']), meta
+  _check_fresh(checkpoints, say)
   state = session.init()
   reports: list[Transfer] = []
   if session.sources:
@@ -116,6 +141,43 @@ def _restore_or_init(
   patience = [[*Patience()]] * session.lanes.number
   sources = [report.source for report in reports]
   return state, 0, {'patience': patience, 'transferred_from': sources}
+
+
+def _check_fresh(checkpoints: Checkpoints, say: Say) -> None:
+  """Says or refuses that a run without any checkpoint starts again where it has logged steps.
+
+  One that was killed before its first checkpoint starts again; checkpoints that were there and are
+  gone are a loss that its owner should know of.
+  """
+  folder = checkpoints.folder.parent
+  logged = last_step(folder)
+  if not logged:
+    return
+  damaged = (folder / DAMAGED).is_dir()
+  if logged >= checkpoints.every and not damaged and not files.entries(checkpoints.folder):
+    raise UserError(
+      f'{folder} holds a run that reached step {logged}, and its checkpoints, which were in '
+      f'{checkpoints.folder}, are gone; put them back, choose another --workdir, or delete '
+      f'{folder} to start again'
+    )
+  reason = 'all its checkpoints are damaged' if damaged else 'it had saved no checkpoint yet'
+  say('restarted', f'from step 0: the run reached step {logged}, but {reason}')
+
+
+def _changed_schedule(session: Session, start: int, meta: Mapping[str, Any]) -> list[str]:
+  """A line for each optimizer whose learning rate jumps where a run of another length goes on."""
+  if not start:
+    return []
+  before = ConfigDict(meta['config'])
+  steps = run_length(train_options(before), meta['n'], session.per_step)
+  if steps == session.train.steps:
+    return []
+  optimizers = build_optimizers(to_plain(before.optimizer), session.objective, steps)
+  return [
+    f'learning rate of {each.optimizer} at step {start}: {each.before:.3g} → {each.after:.3g}, '
+    f'since its schedule spans the run, which had {steps} steps and now has {session.train.steps}'
+    for each in changed_rates(optimizers, session.optimizers, start)
+  ]
 
 
 def _what_next(workdir: str, step: int, session: Session, how: str = '') -> str:
@@ -155,13 +217,15 @@ class _Trainer:
     report: Report,
     transferred_from: Sequence[str],
     patience: list[Patience],
+    traced: Traced,
+    sampler: _LaneSampler | None,
   ):
     self.session, self.workdir, self.options = session, workdir, session.train
     self.feed, self.evaluators, self.checkpoints = feed, evaluators, checkpoints
     self.report, self.patience = report, patience
     self._transferred_from = transferred_from
-    self.program = make_program(session, feed)
-    self._sampler = _lane_sampler(session)
+    self.program = make_program(session, feed, traced)
+    self._sampler = sampler
     self._log_intervals = (self.options.log_every, *evaluators[0].intervals)
     self._intervals = (*self._log_intervals, self.options.sample_every, checkpoints.every)
     self._rows: list[np.ndarray] = []  # read since the last log line
@@ -177,7 +241,7 @@ class _Trainer:
     """
     step, waiting = start, None
     ok = self._put(np.bool_(True))
-    profile = Profile(self.session.config.profile, f'{self.workdir}/profile')
+    profile = Profile(self.session.config.profile, str(files.path(self.workdir) / 'profile'))
     with Interrupts() as interrupts, profile, jax.transfer_guard('disallow'):
       while step < self.options.steps:
         number, taken = self.feed.take(step * self.session.per_step, self._next_length(step))
@@ -324,6 +388,8 @@ class _Trainer:
 
   def _save(self, step: int, state: State, evaluated: Sequence[Mapping[str, float]]) -> None:
     meta = checkpoint_meta(self.session, step, self.patience, self._transferred_from)
+    if jax.process_index() == 0:
+      run.check_still_there(self.workdir)
     with jax.transfer_guard('allow'):
       self.checkpoints.save(step, state, meta, evaluated)
 
@@ -367,7 +433,11 @@ class _Trainer:
 
 
 def _lane_sampler(session: Session) -> _LaneSampler | None:
-  """The sampler of the objective with its default options; None where it has none."""
+  """The sampler of the objective with its default options; None where it has none.
+
+  Raises:
+    UserError: the modules cannot be sampled from.
+  """
   sampler = session.objective.sampler
   if sampler is None:
     return None
@@ -379,4 +449,7 @@ def _lane_sampler(session: Session) -> _LaneSampler | None:
     variables = averaged_variables(held, session.averages)
     return sampler.sample(variables, keys, numbers, **options)
 
-  return _LaneSampler(sampler.feature, jax.jit(sample, out_shardings=session.replicated))
+  draw = jax.jit(sample, out_shardings=session.replicated)
+  with session.module_errors():
+    jax.eval_shape(draw, weights(session.lane_abstract), 0)
+  return _LaneSampler(sampler.feature, draw)
