@@ -29,8 +29,6 @@ MODES = Option(
   str, 'min', 'Whether a smaller or a larger figure is better.', choices=('min', 'max')
 )
 VARIABLES, TRAINING, META = 'variables', 'training', 'meta'
-# The folder of a run that checkpoints which cannot be read are moved to.
-DAMAGED = 'damaged_checkpoints'
 
 
 class Checkpoints:
@@ -44,6 +42,9 @@ class Checkpoints:
     best_mode: 'min' or 'max'.
     lanes: trainings side by side; a checkpoint stays while it is the best of any of them.
     read_only: whether damaged checkpoints are left where they are.
+
+  Attributes:
+    set_aside: the steps of the damaged checkpoints that were moved away.
   """
 
   def __init__(
@@ -68,6 +69,7 @@ class Checkpoints:
     self._manager_or_none = None
     self._ranks_or_none: dict[int, dict[str, float]] | None = None
     self._saved = -1
+    self.set_aside: list[int] = []
 
   def steps(self) -> list[int]:
     """Returns the steps of the finished checkpoints, oldest first."""
@@ -238,7 +240,8 @@ class Checkpoints:
       except Exception as error:  # Orbax raises many kinds for a damaged file.
         if is_out_of_memory(error):
           raise
-        return {}, meta, str(error).strip().splitlines()[0][:200]
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        return {}, meta, first.partition(' See full TensorStore details')[0][:200].rstrip('.')
       found = fingerprint(items[name])
       wrong = [leaf for leaf, entry in meta['fingerprint'][name].items() if found[leaf] != entry]
       if wrong:
@@ -249,7 +252,8 @@ class Checkpoints:
     if self._read_only:
       print(f'warning: checkpoint {step} is damaged ({reason})', file=sys.stderr)
       return
-    aside = self.folder.parent / DAMAGED / str(step)
+    self.set_aside.append(step)
+    aside = self.folder.parent / 'damaged_checkpoints' / str(step)
     files.move_folder(self.folder / str(step), aside)
     print(
       f'warning: checkpoint {step} is damaged ({reason}); set aside as {aside}', file=sys.stderr

@@ -17,7 +17,7 @@ from data.feed import Feed
 from data.resident import Resident
 from engine import run, summaries
 from engine.build import call, to_plain
-from engine.checkpoint import DAMAGED, Checkpoints
+from engine.checkpoint import Checkpoints
 from engine.evaluation import Evaluators, open_lane_evaluators
 from engine.feeds import open_feed
 from engine.interrupts import Interrupts
@@ -153,7 +153,7 @@ def _check_fresh(checkpoints: Checkpoints, say: Say) -> None:
   logged = last_step(folder)
   if not logged:
     return
-  damaged = (folder / DAMAGED).is_dir()
+  damaged = bool(checkpoints.set_aside)
   if logged >= checkpoints.every and not damaged and not files.entries(checkpoints.folder):
     raise UserError(
       f'{folder} holds a run that reached step {logged}, and its checkpoints, which were in '
@@ -161,7 +161,7 @@ def _check_fresh(checkpoints: Checkpoints, say: Say) -> None:
       f'{folder} to start again'
     )
   reason = 'all its checkpoints are damaged' if damaged else 'it had saved no checkpoint yet'
-  say('restarted', f'from step 0: the run reached step {logged}, but {reason}')
+  say('restart', f'from step 0: the run reached step {logged}, but {reason}')
 
 
 def _changed_schedule(session: Session, start: int, meta: Mapping[str, Any]) -> list[str]:

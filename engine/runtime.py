@@ -4,6 +4,7 @@ import ctypes
 import os
 import sys
 from collections.abc import Mapping
+from types import TracebackType
 
 from data.folders import cache_dir
 
@@ -23,6 +24,21 @@ def prepare() -> None:
   # Warnings of the C++ side are for its developers; errors stay.
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   os.environ.setdefault('GRPC_VERBOSITY', 'ERROR')
+  sys.excepthook = _without_late_writes
+
+
+def _without_late_writes(
+  kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+  """Shows an exception that nobody caught, but for those of writes after one that failed.
+
+  A checkpoint is written as many files by threads of TensorStore. Where one fails, which is told as
+  an error, Orbax closes its event loop, and each of the others prints that it is closed.
+  """
+  closed = isinstance(error, RuntimeError) and str(error) == 'Event loop is closed'
+  # An error that ends the program comes from the script, not from a call of TensorStore's own.
+  if not (closed and trace is not None and 'asyncio' in trace.tb_frame.f_code.co_filename):
+    sys.__excepthook__(kind, error, trace)
 
 
 def _keep_large_buffers() -> None:
