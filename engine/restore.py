@@ -167,4 +167,4 @@ def make_folder(out: str) -> None:
   try:
     files.make_folder(files.path(out).parent)
   except OSError as error:
-    raise UserError(f'cannot write --out={out}: {files.why_not_written(out, error)}') from error
+    raise UserError(f'cannot write {out}: {files.why_not_written(out, error)}') from error

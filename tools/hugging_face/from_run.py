@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from safetensors.numpy import save_file
 
+import files
 from engine.restore import Restored, restore_run
 from engine.sharding import path_name
 from errors import UserError
@@ -35,16 +36,17 @@ def export_run(workdir: str, checkpoint: str, out: str) -> None:
     UserError: no such run or checkpoint, a module that is no GPT-2 and no BERT, or `out` holds
       something.
   """
+  out = str(files.path(out))
   check_empty(Path(out), '--out')
   restored = restore_run(workdir, checkpoint)
   family, options = _family_of(restored, workdir)
   config = family.config(options)
   tensors = make_tensors(family, options, restored)
   text = restored.session.spec.tokenizer
-  files = tokenizer.files(text, options['context'])
+  contents = tokenizer.files(text, options['context'])
   with new_folder(Path(out), '--out') as part:
     write_json(part / CONFIG, {**config, **tokenizer.ids(text)})
-    for name, content in files.items():
+    for name, content in contents.items():
       write_json(part / name, content)
     save_file(tensors, part / WEIGHTS, metadata={'format': 'pt'})
     # It was written for its owner alone.

@@ -11,6 +11,7 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 from ml_collections import ConfigDict
 
+import files
 from configs import bert, gpt
 from configs.defaults import optimizer
 from data.spec import Spec
@@ -75,6 +76,7 @@ def import_folder(folder: str, workdir: str, scan: bool) -> None:
     UserError: no such folder or model, a tensor that is missing, not known or of another shape, a
       damaged file, no tokenizer, or `workdir` holds something.
   """
+  folder, workdir = str(files.path(folder)), str(files.path(workdir))
   check_empty(Path(workdir), '--workdir')
   found = inspect(Path(folder))
   tokenizer = tokenization.read(folder)
