@@ -1,6 +1,20 @@
 """What the process is set to before jax starts."""
 
+import sys
+from types import TracebackType
+from typing import NamedTuple
+
 from engine import runtime
+
+
+class _Unraisable(NamedTuple):
+  """What Python hands to `sys.unraisablehook`."""
+
+  exc_type: type[BaseException]
+  exc_value: BaseException
+  exc_traceback: TracebackType | None
+  err_msg: str | None
+  object: object
 
 
 def _raised(filename, text):
@@ -12,7 +26,9 @@ def _raised(filename, text):
     return error.with_traceback(error.__traceback__.tb_next)
 
 
-def test_late_writes_after_one_that_failed_are_not_shown(capsys):
+def test_late_writes_after_one_that_failed_are_not_shown(capsys, monkeypatch):
+  unraisable = []
+  monkeypatch.setattr(sys, '__unraisablehook__', unraisable.append)
   closed = 'Event loop is closed'
   for filename, text, shown in (
     ('/usr/lib/python3.11/asyncio/base_events.py', closed, False),
@@ -20,7 +36,10 @@ def test_late_writes_after_one_that_failed_are_not_shown(capsys):
     ('train.py', closed, True),
   ):
     error = _raised(filename, text)
-    runtime._without_late_writes(RuntimeError, error, error.__traceback__)
+    runtime._show_uncaught(RuntimeError, error, error.__traceback__)
     assert (text in capsys.readouterr().err) == shown
-  runtime._without_late_writes(ValueError, ValueError('a bug'), None)
+    runtime._show_unraisable(_Unraisable(RuntimeError, error, error.__traceback__, None, None))
+    assert (len(unraisable) == 1) == shown
+    unraisable.clear()
+  runtime._show_uncaught(ValueError, ValueError('a bug'), None)
   assert 'ValueError: a bug' in capsys.readouterr().err
