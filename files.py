@@ -7,6 +7,7 @@ upload is complete.
 """
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -35,7 +36,8 @@ def path(place: str | os.PathLike) -> Path:
   """The path that a user wrote, with `~` expanded; local, or in a bucket.
 
   Raises:
-    UserError: another address than gs://BUCKET/…, or the package for buckets is missing.
+    UserError: another address than gs://BUCKET/…, the package for buckets is missing, or there is
+      no home folder of that name.
   """
   text = os.fspath(place)
   if text.startswith(_BUCKET):
@@ -44,7 +46,10 @@ def path(place: str | os.PathLike) -> Path:
   # pathlib.Path makes 'gs:/bucket' of 'gs://bucket': a folder of that name is never meant.
   if '://' in text or text.startswith('gs:'):
     raise UserError(f'{text} is no folder that can be opened; give a local one or gs://BUCKET/…')
-  return Path(text).expanduser()
+  expanded = os.path.expanduser(text)
+  if expanded.startswith('~'):
+    raise UserError(f'{text} names no home folder that is known; write the whole path')
+  return Path(expanded)
 
 
 def is_local(place: str | os.PathLike) -> bool:
@@ -83,6 +88,58 @@ def make_folder(folder: str | os.PathLike) -> None:
   """Makes a folder and those above it; buckets have none, only names with slashes."""
   if is_local(folder):
     os.makedirs(path(folder), exist_ok=True)
+
+
+def why_not_written(place: str | os.PathLike, error: OSError | None = None) -> str:
+  """Returns why a place cannot be written, and the way out, as the end of a sentence.
+
+  Args:
+    place: a folder or file, which need not exist.
+    error: what the system raised; None to look at the place.
+
+  Returns:
+    '' where `error` is None and nothing speaks against writing there.
+  """
+  if not is_local(place):
+    return '' if error is None else f'{error}; choose another place'
+  above = _first_existing(absolute(place))
+  number = _obstacle(above) if error is None else error.errno
+  if not above.is_dir() and above.exists():
+    return f'{above} is no folder; choose another place'
+  if number in _REASONS:
+    reason, way_out = _REASONS[number]
+    return f'{reason.format(above)}; {way_out}'
+  return f'{error.strerror or error}; choose another place' if error is not None else ''
+
+
+_ELSEWHERE = 'choose another place'
+# What is wrong with a folder, and the way out.
+_REASONS = {
+  errno.ENOSPC: ('the disk of {} is full', 'free some space'),
+  errno.EDQUOT: ('the quota for {} is used up', 'free some space'),
+  errno.EROFS: ('the disk of {} can only be read', _ELSEWHERE),
+  errno.EACCES: ('this user may not write in {}', _ELSEWHERE),
+  errno.EPERM: ('this user may not write in {}', _ELSEWHERE),
+  errno.ENOENT: ('a folder below {} is missing and cannot be made', _ELSEWHERE),
+}
+
+
+def _first_existing(place: Path) -> Path:
+  """A place, or the nearest one above it that exists."""
+  return next(each for each in (place, *place.parents) if os.path.lexists(each))
+
+
+def _obstacle(folder: Path) -> int:
+  """The number of the error that writing in a folder would raise; 0 for none that is foreseen."""
+  if not folder.is_dir():
+    return errno.ENOTDIR
+  disk = os.statvfs(folder)
+  if disk.f_flag & os.ST_RDONLY:
+    return errno.EROFS
+  if not os.access(folder, os.W_OK | os.X_OK):
+    return errno.EACCES
+  # Some file systems count no blocks at all.
+  return errno.ENOSPC if disk.f_blocks and not disk.f_bavail else 0
 
 
 def write(place: str | os.PathLike, save: Callable[[BinaryIO], Any]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from absl import flags, logging
 from ml_collections import ConfigDict
 
+import files
 from engine import runtime
 from errors import UserError, nearest
 
@@ -144,6 +145,7 @@ def load(path: str) -> ConfigDict:
     UserError: there is no such file, it refused the argument, or what it made is no config.
   """
   file, _, argument = path.partition(':')
+  file = str(files.path(file))
   if not Path(file).is_file():
     known = [str(p) for p in sorted(Path(__file__).parents[1].glob('configs/*.py'))
              if p.name not in ('__init__.py', 'defaults.py')]  # fmt: skip

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags
 from ml_collections import ConfigDict
@@ -80,7 +79,7 @@ def _holds_run(workdir: str) -> bool:
 def _starts_from(config: ConfigDict, path: str) -> bool:
   """Whether a module of a stored config starts from the run that `configs/NAME.py:RUN` names."""
   file, _, source = path.partition(':')
-  return Path(file).is_file() and source in [entry.run for entry in config.init_from.values()]
+  return files.path(file).is_file() and source in [entry.run for entry in config.init_from.values()]
 
 
 def _without_path(argv: Sequence[str]) -> Sequence[str]:

@@ -12,12 +12,12 @@ from ml_collections import ConfigDict
 from data.feed import Feed
 from data.resident import Resident
 from engine import run, summaries
-from engine.evaluation import open_lane_evaluators
 from engine.feeds import open_feed
 from engine.flops import count_flops
 from engine.parameter_table import parameter_table
-from engine.program import make_program
-from engine.session import Session, open_session
+from engine.preflight import preflight
+from engine.program import Traced, make_program
+from engine.session import Session
 
 
 class Program(NamedTuple):
@@ -42,13 +42,11 @@ def dry_run(config: ConfigDict, workdir: str) -> None:
   Raises:
     UserError: training would be refused.
   """
-  session = open_session(config, tokenizer=run.read_tokenizer(workdir))
-  evaluators = open_lane_evaluators(session)
-  evaluators[0].ranking_figure(config.checkpoint.best)
+  session, _, _, traced, _ = preflight(config, workdir)
   changes = run.changes(workdir, config, session.spec)
   feed = open_feed(session, 0)
   try:
-    program = compile_program(session, feed)
+    program = compile_program(session, feed, traced)
     data = summaries.data(session.spec, isinstance(feed, Resident))
   finally:
     feed.close()
@@ -79,14 +77,14 @@ def _values(config: ConfigDict, prefix: str = '--config') -> list[str]:
   return lines
 
 
-def compile_program(session: Session, feed: Feed) -> Program:
+def compile_program(session: Session, feed: Feed, traced: Traced | None = None) -> Program:
   """Compiles the training program of a session without allocating its state."""
   _, taken = feed.take(0, session.train.dispatch)
 
   def scalar(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, dtype, sharding=session.replicated)
 
-  traced = make_program(session, feed).dispatch.trace(
+  dispatch = make_program(session, feed, traced).dispatch.trace(
     session.abstract,
     scalar((), np.bool_),
     taken,
@@ -101,11 +99,11 @@ def compile_program(session: Session, feed: Feed) -> Program:
     'other variables': _bytes((state.mutable, state.step, state.key)),
     'data': _bytes(taken),
   }
-  needed = traced.lower().compile().memory_analysis()
+  needed = dispatch.lower().compile().memory_analysis()
   if needed is not None:
     held = needed.output_size_in_bytes - needed.alias_size_in_bytes
     memory['activations, gradients, temporaries'] = needed.temp_size_in_bytes + held
-  return Program(memory, count_flops(traced.jaxpr.jaxpr))
+  return Program(memory, count_flops(dispatch.jaxpr.jaxpr))
 
 
 def _bytes(tree: Any) -> int:

@@ -20,6 +20,7 @@ from engine.averages import chosen_averages
 from engine.evaluation import Evaluators, open_lane_evaluators
 from engine.evaluators.base import Figure, Results
 from engine.lanes import take_lane
+from engine.memory import memory_errors
 from engine.pictures import write_png
 from engine.report import Counting
 from engine.restore import DEFAULT, SEED, Placement, Restored, make_folder, restore_run
@@ -76,6 +77,7 @@ class Evaluated(NamedTuple):
   results: Results
 
 
+@memory_errors('a smaller --config.evaluators.NAME.batch_size, or a device with more memory')
 def evaluate_run(request: Request, argv: Sequence[str]) -> None:
   """Runs all evaluators of a run, prints a table and writes it as JSON.
 

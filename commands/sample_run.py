@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from commands import export_dataset, generate_text, render_samples
 from engine.averages import chosen_averages
+from engine.memory import memory_errors
 from engine.restore import DEFAULT, SEED, Placement, Restored, restore_run
 from errors import UserError, choose
 from objectives.base import Variables
@@ -63,6 +64,7 @@ class Opened(NamedTuple):
   options: Mapping[str, Any]
 
 
+@memory_errors('a smaller --num, or a device with more memory')
 def sample_run(request: Request) -> None:
   """Makes what is requested of a run, and says where it is.
 

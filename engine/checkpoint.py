@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import errno
 import math
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -19,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 import files
+from engine.memory import is_out_of_memory
 from engine.sharding import path_name
 from engine.state import State, Weights, weights
 from errors import UserError
@@ -52,6 +54,9 @@ class Checkpoints:
     best_mode: likewise.
     lanes: trainings side by side; a checkpoint stays while it is the best of any of them.
     read_only: whether damaged checkpoints are left where they are.
+
+  Attributes:
+    set_aside: the steps of the damaged checkpoints that were moved away.
   """
 
   def __init__(
@@ -73,6 +78,7 @@ class Checkpoints:
     self._manager_or_none = None
     self._ranks_or_none: dict[int, dict[str, float]] | None = None
     self._saved = -1
+    self.set_aside: list[int] = []
 
   def steps(self) -> list[int]:
     """Returns the steps of the finished checkpoints, oldest first."""
@@ -241,7 +247,10 @@ class Checkpoints:
         with ocp.StandardCheckpointer() as checkpointer:
           items[name] = checkpointer.restore(folder / name, item)
       except Exception as error:  # Orbax raises many kinds for a damaged file.
-        return {}, meta, str(error).strip().splitlines()[0][:200]
+        if is_out_of_memory(error):
+          raise
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        return {}, meta, first.partition(' See full TensorStore details')[0][:200].rstrip('.')
       found = fingerprint(items[name])
       wrong = [leaf for leaf, entry in meta['fingerprint'][name].items() if found[leaf] != entry]
       if wrong:
@@ -252,6 +261,7 @@ class Checkpoints:
     if self._read_only:
       print(f'warning: checkpoint {step} is damaged ({reason})', file=sys.stderr)
       return
+    self.set_aside.append(step)
     aside = self.folder.parent / 'damaged_checkpoints' / str(step)
     files.move_folder(self.folder / str(step), aside)
     print(
@@ -312,7 +322,11 @@ def _items(state: State) -> dict[str, Any]:
   return {VARIABLES: weights(state), TRAINING: training}
 
 
-_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+# What a disk refuses a write with.
+_REFUSED = (
+  errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR,
+  errno.EEXIST,
+)  # fmt: skip
 _FORBIDDEN = (401, 403)  # HTTP statuses
 
 
@@ -324,22 +338,42 @@ def _disk_errors(checkpoints: Checkpoints) -> Iterator[None]:
   except UserError:
     raise
   except Exception as error:
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    # Orbax's background writer raises ValueError with the status as text.
-    full = 'RESOURCE_EXHAUSTED' in text or 'No space left' in str(error)
+    folder = checkpoints.folder.parent
     # TensorStore says so in words, Google's client and gcsfs by the status of HTTP. Before Orbax
     # deletes a checkpoint it asks for the bucket itself, which most roles for objects do not allow.
-    forbidden = 'PERMISSION_DENIED' in text or getattr(error, 'code', None) in _FORBIDDEN
-    if not (full or forbidden or getattr(error, 'errno', None) in _REFUSED):
+    forbidden = 'PERMISSION_DENIED' in str(error) or getattr(error, 'code', None) in _FORBIDDEN
+    refused = None if forbidden else _refusal(error, folder)
+    if refused is None and not forbidden:
       raise
-    way_out = 'free some space'
-    if forbidden:
-      way_out = 'allow this account storage.buckets.get and to read, write and delete objects there'
+    reason = (
+      'allow this account storage.buckets.get and to read, write and delete objects there'
+      if forbidden
+      else files.why_not_written(folder, refused)
+    )
     steps = checkpoints.steps()
     raise UserError(
-      f'could not write to {checkpoints.folder.parent} ({text[:160]}); {way_out}, and run the same '
-      f'command again: it goes on from {f"step {steps[-1]}" if steps else "the beginning"}'
+      f'cannot write to {folder}: {reason}; the same command then goes on from '
+      f'{f"step {steps[-1]}" if steps else "the beginning"}'
     ) from error
+
+
+def _refusal(error: Exception, folder: files.Path) -> OSError | None:
+  """The error of the disk that an error is, or that its text quotes; None for any other.
+
+  An error about a file that is not in `folder` is another.
+  """
+  if isinstance(error, OSError) and error.errno in _REFUSED:
+    name = error.filename
+    inside = name is None or files.Path(os.path.realpath(name)).is_relative_to(folder)
+    return error if inside else None
+  # Orbax's background writer raises ValueError with the text of the system, and numbers of its own:
+  # its RESOURCE_EXHAUSTED is a full disk, that of jax is memory.
+  if isinstance(error, jax.errors.JaxRuntimeError):
+    return None
+  text = str(error)
+  possible = _REFUSED if str(folder) in text else (errno.ENOSPC, errno.EDQUOT)
+  quoted = [number for number in possible if os.strerror(number) in text]
+  return OSError(quoted[0], os.strerror(quoted[0])) if quoted else None
 
 
 def _read_meta(folder: files.Path) -> dict[str, Any] | None:

@@ -162,9 +162,10 @@ def open_evaluators(session: Session, split: str = '', unscheduled: bool = False
     open_split = (lambda _: requested) if split and key == 'split' else own
     opened[name] = call(kind, options, where, name, session, open_split)
   evaluators = Evaluators(opened, session.averages)
-  for name, each in opened.items():
-    if each.every or unscheduled:
-      evaluators.check(name)
+  with session.module_errors():
+    for name, each in opened.items():
+      if each.every or unscheduled:
+        evaluators.check(name)
   return evaluators
 
 

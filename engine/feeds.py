@@ -4,6 +4,7 @@ from data import feed
 from data.feed import Feed
 from data.resident import Resident
 from data.section import ALL_FOLDS, open_training, open_whole
+from engine.memory import check_memory, resident_need
 from engine.session import Session
 from errors import UserError
 
@@ -12,7 +13,8 @@ def open_feed(session: Session, step: int) -> Feed:
   """Opens the batches of a session from `step` on.
 
   Raises:
-    UserError: several lanes, and the split is too large to live on the devices.
+    UserError: several lanes, and the split is too large to live on the devices; or these have too
+      little memory for it.
   """
   data = session.data
   every_fold = data.fold == ALL_FOLDS
@@ -23,6 +25,8 @@ def open_feed(session: Session, step: int) -> Feed:
       f'{source.spec.name} is larger than config.data.resident_mb={data.resident_mb}; '
       'raise it, or train the seeds or folds one after another'
     )
+  if source.nbytes <= data.resident_mb * 2**20:
+    check_memory(resident_need(source.nbytes), 'the split that lives on the devices')
   if every_fold:
     # The order is that of one fold's training examples; each lane skips its own fold.
     return Resident(source.load(), session.spec, session.per_step, session.train.seed, session.mesh)

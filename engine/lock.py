@@ -36,7 +36,7 @@ def hold_file(path: files.Path, what: str) -> Iterator[None]:
   with open(path, 'w') as handle:
     try:
       fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
       raise UserError(
         f'another process is training in {what}; wait for it, or choose another --workdir'
       ) from None

@@ -5,34 +5,36 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+import files
 from data.feed import Feed
 from data.resident import Resident
 from engine import run, summaries
 from engine.build import to_plain
 from engine.checkpoint import Checkpoints
-from engine.evaluation import Evaluators, open_lane_evaluators
+from engine.evaluation import Evaluators
 from engine.feeds import open_feed
 from engine.interrupts import Interrupts
 from engine.lanes import take_lane
+from engine.memory import memory_errors
 from engine.metadata import checkpoint_meta
 from engine.metric_rows import weighted_means
+from engine.optimizers import build_optimizers, changed_rates
 from engine.patience import Patience
+from engine.preflight import LaneSampler, preflight
 from engine.profile import Profile
-from engine.program import make_program
-from engine.report import Report, Shown
-from engine.session import Session, open_session
-from engine.state import State, Weights, averaged_variables, weights
+from engine.program import Traced, make_program
+from engine.report import Report, Shown, last_step
+from engine.session import Session
+from engine.state import State, weights
+from engine.train_options import run_length, train_options
 from engine.transfer import Transfer, transfer
 from errors import UserError, choose
-from objectives.base import numbered_keys, stream_key
-from options import complete
 
 # A dispatch aims at this many seconds for each lane, and at no more than the second number: long
 # enough that neither the host nor the change between lanes, which copies their states, costs
@@ -41,6 +43,10 @@ DISPATCH_SECONDS, MOST_DISPATCH_SECONDS = 0.5, 2.0
 Say = Callable[[str, str], None]
 
 
+@memory_errors(
+  'a smaller config.data.batch_size, a larger config.train.accumulate (microbatches of an update), '
+  'smaller modules, config.data.resident_mb=0, a smaller batch_size of the evaluators'
+)
 def train(config: ConfigDict, workdir: str) -> None:
   """Trains `config` in `workdir`, from its newest checkpoint if there is one, to the last step.
 
@@ -49,10 +55,7 @@ def train(config: ConfigDict, workdir: str) -> None:
       stopped being finite.
     SystemExit: 130 or 143 after Ctrl-C or SIGTERM, with everything saved.
   """
-  # A run that has started keeps its tokenizer, wherever that came from.
-  session = open_session(config, tokenizer=run.read_tokenizer(workdir))
-  evaluators = open_lane_evaluators(session)
-  best = evaluators[0].ranking_figure(config.checkpoint.best)
+  session, evaluators, best, traced, sampler = preflight(config, workdir)
   lanes, steps = session.lanes.number, session.train.steps
   kept = {**to_plain(config.checkpoint), 'best': best}
   checkpoints = Checkpoints(workdir, **kept, lanes=lanes)
@@ -70,6 +73,8 @@ def train(config: ConfigDict, workdir: str) -> None:
         say('changed', line)
     stack.callback(checkpoints.close)
     state, start, meta = _restore_or_init(checkpoints, session, say)
+    for line in _changed_schedule(session, start, meta):
+      say('changed', line)
     patience = [Patience(*each) for each in meta['patience']]
     if start >= steps or all(each.exhausted(session.train.patience) for each in patience):
       early = ' (stopped early)' if start < steps else ''
@@ -96,7 +101,16 @@ def train(config: ConfigDict, workdir: str) -> None:
     report = Report(workdir, start, steps, shown, visible=first)
     stack.callback(report.close)
     trainer = _Trainer(
-      session, workdir, feed, evaluators, checkpoints, report, meta['transferred_from'], patience
+      session,
+      workdir,
+      feed,
+      evaluators,
+      checkpoints,
+      report,
+      meta['transferred_from'],
+      patience,
+      traced,
+      sampler,
     )
     with checkpoints.disk_errors():
       stopped = trainer.run(state, start)
@@ -120,6 +134,7 @@ def _restore_or_init(
         '--workdir'
       )
     return state, int(meta['step']), meta
+  _check_fresh(checkpoints, say)
   state = session.init()
   reports: list[Transfer] = []
   if session.sources:
@@ -132,6 +147,43 @@ def _restore_or_init(
   return state, 0, {'patience': patience, 'transferred_from': sources}
 
 
+def _check_fresh(checkpoints: Checkpoints, say: Say) -> None:
+  """Says or refuses that a run without any checkpoint starts again where it has logged steps.
+
+  One that was killed before its first checkpoint starts again; checkpoints that were there and are
+  gone are a loss that its owner should know of.
+  """
+  folder = checkpoints.folder.parent
+  logged = last_step(folder)
+  if not logged:
+    return
+  damaged = bool(checkpoints.set_aside)
+  if logged >= checkpoints.every and not damaged and not files.entries(checkpoints.folder):
+    raise UserError(
+      f'{folder} holds a run that reached step {logged}, and its checkpoints, which were in '
+      f'{checkpoints.folder}, are gone; put them back, choose another --workdir, or delete '
+      f'{folder} to start again'
+    )
+  reason = 'all its checkpoints are damaged' if damaged else 'it had saved no checkpoint yet'
+  say('restart', f'from step 0: the run reached step {logged}, but {reason}')
+
+
+def _changed_schedule(session: Session, start: int, meta: Mapping[str, Any]) -> list[str]:
+  """A line for each optimizer whose learning rate jumps where a run of another length goes on."""
+  if not start:
+    return []
+  before = ConfigDict(meta['config'])
+  steps = run_length(train_options(before), meta['n'], session.per_step)
+  if steps == session.train.steps:
+    return []
+  optimizers = build_optimizers(to_plain(before.optimizer), session.objective, steps)
+  return [
+    f'learning rate of {each.optimizer} at step {start}: {each.before:.3g} → {each.after:.3g}, '
+    f'since its schedule spans the run, which had {steps} steps and now has {session.train.steps}'
+    for each in changed_rates(optimizers, session.optimizers, start)
+  ]
+
+
 def _what_next(workdir: str, step: int, session: Session, how: str = '') -> str:
   script = 'evaluate.py' if session.objective.sampler is None else 'sample.py'
   by_epochs = session.train.steps < session.config.train.steps
@@ -142,18 +194,6 @@ def _what_next(workdir: str, step: int, session: Session, how: str = '') -> str:
     f'step {step} of {session.train.steps}{how} in {workdir}; see what it learned with: '
     f'python {script} --workdir={workdir}; to go on, give a larger --config.train.{larger}'
   )
-
-
-class _LaneSampler(NamedTuple):
-  """How the samples of a lane are drawn while it trains.
-
-  Attributes:
-    feature: as in `objectives.base.Sampler`.
-    draw: `(weights, seed) -> samples` of one lane, jitted.
-  """
-
-  feature: str
-  draw: Callable[[Weights, int], jax.Array]
 
 
 class _Trainer:
@@ -169,13 +209,15 @@ class _Trainer:
     report: Report,
     transferred_from: Sequence[str],
     patience: list[Patience],
+    traced: Traced,
+    sampler: LaneSampler | None,
   ):
     self.session, self.workdir, self.options = session, workdir, session.train
     self.feed, self.evaluators, self.checkpoints = feed, evaluators, checkpoints
     self.report, self.patience = report, patience
     self._transferred_from = transferred_from
-    self.program = make_program(session, feed)
-    self._sampler = _lane_sampler(session)
+    self.program = make_program(session, feed, traced)
+    self._sampler = sampler
     self._log_intervals = (self.options.log_every, *evaluators[0].intervals)
     self._intervals = (*self._log_intervals, self.options.sample_every, checkpoints.every)
     self._rows: list[np.ndarray] = []  # read since the last log line
@@ -191,7 +233,7 @@ class _Trainer:
     """
     step, waiting = start, None
     ok = self._put(np.bool_(True))
-    profile = Profile(self.session.config.profile, f'{self.workdir}/profile')
+    profile = Profile(self.session.config.profile, str(files.path(self.workdir) / 'profile'))
     with Interrupts() as interrupts, profile, jax.transfer_guard('disallow'):
       while step < self.options.steps:
         number, taken = self.feed.take(step * self.session.per_step, self._next_length(step))
@@ -309,7 +351,7 @@ class _Trainer:
     results = [self.evaluators[lane].evaluate(name, held, key) for name in due]
     return {name: figure.mean for each in results for name, figure in each.figures.items()}
 
-  def _samples(self, sampler: _LaneSampler, state: State) -> list[np.ndarray]:
+  def _samples(self, sampler: LaneSampler, state: State) -> list[np.ndarray]:
     """Samples of every lane."""
     number = len(self.patience)
     with jax.transfer_guard('allow'):
@@ -342,6 +384,8 @@ class _Trainer:
 
   def _save(self, step: int, state: State, evaluated: Sequence[Mapping[str, float]]) -> None:
     meta = checkpoint_meta(self.session, step, self.patience, self._transferred_from)
+    if jax.process_index() == 0:
+      run.check_still_there(self.workdir)
     with jax.transfer_guard('allow'):
       self.checkpoints.save(step, state, meta, evaluated)
 
@@ -382,19 +426,3 @@ class _Trainer:
 
   def _put(self, value: Any) -> jax.Array:
     return jax.device_put(value, self.session.replicated)
-
-
-def _lane_sampler(session: Session) -> _LaneSampler | None:
-  """The sampler of the objective with its default options; None where it has none."""
-  sampler = session.objective.sampler
-  if sampler is None:
-    return None
-  options = complete(sampler.options, {}, 'the sampler')
-
-  def sample(held: Weights, seed: jax.Array) -> jax.Array:
-    numbers = jnp.arange(session.train.samples)
-    keys = numbered_keys(stream_key(jax.random.key(seed), 'sample'), numbers)
-    variables = averaged_variables(held, session.averages)
-    return sampler.sample(variables, keys, numbers, **options)
-
-  return _LaneSampler(sampler.feature, jax.jit(sample, out_shardings=session.replicated))

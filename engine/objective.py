@@ -1,13 +1,16 @@
 """Building an objective and its modules from a config and the description of the data."""
 
+from collections.abc import Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 from ml_collections import ConfigDict
 
 from data.spec import Spec
 from data.text import tokenization
 from engine.build import build, to_plain
+from engine.module_errors import construction_error, objective_errors
 from engine.train_options import PRECISIONS
 from objectives.base import Objective
 
@@ -30,12 +33,20 @@ def build_objective(config: ConfigDict, spec: Spec, precision: str) -> Objective
     **_of_tokenizer(spec.tokenizer),
   }
   modules = {
-    name: build(module, 'models', f'config.modules.{name}', provided)
+    name: _module(module, f'config.modules.{name}', provided)
     for name, module in to_plain(config.modules).items()
   }
-  return build(
-    to_plain(config.objective), 'objectives', 'config.objective', {**provided, 'modules': modules}
-  )
+  with objective_errors(modules):
+    return build(
+      to_plain(config.objective), 'objectives', 'config.objective', {**provided, 'modules': modules}
+    )
+
+
+def _module(section: Any, where: str, provided: Mapping[str, Any]) -> nn.Module:
+  try:
+    return build(section, 'models', where, provided)
+  except (TypeError, ArithmeticError) as error:
+    raise construction_error(error, where, section) from error
 
 
 def _of_tokenizer(tokenizer: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Optimizers and schedules by name: optax, and the options of a config around it."""
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -251,6 +252,46 @@ def make_schedule(
   if not warmup:
     return after
   return optax.join_schedules([optax.linear_schedule(0.0, learning_rate, warmup), after], [warmup])
+
+
+def check_warmups(sections: Mapping[str, Any], steps: int) -> None:
+  """Raises UserError for a warm-up that no run of at most `steps` can hold.
+
+  The data, which says how long a run of epochs is, need not be known for it.
+
+  Args:
+    sections: `config.optimizer`, checked later.
+    steps: the most that the run takes.
+  """
+  for name, section in sections.items():
+    schedule = section.get('schedule') if isinstance(section, Mapping) else None
+    warmup = schedule.get('warmup') if isinstance(schedule, Mapping) else None
+    if type(warmup) is int and warmup >= max(steps, 1):
+      raise UserError(
+        f'config.optimizer.{name}.schedule.warmup={warmup} must be from 0 to below the {steps} '
+        'steps of the run'
+      )
+
+
+class Changed(NamedTuple):
+  """The learning rate of one optimizer at a step, before and after a change of its schedule."""
+
+  optimizer: str
+  before: float
+  after: float
+
+
+def changed_rates(
+  before: Mapping[str, Optimizer], after: Mapping[str, Optimizer], step: int
+) -> list[Changed]:
+  """Returns the learning rates that differ at `step`, of optimizers that are in both."""
+  at = jnp.int32(step)
+  rates = [
+    Changed(name, float(before[name].rate(at)), float(after[name].rate(at)))
+    for name in after
+    if name in before
+  ]
+  return [each for each in rates if not math.isclose(each.before, each.after, rel_tol=1e-4)]
 
 
 def _constant(rate: float, *_: Any) -> Schedule:

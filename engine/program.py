@@ -33,16 +33,44 @@ class Program(NamedTuple):
   capacity: int
 
 
-def make_program(session: Session, feed: Feed) -> Program:
+class Traced(NamedTuple):
+  """A training step that is traced.
+
+  Attributes:
+    step: `(state, batch) -> (state, metrics)`, jitted; with these shapes it is not traced again.
+    names: of the metrics.
+  """
+
+  step: Callable[[State, Any], tuple[State, Metrics]]
+  names: tuple[str, ...]
+
+
+def trace_step(session: Session) -> Traced:
+  """Traces the step of one lane; nothing is allocated or compiled.
+
+  Raises:
+    UserError: the modules do not fit the data, the objective or one another.
+  """
+  step = jax.jit(session.train_step().__call__)
+  with session.module_errors():
+    metrics = jax.eval_shape(step, session.lane_abstract, _abstract_batch(session))[1]
+  return Traced(step, tuple(sorted(metrics)))
+
+
+def make_program(session: Session, feed: Feed, traced: Traced | None = None) -> Program:
   """Returns the jitted loop over steps; nothing is compiled yet.
 
   The trip count is an argument, so that one compiled program serves every length: how a run was
   cut into dispatches, or killed and resumed, cannot change what a step computes.
+
+  Args:
+    session: of the run.
+    feed: of its batches.
+    traced: the step; None to trace it now.
   """
-  capacity, train_step = session.train.dispatch, session.train_step()
-  # Traced once: for the names here, and in the loop, where arguments have the same shardings.
-  step = jax.jit(train_step.__call__)
-  names = tuple(sorted(jax.eval_shape(step, session.lane_abstract, _abstract_batch(session))[1]))
+  capacity = session.train.dispatch
+  # Traced once: in the loop arguments have the same shardings.
+  step, names = traced or trace_step(session)
   loop = _Loop(session, feed, step, names, capacity)
   several = session.lanes.number > 1
   at_once = session.mesh.shape['lane'] > 1 or jax.default_backend() != 'cpu'

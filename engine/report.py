@@ -16,6 +16,8 @@ from engine import pictures
 if TYPE_CHECKING:
   from rich.progress import Progress
 
+# The log of a run, one JSON object a line.
+METRICS = 'metrics.jsonl'
 # Stands between texts, on the terminal and in files.
 BETWEEN_TEXTS = '\n---------------\n'
 
@@ -57,8 +59,8 @@ class Report:
     self._workdir = files.path(workdir)
     self._last_step = last_step
     self._started = time.time()
-    _drop_lines_after(self._workdir / 'metrics.jsonl', first_step)
-    self._lines = files.append_lines(self._workdir / 'metrics.jsonl')
+    _drop_lines_after(self._workdir / METRICS, first_step)
+    self._lines = files.append_lines(self._workdir / METRICS)
     self._first_step = first_step
     self._events: Any = None
     kind = _Bar if sys.stdout.isatty() else _Plain
@@ -230,18 +232,28 @@ def _counting_bar(what: str) -> 'Progress':
   )
 
 
-def _drop_lines_after(path: files.Path, step: int) -> None:
-  """Keeps the whole lines up to `step`: a killed run may have logged past its checkpoint."""
+def last_step(folder: files.Path) -> int:
+  """Returns the last step that the run in a folder logged; 0 for none."""
+  return max((step for step, _ in _logged(folder / METRICS)), default=0)
+
+
+def _logged(path: files.Path) -> list[tuple[int, str]]:
+  """(step, line) of the whole lines of a log; none where there is none."""
   if not path.exists():
-    return
-  kept = []
+    return []
+  found = []
   for line in path.read_text().splitlines():
     try:
-      if json.loads(line)['step'] <= step:
-        kept.append(line)
+      found.append((int(json.loads(line)['step']), line))
     except (ValueError, KeyError, TypeError):
       continue  # The half-written last line of a killed process.
-  files.write_text(path, ''.join(f'{line}\n' for line in kept))
+  return found
+
+
+def _drop_lines_after(path: files.Path, last: int) -> None:
+  """Keeps the whole lines up to step `last`: a killed run may have logged past its checkpoint."""
+  if path.exists():
+    files.write_text(path, ''.join(f'{line}\n' for step, line in _logged(path) if step <= last))
 
 
 def combine_lanes(lanes: Sequence[Mapping[str, float]], labels: Sequence[str]) -> dict[str, float]:

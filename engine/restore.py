@@ -16,6 +16,7 @@ from engine import run
 from engine.build import to_plain
 from engine.checkpoint import Checkpoints
 from engine.lanes import take_lane
+from engine.memory import check_memory, weights_need
 from engine.session import Session, open_session
 from engine.sharding import AXES, path_name
 from engine.state import Weights, averaged_variables, weights
@@ -96,6 +97,7 @@ def restore_run(
   )
   if not checkpoints.steps():
     raise UserError(f'{workdir} has no checkpoint yet; train until the first one is saved')
+  check_memory(weights_need(session), workdir)
   checkpoint = checkpoint or _default(checkpoints, session.train.patience, lane)
   found = checkpoints.restore_weights(
     weights(session.abstract), _chosen(checkpoints, checkpoint, lane)
@@ -185,4 +187,4 @@ def make_folder(out: str) -> None:
   try:
     files.make_folder(files.path(out).parent)
   except OSError as error:
-    raise UserError(f'cannot write {out} ({error.strerror}); choose another --out') from error
+    raise UserError(f'cannot write {out}: {files.why_not_written(out, error)}') from error

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from ml_collections import ConfigDict
 
 import files
 from data.spec import Spec
+from data.text import tokenization
 from engine import lock
 from engine.build import to_plain
 from engine.code_version import code_version
@@ -70,9 +71,7 @@ def claim(workdir: str, config: ConfigDict, spec: Spec, steps: int | None = None
     # The last one: a folder with a config is a run, also where the process was killed here.
     files.write_json(folder / 'config.json', plain)
   except OSError as error:
-    raise UserError(
-      f'cannot write to {workdir} ({error.strerror or error}); choose another --workdir'
-    ) from error
+    raise _refused(workdir, error) from error
   return changed
 
 
@@ -84,14 +83,15 @@ def changes(workdir: str, config: ConfigDict, spec: Spec) -> list[str]:
   """
   if not (files.path(workdir) / 'config.json').exists():
     return []
-  changed = differences(read_config(workdir), _as_json(config))
-  refused = [line for key, line in changed.items() if not _is_free(key)]
+  old, new, tokenizer = read_config(workdir), _as_json(config), read_tokenizer(workdir)
+  changed, moved = differences(old, new), _moved(old, new, tokenizer)
+  refused = [line for key, line in changed.items() if not _is_free(key) and key not in moved]
   if refused:
     raise UserError(
       f'{workdir} holds a run of another config ({"; ".join(refused)}); choose another '
       '--workdir, or give the options of that run'
     )
-  if spec.tokenizer != read_tokenizer(workdir):
+  if spec.tokenizer != tokenizer:
     raise UserError(
       f'{workdir} holds a run with another tokenizer than {spec.name} makes now: the text or '
       f'{config.data.text.tokenizer} changed; choose another --workdir'
@@ -156,13 +156,38 @@ def only_writer(workdir: str) -> Iterator[None]:
   """Holds the folder's lock, which is dropped when the process ends in whatever way.
 
   Raises:
-    UserError: another process trains there.
+    UserError: another process trains there, or the folder cannot be made or written.
   """
   folder = files.path(workdir)
-  files.make_folder(folder)
   hold = lock.hold_file if files.is_local(folder) else lock.hold_object
-  with hold(folder / '.lock', workdir):
+  with ExitStack() as stack:
+    try:
+      files.make_folder(folder)
+      stack.enter_context(hold(folder / '.lock', workdir))
+    except OSError as error:
+      raise _refused(workdir, error) from error
     yield
+
+
+def check_place(workdir: str) -> None:
+  """Raises UserError where it is foreseen that `workdir` cannot be written; makes nothing."""
+  reason = files.why_not_written(workdir)
+  if reason:
+    raise UserError(f'cannot write to --workdir={workdir}: {reason}')
+
+
+def check_still_there(workdir: str) -> None:
+  """Raises UserError where the folder of a run that is training was moved or removed."""
+  if not (files.path(workdir) / 'config.json').exists():
+    raise UserError(
+      f'{workdir} was moved or removed while it was trained in, so that nothing more can be saved '
+      'there; where it was moved, go on with --workdir set to its new place'
+    )
+
+
+def _refused(workdir: str, error: OSError) -> UserError:
+  reason = files.why_not_written(workdir, error)
+  return UserError(f'cannot write to --workdir={workdir}: {reason}')
 
 
 def differences(old: Any, new: Any, prefix: str = '') -> dict[str, str]:
@@ -174,6 +199,26 @@ def differences(old: Any, new: Any, prefix: str = '') -> dict[str, str]:
       found.update(differences(old.get(key, '(none)'), new.get(key, '(none)'), path))
     return found
   return {} if old == new else {prefix: f'{prefix}: {old} → {new}'}
+
+
+def _moved(old: dict[str, Any], new: dict[str, Any], tokenizer: str) -> set[str]:
+  """The options that name a run or a tokenizer which was moved since the run took from it.
+
+  Args:
+    old: the run's config.
+    new: the config now.
+    tokenizer: JSON of the run's.
+  """
+  found = set()
+  for module, entry in old.get('init_from', {}).items():
+    place = new.get('init_from', {}).get(module, {}).get('run', '')
+    if entry['run'] and place and not files.path(entry['run']).exists():
+      found.add(f'init_from.{module}.run')
+  before, after = (config['data']['text'].get('tokenizer', '') for config in (old, new))
+  if tokenizer and before != after and not files.path(before).exists():
+    if files.path(after).exists() and tokenization.read(after).to_json() == tokenizer:
+      found.add('data.text.tokenizer')
+  return found
 
 
 def _is_free(key: str) -> bool:

@@ -4,6 +4,8 @@ import ctypes
 import os
 import sys
 from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
 
 from data.folders import cache_dir
 
@@ -23,6 +25,32 @@ def prepare() -> None:
   # Warnings of the C++ side are for its developers; errors stay.
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   os.environ.setdefault('GRPC_VERBOSITY', 'ERROR')
+  sys.excepthook, sys.unraisablehook = _show_uncaught, _show_unraisable
+
+
+def _show_uncaught(
+  kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+  """Shows an exception that nobody caught, as Python does, but for late writes."""
+  if not _is_late_write(error, trace):
+    sys.__excepthook__(kind, error, trace)
+
+
+def _show_unraisable(unraisable: Any) -> None:
+  """Shows an exception that could not be raised, as Python does, but for late writes."""
+  if not _is_late_write(unraisable.exc_value, unraisable.exc_traceback):
+    sys.__unraisablehook__(unraisable)
+
+
+def _is_late_write(error: BaseException | None, trace: TracebackType | None) -> bool:
+  """Whether an exception is of a write after one that failed.
+
+  A checkpoint is written as many files by threads of TensorStore. Where one fails, which is told as
+  an error, Orbax closes its event loop, and each of the others finds it closed.
+  """
+  closed = isinstance(error, RuntimeError) and str(error) == 'Event loop is closed'
+  # An error that ends the program comes from the script, not from a call of TensorStore's own.
+  return closed and trace is not None and 'asyncio' in trace.tb_frame.f_code.co_filename
 
 
 def _keep_large_buffers() -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import jax
@@ -20,8 +21,9 @@ from engine.declarations import check_config
 from engine.gradients import Strategy
 from engine.init_rules import IsFrozen, Source, frozen_by, sources
 from engine.lanes import Lanes, check_lanes, lanes_of_folds, lanes_of_seeds, stack_abstract
+from engine.module_errors import module_errors
 from engine.objective import build_objective
-from engine.optimizers import Optimizer, build_optimizers
+from engine.optimizers import Optimizer, build_optimizers, check_warmups
 from engine.state import State, init_state
 from engine.step import TrainStep, examples_per_step
 from engine.train_options import Train, run_length, train_options
@@ -91,6 +93,10 @@ class Session(NamedTuple):
     hurried = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else {}
     return jax.jit(make, out_shardings=self.state_shardings, compiler_options=hurried)()
 
+  def module_errors(self) -> AbstractContextManager[None]:
+    """Within it, an error that a module is the cause of is a UserError that names the module."""
+    return module_errors(self.objective.modules, to_plain(self.config.modules))
+
   def train_step(self) -> TrainStep:
     """Returns the function that takes one step of one lane."""
     return TrainStep(
@@ -117,6 +123,7 @@ def open_session(config: ConfigDict, spec: Spec | None = None, tokenizer: str = 
   """
   check_config(config)
   train, data = train_options(config), data_options(config)
+  check_warmups(to_plain(config.optimizer), train.steps)
   lanes = _lanes(config.seeds, train.seed, data, trained=spec is not None)
   mesh = sharding.make_mesh(**to_plain(config.mesh))
   check_lanes(lanes, mesh)
@@ -135,7 +142,8 @@ def open_session(config: ConfigDict, spec: Spec | None = None, tokenizer: str = 
   def make_state(seed: jax.Array) -> State:
     return init_state(objective, optimizers, averages, seed, example_batch(spec), frozen)
 
-  shapes = jax.eval_shape(make_state, jnp.uint32(0))
+  with module_errors(objective.modules, to_plain(config.modules)):
+    shapes = jax.eval_shape(make_state, jnp.uint32(0))
   modules = {name: average.module for name, average in averages.items()}
   places = sharding.state_shardings(shapes, modules, to_plain(config.sharding), mesh)
   abstract = jax.tree.map(

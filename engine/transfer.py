@@ -75,7 +75,10 @@ def _from_source(
   session: Session, module: str, source: Source
 ) -> tuple[dict[str, jax.Array], Transfer]:
   """(values by path in this run, report) of one module."""
-  restored = restore_run(source.run, source.checkpoint)
+  try:
+    restored = restore_run(source.run, source.checkpoint)
+  except UserError as error:
+    raise UserError(f'config.init_from.{module}.run={source.run}: {error}') from error
   found = _of_module(restored.variables(), source.module or module, module, source.run)
   abstract = session.lane_abstract
   target = _flat({module: {'params': abstract.params[module], **abstract.mutable[module]}})

@@ -76,3 +76,22 @@ def test_epochs_end_a_run(tmp_path):
   config.train.steps = 5
   loop.train(config, str(tmp_path / 'shorter'))
   assert restore_run(str(tmp_path / 'shorter'), 'latest').step == 5
+
+
+def test_a_figure_that_is_never_defined_ends_in_a_sentence(tmp_path, monkeypatch, capsys):
+  from engine.evaluators.base import Figure
+  from engine.evaluators.examples import Examples
+
+  evaluate = Examples.evaluate
+
+  def undefined(self, *arguments):
+    results = evaluate(self, *arguments)
+    return results._replace(figures={name: Figure(float('nan')) for name in results.figures})
+
+  monkeypatch.setattr(Examples, 'evaluate', undefined)
+  for gain in (0.0, 0.5):
+    folder = str(tmp_path / f'run_{gain}')
+    loop.train(waiting(train__minimum_gain=gain), folder)
+    said = capsys.readouterr().out
+    assert 'for 2 evaluations, the best was never defined;' in said
+    assert restore_run(folder, '').step == 4

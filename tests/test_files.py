@@ -173,3 +173,48 @@ def test_json_is_for_people_too(root):
   files.write_text(root / 'a.json', '{')
   with pytest.raises(ValueError):
     files.read_json(root / 'a.json')
+
+
+def test_home_folders_are_expanded_and_unknown_ones_refused(monkeypatch, tmp_path):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  assert str(files.path('~/runs/x')) == f'{tmp_path}/runs/x'
+  assert str(files.path('~')) == str(files.absolute('~')) == str(tmp_path)
+  files.write_text('~/some/a.txt', 'a')
+  assert (tmp_path / 'some' / 'a.txt').read_text() == 'a'
+  # Only where it begins a path.
+  assert str(files.path('runs/~x')) == 'runs/~x'
+  with pytest.raises(UserError, match='~nobody-here/x names no home folder'):
+    files.path('~nobody-here/x')
+
+
+def test_why_a_place_cannot_be_written(tmp_path, monkeypatch):
+  (tmp_path / 'file').write_text('')
+  assert files.why_not_written(tmp_path / 'new' / 'run') == ''
+  for place in (tmp_path / 'file', tmp_path / 'file' / 'below' / 'it'):
+    assert files.why_not_written(place) == f'{tmp_path}/file is no folder; choose another place'
+  for place in ('/dev/null', '/dev/null/run'):
+    assert files.why_not_written(place) == '/dev/null is no folder; choose another place'
+  assert files.why_not_written('gs://some/run') == ''
+
+  disk = os.statvfs(tmp_path)
+
+  class Disk:
+    f_flag, f_blocks, f_bavail = disk.f_flag, disk.f_blocks, disk.f_bavail
+
+  monkeypatch.setattr(os, 'statvfs', lambda place: Disk)
+  Disk.f_flag |= os.ST_RDONLY
+  assert 'can only be read; choose another' in files.why_not_written(tmp_path / 'run')
+  Disk.f_flag, Disk.f_bavail = disk.f_flag, 0
+  assert files.why_not_written(tmp_path / 'run').endswith('is full; free some space')
+  Disk.f_blocks = 0  # as virtual file systems have
+  assert files.why_not_written(tmp_path / 'run') == ''
+  Disk.f_blocks, Disk.f_bavail = 1, 1
+  monkeypatch.setattr(os, 'access', lambda place, mode: False)
+  assert 'this user may not write in' in files.why_not_written(tmp_path / 'run')
+
+
+def test_what_the_system_raised_is_told_in_words(tmp_path):
+  for number, part in ((28, 'is full'), (30, 'can only be read'), (13, 'may not write')):
+    said = files.why_not_written(tmp_path / 'a' / 'b', OSError(number, os.strerror(number)))
+    assert part in said and str(tmp_path) in said
+  assert 'Input/output error' in files.why_not_written(tmp_path, OSError(5, os.strerror(5)))

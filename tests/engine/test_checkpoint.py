@@ -173,8 +173,32 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
     raise OSError(28, 'No space left on device')
 
   monkeypatch.setattr(checkpoints._manager(), 'save', full)
-  with pytest.raises(UserError, match=r'No space left on device.*goes on from step 1'):
+  with pytest.raises(UserError, match=r'disk of .* is full; free some space.*goes on from step 1'):
     checkpoints.save(2, state(2.0), {}, [])
+
+
+@pytest.mark.parametrize(
+  'error, part',
+  [
+    (lambda _: OSError(30, 'Read-only'), r'disk of .* can only be read; choose another'),
+    (lambda _: OSError(122, 'Disk quota exceeded'), 'quota for .* is used up'),
+    (lambda folder: ValueError(f'INTERNAL: {folder} [Permission denied]'), 'this user may not'),
+    (lambda _: ValueError('RESOURCE_EXHAUSTED: [No space left on device]'), 'disk of .* full'),
+    (lambda folder: FileNotFoundError(2, 'No such file', str(folder)), 'is missing'),
+  ],
+)
+def test_what_a_disk_refuses_is_told_apart(tmp_path, error, part):
+  checkpoints = opened(tmp_path)
+  with pytest.raises(UserError, match=part), checkpoints.disk_errors():
+    raise error(checkpoints.folder)
+
+
+def test_errors_about_something_else_are_no_refusal_of_the_disk(tmp_path):
+  memory = jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory, No space left on device')
+  elsewhere = FileNotFoundError(2, 'No such file or directory', '/some/other/place')
+  for error in (memory, elsewhere, ValueError('No such file or directory')):
+    with pytest.raises(type(error)), opened(tmp_path).disk_errors():
+      raise error
 
 
 def test_fingerprint_sees_every_bit_and_the_order():

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 import files
 from data.spec import Spec
+from data.text import tokenization
 from engine import report, run
 from errors import UserError
 
@@ -74,3 +75,55 @@ def test_logs_and_pictures_are_written_and_go_on_from_the_checkpoint(workdir, mo
   assert [json.loads(line)['step'] for line in lines] == [10, 20, 40]
   names = [path.name for path in files.entries(files.path(workdir) / 'samples')]
   assert names == ['step_00000030.png', 'step_00000040.png']
+
+
+@pytest.mark.parametrize('place', ['/dev/null', '/dev/null/run', '{}/file', '{}/file/run'])
+def test_a_work_folder_that_cannot_be_made_is_one_sentence(place, tmp_path):
+  (tmp_path / 'file').write_text('')
+  place = place.format(tmp_path)
+  with pytest.raises(UserError, match=r'cannot write to --workdir=.* is no folder; choose another'):
+    run.check_place(place)
+  with pytest.raises(UserError, match=r'cannot write to --workdir=.* is no folder; choose another'):
+    with run.only_writer(place):
+      pass
+
+
+def test_a_folder_that_the_system_refuses_is_one_sentence(tmp_path, monkeypatch):
+  def refuse(*arguments, **options):
+    raise OSError(30, 'Read-only file system')
+
+  monkeypatch.setattr(files, 'make_folder', refuse)
+  with pytest.raises(UserError, match='can only be read'), run.only_writer(str(tmp_path / 'run')):
+    pass
+
+
+def test_a_run_that_was_removed_is_noticed(workdir):
+  run.claim(workdir, config(), SPEC)
+  run.check_still_there(workdir)
+  (files.path(workdir) / 'config.json').unlink()
+  with pytest.raises(UserError, match='was moved or removed while it was trained in'):
+    run.check_still_there(workdir)
+
+
+def test_sources_that_moved_may_be_named_anew(tmp_path):
+  def started_from(run, tokenizer='byte'):
+    text = {'text': {'tokenizer': tokenizer}}
+    return ConfigDict({'data': text, 'init_from': {'model': {'run': run}}})
+
+  made = tokenization.train('byte', [], 0, ()).to_json()
+  base, moved, other = (tmp_path / name for name in ('base', 'moved', 'other'))
+  for folder in (base, other):
+    files.write_text(folder / 'tokenizer.json', made)
+  workdir, spec = str(tmp_path / 'run'), SPEC._replace(tokenizer=made)
+  run.claim(workdir, started_from(str(base), str(base)), spec)
+  # While it is there, another run is another source.
+  with pytest.raises(UserError, match=r'init_from\.model\.run'):
+    run.claim(workdir, started_from(str(other), str(base)), spec)
+  base.rename(moved)
+  changes = run.claim(workdir, started_from(str(moved), str(moved)), spec)
+  assert [line.split(':')[0] for line in changes] == ['data.text.tokenizer', 'init_from.model.run']
+  moved.rename(base)
+  files.write_text(other / 'tokenizer.json', tokenization.train('byte', [], 0, ('end',)).to_json())
+  base.rename(moved)
+  with pytest.raises(UserError, match=r'data\.text\.tokenizer'):
+    run.claim(workdir, started_from(str(moved), str(other)), spec)

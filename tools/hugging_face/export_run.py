@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from safetensors.numpy import save_file
 
+import files
 from data.text.hugging_face import GENERATION
 from engine.restore import Restored, restore_run
 from engine.sharding import path_name
@@ -36,20 +37,21 @@ def export_run(workdir: str, checkpoint: str, out: str) -> None:
     UserError: the run or checkpoint does not exist, the module is neither a GPT-2 nor a BERT, or
       `out` is not empty.
   """
+  out = str(files.path(out))
   check_empty(Path(out), '--out')
   restored = restore_run(workdir, checkpoint)
   family, options = _family_of(restored, workdir)
   config = family.config(options)
   tensors = make_tensors(family, options, restored)
   text = restored.session.spec.tokenizer
-  files = tokenizer.files(text, options['context'])
+  contents = tokenizer.files(text, options['context'])
   with new_folder(Path(out), '--out') as part:
     ids = tokenizer.ids(text)
     write_json(part / CONFIG, {**config, **ids})
     if options['causal']:
       given = {name: value for name, value in ids.items() if value is not None}
       write_json(part / GENERATION, given)
-    for name, content in files.items():
+    for name, content in contents.items():
       write_json(part / name, content)
     save_file(tensors, part / WEIGHTS, metadata={'format': 'pt'})
     # save_file makes a file that only its owner can read.

@@ -11,6 +11,7 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 from ml_collections import ConfigDict
 
+import files
 from configs import bert, gpt
 from configs.defaults import optimizer
 from data.spec import Spec
@@ -77,6 +78,7 @@ def import_folder(folder: str, workdir: str, scan: bool) -> None:
     UserError: the folder does not exist or has no such model; a tensor is missing, unknown or of
       another shape; a file is damaged; there is no tokenizer; or `workdir` is not empty.
   """
+  folder, workdir = str(files.path(folder)), str(files.path(workdir))
   check_empty(Path(workdir), '--workdir')
   source = inspect(Path(folder))
   tokenizer = tokenization.read(folder)

@@ -1,0 +1,89 @@
+"""Checks before the first step: whatever a run will need is tried without allocating anything."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from engine import run
+from engine.evaluation import Evaluators, open_lane_evaluators
+from engine.memory import check_memory, training_need
+from engine.program import Traced, trace_step
+from engine.session import Session, open_session
+from engine.state import Weights, averaged_variables, weights
+from objectives.base import numbered_keys, stream_key
+from options import complete
+
+
+class LaneSampler(NamedTuple):
+  """How the samples of a lane are drawn while it trains.
+
+  Attributes:
+    feature: as in `objectives.base.Sampler`.
+    draw: `(weights, seed) -> samples` of one lane, jitted.
+  """
+
+  feature: str
+  draw: Callable[[Weights, int], jax.Array]
+
+
+class Preflight(NamedTuple):
+  """What a run consists of, traced and checked.
+
+  Attributes:
+    session: everything that is built from the config.
+    evaluators: those of each lane.
+    best: the whole name of the figure of `config.checkpoint.best`; '' for none.
+    traced: the training step of one lane.
+    sampler: how samples are drawn in training; None if the objective has no sampler.
+  """
+
+  session: Session
+  evaluators: list[Evaluators]
+  best: str
+  traced: Traced
+  sampler: LaneSampler | None
+
+
+def preflight(config: ConfigDict, workdir: str) -> Preflight:
+  """Builds what training `config` in `workdir` needs, and traces all that it will compute.
+
+  Nothing is written to `workdir`, and no parameter is allocated. The data set is opened, and
+  prepared in the cache if it is not yet.
+
+  Raises:
+    UserError: the config, the data, the devices or the folder do not allow the run.
+  """
+  if jax.process_index() == 0:
+    run.check_place(workdir)
+  # A run that has started keeps its tokenizer, wherever that came from.
+  session = open_session(config, tokenizer=run.read_tokenizer(workdir))
+  check_memory(training_need(session), 'the run')
+  evaluators = open_lane_evaluators(session)
+  best = evaluators[0].ranking_figure(config.checkpoint.best)
+  return Preflight(session, evaluators, best, trace_step(session), lane_sampler(session))
+
+
+def lane_sampler(session: Session) -> LaneSampler | None:
+  """The sampler of the objective with its default options; None where it has none.
+
+  Raises:
+    UserError: the modules cannot be sampled from.
+  """
+  sampler = session.objective.sampler
+  if sampler is None:
+    return None
+  options = complete(sampler.options, {}, 'the sampler')
+
+  def sample(held: Weights, seed: jax.Array) -> jax.Array:
+    numbers = jnp.arange(session.train.samples)
+    keys = numbered_keys(stream_key(jax.random.key(seed), 'sample'), numbers)
+    variables = averaged_variables(held, session.averages)
+    return sampler.sample(variables, keys, numbers, **options)
+
+  draw = jax.jit(sample, out_shardings=session.replicated)
+  with session.module_errors():
+    jax.eval_shape(draw, weights(session.lane_abstract), 0)
+  return LaneSampler(sampler.feature, draw)

@@ -1,0 +1,45 @@
+"""What the process is set to before jax starts."""
+
+import sys
+from types import TracebackType
+from typing import NamedTuple
+
+from engine import runtime
+
+
+class _Unraisable(NamedTuple):
+  """What Python hands to `sys.unraisablehook`."""
+
+  exc_type: type[BaseException]
+  exc_value: BaseException
+  exc_traceback: TracebackType | None
+  err_msg: str | None
+  object: object
+
+
+def _raised(filename, text):
+  """An exception with a traceback that begins in a file of this name."""
+  code = compile(f'raise RuntimeError({text!r})', filename, 'exec')
+  try:
+    exec(code)
+  except RuntimeError as error:
+    return error.with_traceback(error.__traceback__.tb_next)
+
+
+def test_late_writes_after_one_that_failed_are_not_shown(capsys, monkeypatch):
+  unraisable = []
+  monkeypatch.setattr(sys, '__unraisablehook__', unraisable.append)
+  closed = 'Event loop is closed'
+  for filename, text, shown in (
+    ('/usr/lib/python3.11/asyncio/base_events.py', closed, False),
+    ('/usr/lib/python3.11/asyncio/base_events.py', 'something else', True),
+    ('train.py', closed, True),
+  ):
+    error = _raised(filename, text)
+    runtime._show_uncaught(RuntimeError, error, error.__traceback__)
+    assert (text in capsys.readouterr().err) == shown
+    runtime._show_unraisable(_Unraisable(RuntimeError, error, error.__traceback__, None, None))
+    assert (len(unraisable) == 1) == shown
+    unraisable.clear()
+  runtime._show_uncaught(ValueError, ValueError('a bug'), None)
+  assert 'ValueError: a bug' in capsys.readouterr().err
