@@ -345,11 +345,14 @@ def _disk_errors(checkpoints: Checkpoints) -> Iterator[None]:
     refused = None if forbidden else _refusal(error, folder)
     if refused is None and not forbidden:
       raise
-    reason = (
-      'allow this account storage.buckets.get and to read, write and delete objects there'
-      if forbidden
-      else files.why_not_written(folder, refused)
-    )
+    if forbidden:
+      quoted = str(error).splitlines()[0][:160]
+      reason = (
+        f'access is denied ({quoted}); allow this account storage.buckets.get and to read, write '
+        'and delete objects there'
+      )
+    else:
+      reason = files.why_not_written(folder, refused)
     steps = checkpoints.steps()
     raise UserError(
       f'cannot write to {folder}: {reason}; the same command then goes on from '

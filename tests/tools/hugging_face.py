@@ -108,5 +108,5 @@ def some_tokens(vocabulary: int) -> np.ndarray:
 
 
 def params_of(workdir) -> dict[str, np.ndarray]:
-  leaves = jax.tree_util.tree_leaves_with_path(restore_run(str(workdir), '').state.params)
+  leaves = jax.tree_util.tree_leaves_with_path(restore_run(str(workdir), '').weights.params)
   return {path_name(path): np.asarray(leaf) for path, leaf in leaves}

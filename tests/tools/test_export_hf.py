@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from configs import bert, bert_tag, gpt, rnn
+from configs.defaults import average
 from data.spec import Spec
 from data.text import tokenization
 from engine import run
@@ -169,7 +170,7 @@ def test_every_tokenizer_gives_the_same_ids_and_text(kind, size, specials, tmp_p
 
 def test_averaged_parameters_are_exported(tmp_path):
   config = small_gpt()
-  config.ema = dict(model=0.9)
+  config.ema.model = average('model', 0.9)
   workdir = make_run(tmp_path / 'run', config, tokenization.train('byte', [], 0, ('end',)))
   out = exported(workdir, tmp_path / 'out')
   assert not load_file(out / 'model.safetensors')['transformer.wte.weight'].any()
