@@ -97,6 +97,7 @@ def train(config: ConfigDict, workdir: str) -> None:
       session.spec.tokenizer,
       summaries.options(config),
       best,
+      to_plain(config.report.trackers),
     )
     report = Report(workdir, start, steps, shown, visible=first)
     stack.callback(report.close)

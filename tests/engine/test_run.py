@@ -27,7 +27,7 @@ def config(seed=0, steps=10):
 
 def test_what_is_claimed_is_read_back(workdir):
   assert run.claim(workdir, config(), SPEC) == []
-  assert run.read_config(workdir) == config().to_dict()
+  assert run.read_config(workdir) == {**config().to_dict(), 'report': {'trackers': ['tensorboard']}}
   description = run.read_description(workdir)
   assert Spec.from_json(description['data']) == SPEC._replace(tokenizer='')
   assert 'jax' in description['versions']
@@ -36,6 +36,16 @@ def test_what_is_claimed_is_read_back(workdir):
   assert run.read_tokenizer(workdir) == SPEC.tokenizer
   names = [path.name for path in files.entries(files.path(workdir))]
   assert names == ['config.json', 'run.json', 'tokenizer.json']
+
+
+def test_a_run_that_is_older_than_a_section_goes_on(workdir):
+  run.claim(workdir, config(), SPEC)
+  assert 'report' not in files.read_json(files.path(workdir) / 'config.json')
+  new = ConfigDict({**config().to_dict(), 'report': {'trackers': ('tensorboard',)}})
+  assert run.claim(workdir, new, SPEC) == []
+  new.report.trackers = ('wandb',)
+  changed = ["report.trackers: ['tensorboard'] → ['wandb']"]
+  assert run.claim(workdir, new, SPEC) == changed
 
 
 def test_another_config_is_refused_and_a_longer_run_is_not(workdir):
@@ -55,16 +65,8 @@ def test_what_is_no_run_or_damaged_is_named(workdir):
     run.read_config(workdir)
 
 
-class Events:
-  """Stands for TensorBoard's writer, which has its own way into buckets."""
-
-  def __getattr__(self, name):
-    return lambda *of, **options: None
-
-
-def test_logs_and_pictures_are_written_and_go_on_from_the_checkpoint(workdir, monkeypatch):
-  monkeypatch.setattr(report.Report, '_tensorboard', lambda self: Events())
-  shown = report.Shown(lanes=('lane_0',), evaluators=(), tokenizer='', options={}, best='')
+def test_logs_and_pictures_are_written_and_go_on_from_the_checkpoint(workdir):
+  shown = report.Shown(('lane_0',), evaluators=(), tokenizer='', options={}, best='', trackers=())
   for first, steps in ((0, (10, 20, 30)), (20, (40,))):
     made = report.Report(workdir, first, 40, shown, visible=True)
     for step in steps:
