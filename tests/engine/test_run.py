@@ -21,13 +21,17 @@ def workdir(request, tmp_path, bucket):
   return str(tmp_path / 'new' / 'run') if request.param == 'disk' else 'gs://some/new/run'
 
 
+REPORT = {'trackers': ['tensorboard']}
+
+
 def config(seed=0, steps=10):
-  return ConfigDict({'train': {'steps': steps, 'seed': seed}, 'data': {'text': {'tokenizer': 'a'}}})
+  train, text = {'steps': steps, 'seed': seed}, {'tokenizer': 'a'}
+  return ConfigDict({'train': train, 'data': {'text': text}, 'report': REPORT})
 
 
 def test_what_is_claimed_is_read_back(workdir):
   assert run.claim(workdir, config(), SPEC) == []
-  assert run.read_config(workdir) == {**config().to_dict(), 'report': {'trackers': ['tensorboard']}}
+  assert run.read_config(workdir) == config().to_dict()
   description = run.read_description(workdir)
   assert Spec.from_json(description['data']) == SPEC._replace(tokenizer='')
   assert 'jax' in description['versions']
@@ -39,11 +43,14 @@ def test_what_is_claimed_is_read_back(workdir):
 
 
 def test_a_run_that_is_older_than_a_section_goes_on(workdir):
-  run.claim(workdir, config(), SPEC)
+  older = config()
+  del older.report
+  run.claim(workdir, older, SPEC)
   assert 'report' not in files.read_json(files.path(workdir) / 'config.json')
-  new = ConfigDict({**config().to_dict(), 'report': {'trackers': ('tensorboard',)}})
-  assert run.claim(workdir, new, SPEC) == []
-  new.report.trackers = ('wandb',)
+  assert run.read_config(workdir)['report'] == REPORT
+  assert run.claim(workdir, config(), SPEC) == []
+  new = config()
+  new.report.trackers = ['wandb']
   changed = ["report.trackers: ['tensorboard'] → ['wandb']"]
   assert run.claim(workdir, new, SPEC) == changed
 
@@ -110,7 +117,7 @@ def test_a_run_that_was_removed_is_noticed(workdir):
 def test_sources_that_moved_may_be_named_anew(tmp_path):
   def started_from(run, tokenizer='byte'):
     text = {'text': {'tokenizer': tokenizer}}
-    return ConfigDict({'data': text, 'init_from': {'model': {'run': run}}})
+    return ConfigDict({'data': text, 'init_from': {'model': {'run': run}}, 'report': REPORT})
 
   made = tokenization.train('byte', [], 0, ()).to_json()
   base, moved, other = (tmp_path / name for name in ('base', 'moved', 'other'))
