@@ -135,7 +135,7 @@ def _in_child(words: list[str]) -> str:
         os._exit(code)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     said.seek(0)
-    return said.read().decode()[-500:] or f'ended with {code}' if code else ''
+    return said.read().decode()[:500] or f'ended with {code}' if code else ''
 
 
 def _parse(words: list[str]) -> None:

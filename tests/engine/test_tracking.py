@@ -346,8 +346,10 @@ def test_the_library_has_the_api_that_the_fake_stands_for():
   library.Settings(console='off', silent=True)
 
 
-def test_the_library_writes_a_run_offline(tmp_path, script):
+def test_the_library_writes_a_run_offline(tmp_path, script, monkeypatch):
   pytest.importorskip('wandb', reason='an extra, in requirements-extras.txt')
+  for name in ('WANDB_MODE', 'WANDB_API_KEY'):
+    monkeypatch.delenv(name, raising=False)
   for steps in (2, 4):
     done = script(
       'train.py',
@@ -355,8 +357,6 @@ def test_the_library_writes_a_run_offline(tmp_path, script):
       f'--workdir={tmp_path}',
       '--config.report.trackers=wandb',
       f'--config.train.steps={steps}',
-      WANDB_MODE='',
-      WANDB_API_KEY='',
     )
     assert done.returncode == 0 and 'warning' not in done.stdout, done.stderr
     assert 'wandb    offline in ' in done.stdout
