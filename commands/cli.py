@@ -91,7 +91,9 @@ def _parse(argv: Sequence[str]) -> list[str]:
   """Parses all flags; returns the words that belong to none."""
   if asks_for_help(argv):
     listing = getattr(flags.FLAGS['config'], 'listing', '') if 'config' in flags.FLAGS else ''
-    print(sys.modules['__main__'].__doc__, flags.FLAGS.module_help(argv[0]), listing, sep='\n')
+    # Above the flags absl names the file, by its whole path where it is a module.
+    own = flags.FLAGS.module_help(argv[0]).lstrip().partition('\n')[2]
+    print(sys.modules['__main__'].__doc__, f'Flags:\n{own}' if own else '', listing, sep='\n')
     sys.exit(0)
   try:
     rest = flags.FLAGS(list(argv))

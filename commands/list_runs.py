@@ -101,7 +101,7 @@ def plot_runs(folders: Sequence[str], figure: str, out: str) -> None:
     raise UserError(
       f'cannot write {out} ({error.strerror or error}); choose another --out'
     ) from error
-  print(f'{figure} of {len(lines)} runs: {out}')
+  print(f'{figure} of {len(lines)} {"run" if len(lines) == 1 else "runs"}: {out}')
 
 
 def _all_runs(folders: Sequence[str]) -> list[str]:

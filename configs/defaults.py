@@ -48,6 +48,7 @@ def defaults() -> ConfigDict:
   config.seeds = 1
   config.checkpoint = dict(every=500, keep=2, best='', best_mode='min')
   config.evaluators = dict(test=examples())
+  config.report = dict(trackers=('tensorboard',))
   config.mesh = dict(lane=1, data=-1, fsdp=1, tensor=1)
   config.sharding = ()
   config.init_from = ConfigDict()

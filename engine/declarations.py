@@ -21,6 +21,7 @@ from engine.checkpoint import Kept
 from engine.init_rules import Source
 from engine.optimizer_options import SCHEDULE
 from engine.sharding import Sizes, check_rules
+from engine.tracking import Reported
 from engine.train_options import Train
 from errors import UserError, nearest
 from options import REQUIRED, Option, declared_options
@@ -40,8 +41,8 @@ RUN: Mapping[str, Option] = {
 }
 # The sections of a config; those of `_GROUPS` hold sections by names of one's own.
 SECTIONS = (
-  'objective', 'modules', 'optimizer', 'ema', 'data', 'train', 'checkpoint', 'evaluators', 'mesh',
-  'init_from',
+  'objective', 'modules', 'optimizer', 'ema', 'data', 'train', 'checkpoint', 'evaluators', 'report',
+  'mesh', 'init_from',
 )  # fmt: skip
 _ENTRY = r'[^.]+'
 _GROUPS = (
@@ -60,6 +61,7 @@ FIXED: Mapping[str, Mapping[str, Option]] = {
   r'data\.augment': transforms.OPTIONS,
   'train': declared_options(Train),
   'checkpoint': declared_options(Kept),
+  'report': declared_options(Reported),
   'mesh': declared_options(Sizes),
   rf'ema\.{_ENTRY}': declared_options(Average),
   rf'init_from\.{_ENTRY}': declared_options(Source),

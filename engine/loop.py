@@ -86,8 +86,8 @@ def train(config: ConfigDict, workdir: str) -> None:
     say('modules', summaries.modules(session.lane_abstract, lanes))
     say(
       'figures',
-      f'of a player: means over the steps since the last multiple of {session.train.log_every}; of '
-      'an evaluator: of the step itself',
+      f'of players: means since the last multiple of {session.train.log_every} steps; of '
+      'evaluators: of the step',
     )
     if start:
       say('resumed', f'from step {start} of {steps} in {workdir}')
@@ -97,6 +97,7 @@ def train(config: ConfigDict, workdir: str) -> None:
       session.spec.tokenizer,
       summaries.options(config),
       best,
+      to_plain(config.report.trackers),
     )
     report = Report(workdir, start, steps, shown, visible=first)
     stack.callback(report.close)

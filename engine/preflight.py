@@ -8,11 +8,14 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from engine import run
+from engine.build import to_plain
+from engine.declarations import check_config
 from engine.evaluation import Evaluators, open_lane_evaluators
 from engine.memory import check_memory, training_need
 from engine.program import Traced, trace_step
 from engine.session import Session, open_session
 from engine.state import Weights, averaged_variables, weights
+from engine.tracking import check_trackers
 from objectives.base import numbered_keys, stream_key
 from options import complete
 
@@ -58,6 +61,8 @@ def preflight(config: ConfigDict, workdir: str) -> Preflight:
   """
   if jax.process_index() == 0:
     run.check_place(workdir)
+  check_config(config)
+  check_trackers(to_plain(config.report.trackers))
   # A run that has started keeps its tokenizer, wherever that came from.
   session = open_session(config, tokenizer=run.read_tokenizer(workdir))
   check_memory(training_need(session), 'the run')

@@ -1,4 +1,4 @@
-"""The output of a run for a person: lines, a progress bar, metrics.jsonl, TensorBoard, samples."""
+"""The output of a run for a person: lines, a progress bar, metrics.jsonl, samples, trackers."""
 
 import json
 import math
@@ -12,6 +12,7 @@ import numpy as np
 import files
 from data.text import tokenization
 from engine import pictures
+from engine.tracking import Tracked, Trackers
 
 if TYPE_CHECKING:
   from rich.progress import Progress
@@ -29,8 +30,9 @@ class Shown(NamedTuple):
     lanes: label of each lane.
     evaluators: names of the evaluators, whose figures are always shown.
     tokenizer: JSON of the tokenizer; '' for a run without text.
-    options: of the config by their place in it, the hyperparameters of TensorBoard.
+    options: of the config by their place in it, for trackers.
     best: the figure by which runs are compared there; '' for none.
+    trackers: as in `engine.tracking.Reported`.
   """
 
   lanes: Sequence[str]
@@ -38,6 +40,7 @@ class Shown(NamedTuple):
   tokenizer: str
   options: Mapping[str, Any]
   best: str
+  trackers: Sequence[str]
 
 
 class Report:
@@ -61,10 +64,10 @@ class Report:
     self._started = time.time()
     _drop_lines_after(self._workdir / METRICS, first_step)
     self._lines = files.append_lines(self._workdir / METRICS)
-    self._first_step = first_step
-    self._events: Any = None
     kind = _Bar if sys.stdout.isatty() else _Plain
     self._bar = kind(first_step, last_step)
+    tracked = Tracked(self._workdir, first_step, shown.options, shown.best)
+    self._trackers = Trackers(shown.trackers, tracked, self.say)
 
   def progress(
     self, step: int, speed: float | None, lanes: Sequence[Mapping[str, float]], logged: bool
@@ -81,7 +84,7 @@ class Report:
       self._bar.move(step, speed, self._line(lanes), logged)
 
   def scalars(self, step: int, speed: float | None, lanes: Sequence[Mapping[str, float]]) -> None:
-    """Writes one line of metrics.jsonl and TensorBoard's scalars.
+    """Writes one line of metrics.jsonl, and sends its figures to the trackers.
 
     Of several lanes `NAME` is the mean, `NAME/sd` the standard deviation, `NAME/LANE` each lane's.
 
@@ -100,13 +103,11 @@ class Report:
     line.update({k: float(v) if math.isfinite(v) else None for k, v in metrics.items()})
     self._lines.add(json.dumps(line))
     self._bar.log(step, speed, self._line(lanes))
-    for name, value in metrics.items():
-      self._tensorboard().add_scalar(name, value, step)
-    if speed is not None:
-      self._tensorboard().add_scalar('steps_per_second', speed, step)
+    pace = {} if speed is None else {'steps_per_second': speed}
+    self._trackers.figures(step, {**metrics, **pace})
 
   def samples(self, step: int, feature: str, lanes: Sequence[np.ndarray]) -> None:
-    """Writes samples to samples/step_N.* and to TensorBoard.
+    """Writes samples to samples/step_N.*, and sends them to the trackers.
 
     Args:
       step: of the samples.
@@ -124,14 +125,14 @@ class Report:
     """A grid of images float [N, H, W, C] in [0, 1]."""
     sheet = pictures.grid(images)
     pictures.write_png(path.with_suffix('.png'), pictures.enlarge(sheet))
-    self._tensorboard().add_image(tag, sheet, step, dataformats='HWC')
+    self._trackers.image(step, tag, sheet)
 
   def _show_tokens(self, step: int, path: files.Path, rows: np.ndarray, tag: str) -> None:
     """Texts of tokens int32 [N, T]."""
     tokenizer = tokenization.from_json(self._shown.tokenizer)
     whole = BETWEEN_TEXTS.join(tokenizer.decode(row) for row in rows)
     files.write_text(path.with_suffix('.txt'), whole + '\n')
-    self._tensorboard().add_text(tag, f'```\n{whole}\n```', step)
+    self._trackers.text(step, tag, whole)
 
   def _line(self, lanes: Sequence[Mapping[str, float]]) -> '_Line':
     """The figures worth a place on the terminal: every player's loss, and those of evaluators."""
@@ -148,32 +149,9 @@ class Report:
 
   def close(self) -> None:
     if self._visible:
+      self._trackers.close()
       self._bar.close()
       self._lines.close()
-      if self._events is not None:
-        self._events.close()
-
-  def _tensorboard(self):
-    if self._events is None:
-      from tensorboardX import SummaryWriter
-
-      # purge_step hides what a killed process wrote beyond the checkpoint.
-      purge = self._first_step + 1 if self._first_step else None
-      self._events = SummaryWriter(str(self._workdir), purge_step=purge)
-      self._write_options()
-    return self._events
-
-  def _write_options(self) -> None:
-    """Puts the config into TensorBoard: a table under Text, and a row under HParams."""
-    from tensorboardX.summary import hparams
-
-    options = self._shown.options
-    rows = ''.join(f'| {name} | {value} |\n' for name, value in options.items())
-    self._events.add_text('config', f'| option | value |\n| --- | --- |\n{rows}', self._first_step)
-    # `SummaryWriter.add_hparams` would write them into a run of its own.
-    plain = {n: v if isinstance(v, (bool, int, float)) else str(v) for n, v in options.items()}
-    for summary in hparams(plain, {self._shown.best: 0.0} if self._shown.best else {}):
-      self._events.file_writer.add_summary(summary)
 
 
 # How samples of each feature are shown.

@@ -20,6 +20,9 @@ TOKENIZER = 'tokenizer.json'
 # Rises when runs of before can no longer be read; the commit is the last one that reads those.
 FORMAT, LAST_COMMIT = 2, '83a6fd8'
 
+# Sections that runs of this format may lack, since they were made before there were any.
+_YOUNGER = {'report': {'trackers': ['tensorboard']}}
+
 # Options that say how long a run goes, what it shows or where it computes, not what it computes.
 FREE = (
   'train.steps',
@@ -31,6 +34,7 @@ FREE = (
   'train.dispatch',
   'checkpoint',
   'evaluators',
+  'report',
   'mesh',
   'sharding',
   'profile',
@@ -111,7 +115,7 @@ def read_config(workdir: str) -> dict[str, Any]:
     UserError: the folder is no run, of another format, or its config is unreadable.
   """
   read_description(workdir)
-  return _read(workdir, 'config.json')
+  return {**_YOUNGER, **_read(workdir, 'config.json')}
 
 
 def read_description(workdir: str) -> dict[str, Any]:

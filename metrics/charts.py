@@ -154,6 +154,7 @@ def curves(
     low, high = np.subtract(values, deviations), np.add(values, deviations)
     axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
   axes.set_xlabel('step')
+  axes.xaxis.get_major_locator().set_params(integer=True)
   axes.set_ylabel(figure_name, parse_math=False)
   axes.grid(color='0.9')
   axes.set_axisbelow(True)

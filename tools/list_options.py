@@ -38,6 +38,7 @@ _SECTIONS = {
   'ema': 'config.ema.NAME',
   'init_from': 'config.init_from.MODULE',
   'checkpoint': 'config.checkpoint',
+  'report': 'config.report',
   'mesh': 'config.mesh',
 }
 _ROOMS = {

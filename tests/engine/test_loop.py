@@ -39,7 +39,7 @@ def test_a_line_shows_the_mean_since_the_last_one_of_the_log(tmp_path, capsys, m
   config.train.log_every = 12
   loop.train(config, str(tmp_path / 'means'))
   printed = capsys.readouterr().out
-  assert 'means over the steps since the last multiple of 12' in printed
+  assert 'means since the last multiple of 12 steps' in printed
   lines = [line.split() for line in printed.splitlines() if line.startswith('step ')]
   losses = [float(words[words.index('model/loss') + 1]) for words in lines]
   shown = {int(words[1].split('/')[0]): loss for words, loss in zip(lines, losses)}

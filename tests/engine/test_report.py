@@ -13,7 +13,7 @@ from engine import pictures
 from engine.report import Counting, Report, Shown
 
 OPTIONS = {'train.steps': 40, 'optimizer.name': 'adam', 'ema.on': True, 'data.classes': (3, 5)}
-SHOWN = Shown(('seed_0',), ('eval',), '', OPTIONS, 'eval/x')
+SHOWN = Shown(('seed_0',), ('eval',), '', OPTIONS, 'eval/x', ('tensorboard',))
 
 
 def test_lines_past_the_checkpoint_are_dropped_and_so_is_a_torn_one(tmp_path):
@@ -59,7 +59,7 @@ def test_a_log_file_hears_of_slow_steps(tmp_path, capsys, monkeypatch):
 
 
 def lines_of(tmp_path, capsys, name, last, speed, *lanes, evaluators=('test', 'samples')):
-  shown = Shown([f'seed_{i}' for i in range(len(lanes))], evaluators, '', {}, '')
+  shown = Shown([f'seed_{i}' for i in range(len(lanes))], evaluators, '', {}, '', ())
   report = Report(str(tmp_path / name), 0, last, shown, visible=True)
   report.scalars(last // 3, speed, lanes)
   report.close()
@@ -161,7 +161,7 @@ def test_rounding_and_clipping_of_pixels():
 
 
 def test_lanes_are_shown_by_mean_deviation_and_each_of_them(tmp_path, capsys):
-  shown = Shown(('seed_3', 'seed_4'), ('eval',), '', {}, '')
+  shown = Shown(('seed_3', 'seed_4'), ('eval',), '', {}, '', ())
   report = Report(str(tmp_path), 0, 40, shown, visible=True)
   report.scalars(10, None, [{'model/loss': 1.0, 'eval/x': 5.0}, {'model/loss': 2.0}])
   report.samples(10, 'image', [np.zeros((1, 2, 2, 1)), np.ones((1, 2, 2, 1))])

@@ -21,8 +21,12 @@ def workdir(request, tmp_path, bucket):
   return str(tmp_path / 'new' / 'run') if request.param == 'disk' else 'gs://some/new/run'
 
 
+REPORT = {'trackers': ['tensorboard']}
+
+
 def config(seed=0, steps=10):
-  return ConfigDict({'train': {'steps': steps, 'seed': seed}, 'data': {'text': {'tokenizer': 'a'}}})
+  train, text = {'steps': steps, 'seed': seed}, {'tokenizer': 'a'}
+  return ConfigDict({'train': train, 'data': {'text': text}, 'report': REPORT})
 
 
 def test_what_is_claimed_is_read_back(workdir):
@@ -36,6 +40,19 @@ def test_what_is_claimed_is_read_back(workdir):
   assert run.read_tokenizer(workdir) == SPEC.tokenizer
   names = [path.name for path in files.entries(files.path(workdir))]
   assert names == ['config.json', 'run.json', 'tokenizer.json']
+
+
+def test_a_run_that_is_older_than_a_section_goes_on(workdir):
+  older = config()
+  del older.report
+  run.claim(workdir, older, SPEC)
+  assert 'report' not in files.read_json(files.path(workdir) / 'config.json')
+  assert run.read_config(workdir)['report'] == REPORT
+  assert run.claim(workdir, config(), SPEC) == []
+  new = config()
+  new.report.trackers = ['wandb']
+  changed = ["report.trackers: ['tensorboard'] → ['wandb']"]
+  assert run.claim(workdir, new, SPEC) == changed
 
 
 def test_another_config_is_refused_and_a_longer_run_is_not(workdir):
@@ -55,16 +72,8 @@ def test_what_is_no_run_or_damaged_is_named(workdir):
     run.read_config(workdir)
 
 
-class Events:
-  """Stands for TensorBoard's writer, which has its own way into buckets."""
-
-  def __getattr__(self, name):
-    return lambda *of, **options: None
-
-
-def test_logs_and_pictures_are_written_and_go_on_from_the_checkpoint(workdir, monkeypatch):
-  monkeypatch.setattr(report.Report, '_tensorboard', lambda self: Events())
-  shown = report.Shown(lanes=('lane_0',), evaluators=(), tokenizer='', options={}, best='')
+def test_logs_and_pictures_are_written_and_go_on_from_the_checkpoint(workdir):
+  shown = report.Shown(('lane_0',), evaluators=(), tokenizer='', options={}, best='', trackers=())
   for first, steps in ((0, (10, 20, 30)), (20, (40,))):
     made = report.Report(workdir, first, 40, shown, visible=True)
     for step in steps:
@@ -108,7 +117,7 @@ def test_a_run_that_was_removed_is_noticed(workdir):
 def test_sources_that_moved_may_be_named_anew(tmp_path):
   def started_from(run, tokenizer='byte'):
     text = {'text': {'tokenizer': tokenizer}}
-    return ConfigDict({'data': text, 'init_from': {'model': {'run': run}}})
+    return ConfigDict({'data': text, 'init_from': {'model': {'run': run}}, 'report': REPORT})
 
   made = tokenization.train('byte', [], 0, ()).to_json()
   base, moved, other = (tmp_path / name for name in ('base', 'moved', 'other'))

@@ -170,3 +170,10 @@ def test_pixels_without_pyplot_and_with_nothing_left_behind():
   root = Path(__file__).parents[2]
   done = subprocess.run([sys.executable, '-c', draws], cwd=root, capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize('last', [3, 30, 70_000])
+def test_steps_are_whole_numbers(last):
+  figure = charts.curves({'runs/a': ((1, last), (0.5, 0.25), (np.nan, np.nan))}, 'model/loss')
+  ticks = figure.axes[0].get_xticks()
+  assert len(ticks) > 1 and all(float(tick).is_integer() for tick in ticks)

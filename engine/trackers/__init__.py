@@ -1,0 +1,1 @@
+"""Trackers that `config.report.trackers` names, one a file; engine/tracking.py is the interface."""

@@ -1,0 +1,40 @@
+"""TensorBoard's files, written without TensorFlow into the run's folder."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from tensorboardX import SummaryWriter
+from tensorboardX.summary import hparams
+
+from engine.tracking import Tracked, Tracker
+
+
+class TensorBoard(Tracker):
+  """Writes scalars, images, texts, and the config: a table under Text, and a row under HParams."""
+
+  def __init__(self, tracked: Tracked):
+    first = tracked.first_step
+    # purge_step hides what a killed process wrote beyond the checkpoint.
+    self._events = SummaryWriter(str(tracked.workdir), purge_step=first + 1 if first else None)
+    rows = ''.join(f'| {name} | {value} |\n' for name, value in tracked.options.items())
+    self._events.add_text('config', f'| option | value |\n| --- | --- |\n{rows}', first)
+    # `SummaryWriter.add_hparams` would write them into a run of its own.
+    plain = {
+      name: value if isinstance(value, (bool, int, float)) else str(value)
+      for name, value in tracked.options.items()
+    }
+    for summary in hparams(plain, {tracked.best: 0.0} if tracked.best else {}):
+      self._events.file_writer.add_summary(summary)
+
+  def figures(self, step: int, figures: Mapping[str, float]) -> None:
+    for name, value in figures.items():
+      self._events.add_scalar(name, value, step)
+
+  def image(self, step: int, name: str, image: np.ndarray) -> None:
+    self._events.add_image(name, image, step, dataformats='HWC')
+
+  def text(self, step: int, name: str, text: str) -> None:
+    self._events.add_text(name, f'```\n{text}\n```', step)
+
+  def close(self) -> None:
+    self._events.close()
