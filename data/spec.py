@@ -22,6 +22,7 @@ class Spec(NamedTuple):
     identity: a hexadecimal key that differs where the examples differ.
     class_names: names of the labels or kinds, in order; numbers if the data set has no names.
     tokenizer: of text, the JSON that `data.text.tokenization.from_json` reads; '' for other data.
+    input_names: of a table, names of the columns of `inputs`, in order; () where it has none.
   """
 
   name: str
@@ -32,6 +33,7 @@ class Spec(NamedTuple):
   identity: str
   class_names: tuple[str, ...] = ()
   tokenizer: str = ''
+  input_names: tuple[str, ...] = ()
 
   def to_json(self) -> dict[str, Any]:
     """Converts to JSON-compatible values; the tokenizer, which can be long, becomes its key."""
@@ -47,5 +49,5 @@ class Spec(NamedTuple):
   def from_json(cls, stored: dict[str, Any]) -> 'Spec':
     """Converts back from the values of `to_json`, without the tokenizer."""
     features = {name: (tuple(shape), dtype) for name, (shape, dtype) in stored['features'].items()}
-    names = tuple(stored['class_names'])
-    return cls(**{**stored, 'features': features, 'class_names': names, 'tokenizer': ''})
+    names = {key: tuple(stored.get(key, ())) for key in ('class_names', 'input_names')}
+    return cls(**{**stored, 'features': features, **names, 'tokenizer': ''})
