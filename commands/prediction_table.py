@@ -12,6 +12,8 @@ _NAME = 40
 # The table's first rows, from which the widths of its columns are taken.
 _MEASURED = 50
 _BETWEEN = '  '
+# Numbers between these are written with four decimals, others with four digits.
+_LEAST, _MOST = 1e-3, 1e5
 
 
 class Table:
@@ -89,14 +91,14 @@ class Table:
 
 
 def cell(value: Any, most: int = 0) -> str:
-  """A value in one line: four digits, and what cannot be seen as Python writes it.
+  """A value in one line: numbers rounded, and what cannot be seen as Python writes it.
 
   Args:
     value: a number or a text.
     most: characters, 0 for any number; of a longer path the end is shown, of other text the start.
   """
   if isinstance(value, (float, np.floating)):
-    return f'{value:.4g}'
+    return f'{value:.4f}' if value == 0 or _LEAST <= abs(value) < _MOST else f'{value:.4g}'
   text = str(value)
   if most and len(text) > most:
     is_path = '/' in text and ' ' not in text

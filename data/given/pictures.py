@@ -41,7 +41,7 @@ def open_pictures(asked: Asked, reading: Reading) -> Given:
     )
   pictures = Pictures(places, reading.spec, resize)
   _check(pictures, asked)
-  skipped = f'{others:,} files of the folders are no pictures and were left out'
+  skipped = f'left out of the folders: files that are no pictures ({others:,})'
   return Given(pictures, places, lambda number: number, remarks=(skipped,) if others else ())
 
 

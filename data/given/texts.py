@@ -84,7 +84,7 @@ def open_texts(asked: Asked, reading: Reading) -> Given:
       encoded.append(encoder.encode(text))
       progress(len(encoded))
   _check_marks(texts, encoded, encoder.marks)
-  remarks = [f'{others:,} files of the folders are no .txt or .jsonl and were left out']
+  remarks = [f'left out of the folders: files that are no .txt or .jsonl ({others:,})']
   open_rows = {WINDOWS: _windows, DOCUMENTS: _documents}[reading.data.text.rows]
   given = open_rows(texts, encoded, tokenizer, reading)
   return given._replace(remarks=(*given.remarks, *(remarks if others else ())))
