@@ -33,7 +33,7 @@ _OPEN: Mapping[str, Callable[[Asked, Reading], Given]] = {
   'inputs': tables.open_tables,
   'tokens': texts.open_texts,
 }
-# With a file, inputs are shown on the terminal up to this number.
+# With a file, rows are shown on the terminal up to this number.
 _SHOWN_BESIDE_A_FILE = 20
 # From so many inputs on it is shown how many are done.
 _COUNTED = 500
@@ -140,9 +140,8 @@ def predict_run(request: Request) -> None:
   with _counting('predict', number) as progress:
     facts = {'class_names': np.array(_class_names(session)), 'step': np.int64(first.step)}
     write(request.out, _shown(worded, table, progress), facts)
-  table.close()
-  more = len(given.names) - _SHOWN_BESIDE_A_FILE
-  rest = f', {more:,} of which are not shown' if more > 0 else ''
+  more = table.close()
+  rest = f' ({more:,} more rows than are shown)' if more else ''
   print(f'written  {request.out}: {len(given.names):,} inputs{rest}')
 
 

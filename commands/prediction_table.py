@@ -21,7 +21,7 @@ class Table:
 
   Args:
     summary: see `objectives.base.Predictor`.
-    most: inputs to show; None for all.
+    most: rows to show, and summaries; None for all.
     held: whether nothing is printed before `close`.
   """
 
@@ -36,34 +36,38 @@ class Table:
     self._widths: Sequence[int] = ()
     self._head: Sequence[str] = ()
     self._input: int | None = None
+    self._name = ''
+    self._rows = 0
+    self._summaries = 0
     self._numbers: dict[str, list[float]] = {}
 
   def add(self, input: int, name: str, rows: Sequence[Row]) -> None:
     """Adds rows of an input; those of one input follow each other, and its name stands once."""
-    if self._most is not None and input >= self._most:
-      self._end_input()
-      return
     if input != self._input:
       self._end_input()
     for row in rows:
       self._head = self._head or ['input', *row]
-      self._put([cell(name, _NAME) if input != self._input else '', *map(cell, row.values())])
-      self._input = input
+      if self._most is None or self._rows < self._most:
+        self._put([cell(name, _NAME) if input != self._input else '', *map(cell, row.values())])
+      self._input, self._name = input, name
+      self._rows += 1
       for column, value in row.items():
         if isinstance(value, (float, np.floating)):
           self._numbers.setdefault(column, []).append(float(value))
 
-  def close(self) -> None:
-    """Prints what is still held back."""
+  def close(self) -> int:
+    """Prints what is still held back; returns how many rows are not shown."""
     self._end_input()
     self._print_waiting()
+    return 0 if self._most is None else max(self._rows - self._most, 0)
 
   def _end_input(self) -> None:
     if self._numbers:
       line = self._summary({name: np.array(column) for name, column in self._numbers.items()})
       self._numbers = {}
-      if line:
-        self._put(f'{_BETWEEN}{line}')
+      if line and (self._most is None or self._summaries < self._most):
+        self._put(f'{cell(self._name, _NAME)}: {line}')
+        self._summaries += 1
 
   def _put(self, line: Sequence[str] | str) -> None:
     if self._waiting is None:

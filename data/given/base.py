@@ -1,6 +1,6 @@
 """Examples that a person gives to predict.py, without labels, and how a run reads them."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -120,15 +120,27 @@ def decoded(content: bytes, place: str) -> str:
     ) from error
 
 
-def files_in(folder: files.Path) -> Iterable[files.Path]:
-  """Yields the files in a folder and those below it, sorted, without hidden ones."""
-  for entry in files.entries(folder):
-    if entry.name.startswith('.'):
-      continue
-    if entry.is_dir():
-      yield from files_in(entry)
-    else:
+def files_in(folder: files.Path) -> Iterator[files.Path]:
+  """Yields the files in a folder and those below it, sorted, without hidden ones.
+
+  Raises:
+    UserError: a folder cannot be read.
+  """
+  return _files_below(folder, set())
+
+
+def _files_below(folder: files.Path, seen: set[str]) -> Iterator[files.Path]:
+  """As `files_in`, but without folders that a link leads to once more."""
+  seen.add(str(files.absolute(folder)))
+  try:
+    found = [entry for entry in files.entries(folder) if not entry.name.startswith('.')]
+  except OSError as error:
+    raise UserError(f'--input={folder} cannot be read ({error.strerror or error})') from error
+  for entry in found:
+    if not entry.is_dir():
       yield entry
+    elif str(files.absolute(entry)) not in seen:
+      yield from _files_below(entry, seen)
 
 
 def some(words: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ import csv
 import functools
 import io
 import json
-import os
+import shutil
 import sys
 from types import SimpleNamespace
 
@@ -305,7 +305,7 @@ def test_columns_are_matched_by_name_where_those_of_training_are_known(made, tmp
   (tmp_path / 'plain.csv').write_text('\n'.join(ROWS))
   expected = arrays(unnamed, tmp_path, f'{tmp_path}/plain.csv')['prediction']
   run = tmp_path / 'run'
-  os.system(f'cp -r {unnamed} {run}')
+  shutil.copytree(unnamed, run)
   description = json.loads((run / 'run.json').read_text())
   description['data']['input_names'] = names
   (run / 'run.json').write_text(json.dumps(description))
