@@ -142,7 +142,8 @@ def predict_run(request: Request) -> None:
     write(request.out, _shown(worded, table, progress), facts)
   more = table.close()
   rest = f' ({more:,} more rows than are shown)' if more else ''
-  print(f'written  {request.out}: {len(given.names):,} inputs{rest}')
+  inputs = len(given.names)
+  print(f'written  {request.out}: {inputs:,} input{"s" if inputs > 1 else ""}{rest}')
 
 
 def _predictor(session: Session, workdir: str) -> Predictor:

@@ -232,7 +232,7 @@ class Legend(NamedTuple):
   decode: Callable[[int], str] = str
 
 
-# Columns of a table by name; `probability 2` belongs to `class 2`.
+# Columns of a table by name.
 Row = dict[str, Any]
 
 

@@ -26,7 +26,7 @@ from objectives.base import (
   Variables,
 )
 from objectives.names import entries, pick
-from objectives.rankings import likeliest, top_option, with_every_class
+from objectives.rankings import of_classes, top_option
 from options import Option, option
 from sampling import attributions, heat_maps
 from sampling.test_time_augmentation import views_of
@@ -291,5 +291,4 @@ def _conclude_class(means: Mapping[str, jax.Array], batch: Batch, top: int) -> d
 
 
 def _class_rows(values: Mapping[str, Any], legend: Legend, top: int) -> list[Row]:
-  words = with_every_class if legend.whole else likeliest
-  return [words('class', values['probability'], legend.class_names, top)]
+  return [of_classes('class', values['probability'], legend.class_names, top, legend.whole)]

@@ -131,6 +131,7 @@ def _mask_rows(values: Mapping[str, Any], legend: Legend, top: int) -> list[Row]
         'token',
         [legend.decode(int(entry)) for entry in values['prediction'][at]],
         values['probability'][at],
+        legend.whole,
       ),
     }
     for number, at in enumerate(np.flatnonzero(values['masked']), 1)

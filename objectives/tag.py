@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from errors import UserError
 from objectives.base import Batch, Legend, Predictor, Row, Variables
 from objectives.per_token import PerToken, Rows, where_real
-from objectives.rankings import likeliest, top_option, with_every_class
+from objectives.rankings import of_classes, top_option
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,9 +79,8 @@ def _conclude(means: Mapping[str, jax.Array], batch: Batch, top: int) -> dict[st
 
 def _token_rows(values: Mapping[str, Any], legend: Legend, top: int) -> list[Row]:
   """A row for each token of the text; special entries have no kind."""
-  words = with_every_class if legend.whole else likeliest
   return [
-    {'token': token, **words('kind', probability, legend.class_names, top)}
+    {'token': token, **of_classes('kind', probability, legend.class_names, top, legend.whole)}
     for token, ordinary, probability in zip(legend.tokens, legend.ordinary, values['probability'])
     if ordinary
   ]
