@@ -48,6 +48,7 @@ class Reading(NamedTuple):
     workdir: the run's folder, for messages.
     data: its section `config.data`.
     image: the section `config.data.image`; {} without one.
+    text_key: the key of the text in JSON Lines files that the run was trained on.
     spec: of the data it was trained on.
     starts: ids before every text; see `objectives.base.Predictor`.
     marks: roles of special entries that a text holds; likewise.
@@ -56,6 +57,7 @@ class Reading(NamedTuple):
   workdir: str
   data: Data
   image: Mapping[str, Any]
+  text_key: str
   spec: Spec
   starts: tuple[int, ...]
   marks: tuple[str, ...]

@@ -137,7 +137,7 @@ def _find(asked: Asked) -> tuple[list[str], int]:
   """The files of all places, and how many files in folders are no pictures."""
   import PIL.Image
 
-  known = PIL.Image.registered_extensions()
+  PIL.Image.init()
   found: list[str] = []
   others = 0
   for place in asked.places:
@@ -145,12 +145,19 @@ def _find(asked: Asked) -> tuple[list[str], int]:
       found += _piped(asked)
     elif files.path(place).is_dir():
       inside = [*files_in(files.path(place))]
-      pictures = [str(path) for path in inside if path.suffix.lower() in known]
+      pictures = [str(path) for path in inside if _can_be_picture(path)]
       found += pictures
       others += len(inside) - len(pictures)
     else:
       found.append(place)
   return found, others
+
+
+def _can_be_picture(path: files.Path) -> bool:
+  import PIL.Image
+
+  # Some formats of the table of endings can be written only.
+  return PIL.Image.EXTENSION.get(path.suffix.lower()) in PIL.Image.OPEN
 
 
 def _piped(asked: Asked) -> list[str]:

@@ -2,19 +2,20 @@
 
 import csv
 import io
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from data.examples import Examples, Indices
 from data.given.base import PIPE, Asked, Given, Reading, decoded, read_file, refuse_others, some
-from data.spec import Spec
+from data.spec import InputColumn, Spec
 from errors import UserError, nearest
 
 # What a column of answers is called in our data sets.
 _ANSWERS = ('label', 'target')
-_DELIMITERS = ',;\t'
+_DELIMITERS = ',;\t|'
+# What stands for a missing value, in lower case.
+_MISSING = ('', 'na', 'n/a', '#n/a', 'nan', '-nan', 'null', 'none', '?')
 
 
 class Table(Examples):
@@ -36,8 +37,8 @@ def open_tables(asked: Asked, reading: Reading) -> Given:
   Columns are matched by name where the run knows those of its training data, else by order.
 
   Raises:
-    UserError: a file cannot be read, a column is missing or of an unknown order, or a cell is no
-      finite number; there is no row; or another flag has no effect.
+    UserError: a file cannot be read, a column is missing or of an unknown order, or a cell is not
+      what the run was trained on; there is no row; or another flag has no effect.
   """
   refuse_others(asked, reading, 'rows of a table', ())
   parts, names, remarks = [], [], []
@@ -57,15 +58,14 @@ def open_tables(asked: Asked, reading: Reading) -> Given:
 def _read(text: str, place: str, spec: Spec) -> tuple[np.ndarray, list[int], list[str]]:
   """The inputs float32 [N, D] of a table, their lines in the file, and the columns not read."""
   (size,), _ = spec.features['inputs']
-  records = _records(text, place)
+  records, comma = _records(text, place)
   if not records:
     return np.empty((0, size), np.float32), [], []
-  _, first = records[0]
-  if not spec.input_names and all(_is_number(cell) for cell in first):
-    header = [f'{number}' for number in range(1, len(first) + 1)]
-  else:
-    header = [cell.strip() for cell in first]
+  header = [cell.strip() for cell in records[0][1]]
+  if spec.input_columns or not all(_is_number(cell, comma) for cell in header):
     records = records[1:]
+  else:
+    header = [f'{number}' for number in range(1, len(header) + 1)]
   columns = _columns(header, place, spec, size)
   faults = []
   rows = np.empty((len(records), size), np.float32)
@@ -73,34 +73,41 @@ def _read(text: str, place: str, spec: Spec) -> tuple[np.ndarray, list[int], lis
     if len(cells) != len(header):
       faults.append(f'line {line} has {len(cells)} cells and the first line {len(header)}')
       continue
-    for at, column in enumerate(columns):
-      cell = cells[column].strip()
-      with np.errstate(over='ignore'):
-        row[at] = _value(cell)
-      if not np.isfinite(row[at]):
-        word = f'"{cell}" is no finite number' if cell else 'is empty'
-        faults.append(f'line {line}, column {header[column]}: {word}')
+    at = 0
+    for place_of, column in columns:
+      try:
+        with np.errstate(over='ignore'):
+          row[at : at + column.width] = _inputs(cells[place_of].strip(), column, comma)
+        if not np.isfinite(row[at : at + column.width]).all():
+          raise ValueError(f'"{cells[place_of]}" is no finite number')
+      except ValueError as error:
+        faults.append(f'line {line}, column {header[place_of]}: {error}')
+      at += column.width
   if faults:
-    raise UserError(f'--input={place}: {some(faults)}; fill them in, or leave the rows out')
-  unread = [name for at, name in enumerate(header) if at not in columns]
+    raise UserError(f'--input={place}: {some(faults)}; correct them, or leave the rows out')
+  used = {place_of for place_of, _ in columns}
+  unread = [name for at, name in enumerate(header) if at not in used]
   return rows, [line for line, _ in records], unread
 
 
-def _records(text: str, place: str) -> list[tuple[int, list[str]]]:
-  """(line, cells) of a table, without blank lines."""
-  top = text.split('\n', 1)[0]
-  delimiter = max(_DELIMITERS, key=top.count)
+def _records(text: str, place: str) -> tuple[list[tuple[int, list[str]]], bool]:
+  """(line, cells) of a table, without blank lines; and whether numbers have a decimal comma."""
+  first = next(filter(str.strip, text.splitlines()), '')
+  delimiter = max(_DELIMITERS, key=first.count)
   reader = csv.reader(io.StringIO(text, newline=''), delimiter=delimiter)
   try:
-    return [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
+    found = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
   except csv.Error as error:
     raise UserError(f'--input={place} is no CSV (line {reader.line_num}: {error})') from error
+  return found, delimiter == ';'
 
 
-def _columns(header: Sequence[str], place: str, spec: Spec, size: int) -> list[int]:
-  """The columns of a table that are the inputs, in the order of training."""
-  if spec.input_names:
-    return _matched(header, place, spec.input_names)
+def _columns(
+  header: Sequence[str], place: str, spec: Spec, size: int
+) -> list[tuple[int, InputColumn]]:
+  """The columns of a table that are inputs, with their places, in the order of training."""
+  if spec.input_columns:
+    return _matched(header, place, spec.input_columns)
   inputs = [at for at, name in enumerate(header) if len(header) == size or name not in _ANSWERS]
   if len(inputs) != size:
     raise UserError(
@@ -108,10 +115,13 @@ def _columns(header: Sequence[str], place: str, spec: Spec, size: int) -> list[i
       f'run was trained on {size}, of which it knows the order and not the names; give those '
       f'{size}, in the order of training'
     )
-  return inputs
+  return [(at, InputColumn(header[at])) for at in inputs]
 
 
-def _matched(header: Sequence[str], place: str, names: Sequence[str]) -> list[int]:
+def _matched(
+  header: Sequence[str], place: str, columns: Sequence[InputColumn]
+) -> list[tuple[int, InputColumn]]:
+  names = [column.name for column in columns]
   lacking = [f'{name}{nearest(name, header)}' for name in names if name not in header]
   if lacking:
     raise UserError(
@@ -121,16 +131,45 @@ def _matched(header: Sequence[str], place: str, names: Sequence[str]) -> list[in
   for name in names:
     if list(header).count(name) > 1:
       raise UserError(f'--input={place} has the column {name} twice; leave one of them out')
-  return [header.index(name) for name in names]
+  return [(header.index(column.name), column) for column in columns]
 
 
-def _is_number(cell: str) -> bool:
-  return not cell.strip() or not math.isnan(_value(cell))
+def _inputs(cell: str, column: InputColumn, comma: bool) -> Sequence[float]:
+  """The inputs that a cell becomes, `column.width` of them.
+
+  Raises:
+    ValueError: it is missing, no number, or no word of the column; says which.
+  """
+  if cell.lower() in _MISSING and cell not in column.words:
+    if column.fill is None:
+      raise ValueError(f'"{cell}" is no finite number' if cell else 'is empty')
+    return [0.0] * column.width if column.words else [column.fill]
+  if column.words:
+    if cell not in column.words:
+      raise ValueError(
+        f'"{cell}" is none of the words of training{nearest(cell, column.words)}: '
+        f'{some(column.words)}'
+      )
+    return [float(cell == word) for word in column.words]
+  if column.is_truth and cell.lower() in ('true', 'false'):
+    return [float(cell.lower() == 'true')]
+  return [_value(cell, comma)]
 
 
-def _value(cell: str) -> float:
-  """The number in a cell; NaN for none."""
+def _is_number(cell: str, comma: bool) -> bool:
   try:
-    return math.nan if '_' in cell else float(cell)  # Python reads 1_000 as a number
+    _value(cell or '0', comma)
   except ValueError:
-    return math.nan
+    return False
+  return True
+
+
+def _value(cell: str, comma: bool) -> float:
+  """The number in a cell; ValueError for none."""
+  text = cell.replace(',', '.') if comma else cell
+  try:
+    if '_' not in text:  # Python reads 1_000 as a number
+      return float(text)
+  except ValueError:
+    pass
+  raise ValueError(f'"{cell}" is no finite number')

@@ -31,7 +31,7 @@ from data.text.tokenization import Tokenizer
 from errors import UserError, nearest
 
 # The column of a CSV file, and the key of a JSON Lines file, where none is named.
-_COLUMN = 'text'
+COLUMN = 'text'
 # What a folder of texts is searched for.
 _IN_FOLDERS = ('.txt', '.jsonl')
 # Characters of a text that stand for it in messages.
@@ -73,7 +73,7 @@ def open_texts(asked: Asked, reading: Reading) -> Given:
       none of the marks; there is none; or another flag has no effect.
   """
   refuse_others(asked, reading, 'text', ('--text', '--lines', '--column'))
-  texts, others = _find(asked)
+  texts, others = _find(asked, asked.column or reading.text_key)
   if not texts:
     raise UserError(f'--input={",".join(asked.places)} has no text; name a file that has some')
   tokenizer = tokenization.from_json(reading.spec.tokenizer)
@@ -306,8 +306,8 @@ def _words(text: _Encoded, places: range, tokenizer: Tokenizer, first: int) -> W
 # --- where texts come from
 
 
-def _find(asked: Asked) -> tuple[list[_Text], int]:
-  """All texts, and how many files in folders were left out."""
+def _find(asked: Asked, key: str) -> tuple[list[_Text], int]:
+  """All texts, and how many files in folders were left out; `key` names those in columns."""
   texts = [_Text(text, text) for text in asked.texts]
   places, others = [], 0
   for place in asked.places:
@@ -331,23 +331,25 @@ def _find(asked: Asked) -> tuple[list[_Text], int]:
     raise UserError('--lines has no effect: no input is a file of plain text; leave it out')
   for place in places:
     content = decoded(asked.stdin() if place == PIPE else read_file(place), place)
-    texts += _COLUMNED.get(kinds[place], _plain)(content, place, asked)
+    texts += _COLUMNED.get(kinds[place], _plain)(content, place, asked, key)
   empty = [_short(text.name) or '--text=' for text in texts if not text.text.strip()]
   if empty:
     raise UserError(f'{some(empty)}: there is no text; leave it out')
   return texts, others
 
 
-def _plain(content: str, place: str, asked: Asked) -> list[_Text]:
+def _plain(content: str, place: str, asked: Asked, key: str) -> list[_Text]:
   """The texts of a file without columns: each line that is not blank, or all of it."""
+  del key
   by_line = place == PIPE if asked.lines is None else asked.lines
   if by_line:
     return [_Text(line, line) for line in content.splitlines() if line.strip()]
   return [_Text(place, content)] if content.strip() else []
 
 
-def _json_lines(content: str, place: str, asked: Asked) -> list[_Text]:
-  key, found = asked.column or _COLUMN, []
+def _json_lines(content: str, place: str, asked: Asked, key: str) -> list[_Text]:
+  del asked
+  found = []
   for number, line in enumerate(content.splitlines(), 1):
     if not line.strip():
       continue
@@ -360,8 +362,9 @@ def _json_lines(content: str, place: str, asked: Asked) -> list[_Text]:
   return found
 
 
-def _csv(content: str, place: str, asked: Asked) -> list[_Text]:
-  key, found = asked.column or _COLUMN, []
+def _csv(content: str, place: str, asked: Asked, key: str) -> list[_Text]:
+  del asked
+  found = []
   reader = csv.DictReader(io.StringIO(content, newline=''))
   try:
     for record in reader:

@@ -13,10 +13,13 @@ import numpy as np
 import PIL.Image
 import pytest
 
+import files
 from commands.predict_run import Request, places, predict_run
 from commands.prediction_table import cell
 from data.section import open_testing
+from data.spec import InputColumn, Spec
 from data.text import tokenization
+from data.tfds import catalog
 from engine import restore
 from engine.evaluators.batches import PerExample, Split, round_up
 from errors import UserError
@@ -308,7 +311,7 @@ def test_columns_are_matched_by_name_where_those_of_training_are_known(made, tmp
   run = tmp_path / 'run'
   shutil.copytree(unnamed, run)
   description = json.loads((run / 'run.json').read_text())
-  description['data']['input_names'] = names
+  description['data']['input_columns'] = [{'name': name} for name in names]
   (run / 'run.json').write_text(json.dumps(description))
   backwards = [
     ['id', *reversed(names)],
@@ -323,6 +326,34 @@ def test_columns_are_matched_by_name_where_those_of_training_are_known(made, tmp
   assert 'lacks columns that the run was trained on: bmi (did you mean "bmj"?)' in refusal(
     str(run), f'{tmp_path}/y.csv'
   )
+
+
+def test_categories_and_missing_values_are_those_of_training(made, tmp_path):
+  """Ten inputs of five columns: a category of three words, one of four, a truth and numbers."""
+  plain = made('tabular', 'diabetes')
+  columns = [
+    {'name': 'colour', 'words': ['blue', 'none', 'red'], 'fill': 0.0},
+    {'name': 'size', 'fill': 2.5},
+    {'name': 'kind', 'words': ['a', 'b', 'c', 'd']},
+    {'name': 'old', 'is_truth': True},
+    {'name': 'weight'},
+  ]
+  run = tmp_path / 'run'
+  shutil.copytree(plain, run)
+  description = json.loads((run / 'run.json').read_text())
+  description['data']['input_columns'] = columns
+  (run / 'run.json').write_text(json.dumps(description))
+  rows = ['red;1,5;b;TRUE;-3', 'NA;;d;false;4', 'none;2;a;true;5']
+  (tmp_path / 'x.csv').write_text('\n'.join(['colour;size;kind;old;weight', *rows]))
+  inputs = ['0,0,1,1.5,0,1,0,0,1,-3', '0,0,0,2.5,0,0,0,1,0,4', '0,1,0,2,1,0,0,0,1,5']
+  (tmp_path / 'y.csv').write_text('\n'.join(inputs))
+  found = arrays(str(run), tmp_path, f'{tmp_path}/x.csv')['prediction']
+  expected = arrays(plain, tmp_path, f'{tmp_path}/y.csv')['prediction']
+  np.testing.assert_array_equal(found, expected)
+  (tmp_path / 'x.csv').write_text('colour;size;kind;old;weight\nrde;1;b;2;\n')
+  said = refusal(str(run), f'{tmp_path}/x.csv')
+  assert 'column colour: "rde" is none of the words of training (did you mean "red"?)' in said
+  assert 'column weight: is empty' in said
 
 
 @pytest.mark.parametrize(
@@ -466,3 +497,15 @@ def test_cells():
   assert cell(0.123456) == '0.1235' and cell(1e-7) == '1e-07' and cell(np.float32(0)) == '0.0000'
   assert cell('a\nb') == "'a\\nb'" and cell(' a') == "' a'" and cell('') == "''" and cell(3) == '3'
   assert cell('/long/way/a.png', 8) == '…y/a.png' and cell('many words here', 8) == 'many wo…'
+
+
+def test_a_data_set_can_say_what_its_inputs_are_made_of(tmp_path):
+  """In a file beside its records; a run keeps it."""
+  prepared = catalog.Prepared(files.path(tmp_path), {}, {})
+  assert prepared.input_columns() == ()
+  columns = (InputColumn('a', fill=1.5), InputColumn('b', ('x', 'y')))
+  written = [column._asdict() for column in columns]
+  (tmp_path / catalog.COLUMNS).write_text(json.dumps(written))
+  assert prepared.input_columns() == columns
+  spec = Spec('t', 'train', 1, {'inputs': ((3,), 'float32')}, 0, '', input_columns=columns)
+  assert Spec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
