@@ -100,6 +100,12 @@ def evaluated(workdir, lane=0):
   return values, examples.read(range(len(examples)))
 
 
+def model_of(restored):
+  """The run's module, applied as its own, on rows of any length."""
+  model, variables = restored.session.objective.modules['model'], restored.variables()['model']
+  return jax.jit(functools.partial(model.apply, variables, train=False))
+
+
 def write_pictures(folder, images):
   folder.mkdir()
   for number, image in enumerate(images):
@@ -160,11 +166,10 @@ def test_losses_of_a_text_are_those_of_the_model_in_windows(made, tmp_path, caps
   restored = restore.restore_run(workdir, '')
   end = restored.session.objective.specials['end']
   tokens = [end, *text.encode(), end]
-  model, variables = restored.session.objective.modules['model'], restored.variables()['model']
-  losses = []
+  forward, losses = model_of(restored), []
   for first in range(0, len(tokens) - 1, 8):
     row = np.array(tokens[first : first + 9])
-    shares = jax.nn.log_softmax(model.apply(variables, row[None, :-1], train=False)[0])
+    shares = np.asarray(jax.nn.log_softmax(forward(row[None, :-1])[0]))
     losses += [-float(shares[place, target]) for place, target in enumerate(row[1:])]
   assert len(losses) == len(tokens) - 1 and found['loss'].shape == (3, 8)
   given = [loss for row, n in zip(found['loss'], found['length']) for loss in row[: n - 1]]
@@ -189,12 +194,11 @@ def test_masks_are_filled_by_the_likeliest_tokens(made, tmp_path, capsys):
   restored = restore.restore_run(workdir, '')
   specials = restored.session.objective.specials
   tokens = [*b'M', specials['mask'], *b'ry is a ', specials['mask'], specials['end']]
-  model, variables = restored.session.objective.modules['model'], restored.variables()['model']
+  forward = model_of(restored)
   for row, (first, place) in zip(rows, [(0, 1), (8, 2)], strict=True):
     window = np.array([tokens[first : first + 8]])
     length = np.array([window.shape[1]])
-    logits = model.apply(variables, window, train=False, lengths=length)[0, place]
-    shares = np.asarray(jax.nn.softmax(logits))
+    shares = np.asarray(jax.nn.softmax(forward(window, lengths=length)[0, place]))
     second, first = (f'{share:.4f}' for share in np.sort(shares)[-2:])
     assert row[-2] == first and row[-1].endswith(f' {second}')
   assert [row[-4] for row in rows] == ['1', '2']
@@ -264,8 +268,9 @@ def test_pictures_of_every_mode_and_size(made, tmp_path, monkeypatch, capsys):
 
 def test_pictures_are_refused_before_anything_is_predicted(made, tmp_path, monkeypatch):
   workdir = made('cnn', 'mnist5k')
-  folder = write_pictures(tmp_path / 'x', np.zeros((2, 28, 28), np.uint8))
-  half = (tmp_path / 'x' / '00000.png').read_bytes()[:60]
+  images = np.random.default_rng(0).integers(0, 256, (2, 28, 28), np.uint8)
+  folder = write_pictures(tmp_path / 'x', images)
+  half = (tmp_path / 'x' / '00000.png').read_bytes()[:300]
   (tmp_path / 'x' / '00002.png').write_bytes(half)
   (tmp_path / 'x' / '00003.png').write_bytes(b'no picture')
   said = refusal(workdir, folder, out=f'{tmp_path}/o.csv')
