@@ -101,9 +101,16 @@ class Prepared(NamedTuple):
       return ()
 
   def input_columns(self) -> tuple[InputColumn, ...]:
-    """Returns the columns that `inputs` are made of; empty if the data set does not say."""
+    """Returns the columns that `inputs` are made of; empty if the data set does not say.
+
+    Raises:
+      UserError: the file that says it is damaged.
+    """
     place = self.folder / COLUMNS
-    return input_columns(files.read_json(place)) if place.exists() else ()
+    try:
+      return input_columns(files.read_json(place)) if place.exists() else ()
+    except (ValueError, TypeError) as error:
+      raise damaged(self.folder, f'{COLUMNS}: {error}') from error
 
   def feature_names(self) -> list[str]:
     """Returns the names of the top-level features, in alphabetical order."""

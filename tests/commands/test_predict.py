@@ -512,5 +512,8 @@ def test_a_data_set_can_say_what_its_inputs_are_made_of(tmp_path):
   written = [column._asdict() for column in columns]
   (tmp_path / catalog.COLUMNS).write_text(json.dumps(written))
   assert prepared.input_columns() == columns
+  (tmp_path / catalog.COLUMNS).write_text('["a"]')
+  with pytest.raises(UserError, match=r'inputs\.columns\.json'):
+    prepared.input_columns()
   spec = Spec('t', 'train', 1, {'inputs': ((3,), 'float32')}, 0, '', input_columns=columns)
   assert Spec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
