@@ -1,6 +1,6 @@
 """The columns of a prediction among classes: the likeliest first, or every class."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -31,7 +31,7 @@ def of_classes(
   return {**row, **{f'probability of {name}': share for name, share in every}}
 
 
-def ranked(noun: str, names: Sequence[str], probability: Sequence[float], whole: bool) -> Row:
+def ranked(noun: str, names: Iterable[str], probability: Iterable[float], whole: bool) -> Row:
   """Returns the columns of entries, the likeliest first.
 
   Args:
