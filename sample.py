@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from commands import cli, run_flags, sampler_flags
+from commands import cli, objective_flags, run_flags
 from errors import UserError
 
 flags.DEFINE_string('workdir', None, "The run's folder, as train.py left it.")
@@ -52,7 +52,7 @@ def define(argv: Sequence[str]) -> Sequence[str]:
   """Defines the flags of the run in --workdir; see `cli.Define`."""
   words = run_flags.define_run_flags(argv)
   if 'config' in flags.FLAGS:
-    sampler_flags.define(argv, cli.value_of(argv, 'workdir'))
+    objective_flags.define(argv, cli.value_of(argv, 'workdir'), objective_flags.SAMPLER)
   return words
 
 
@@ -72,7 +72,7 @@ def main() -> None:
     values.checkpoint,
     values.lane,
     values.average,
-    sampler_flags.given(values, values.workdir),
+    objective_flags.given(values, values.workdir, objective_flags.SAMPLER),
     run_flags.placement(values),
   )
   sample_run(request)

@@ -6,7 +6,7 @@ import io
 import math
 import shlex
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,15 @@ from engine.lanes import take_lane
 from engine.memory import memory_errors
 from engine.pictures import write_png
 from engine.report import Counting
-from engine.restore import DEFAULT, SEED, Placement, Restored, make_folder, restore_run
+from engine.restore import (
+  DEFAULT,
+  SEED,
+  Placement,
+  Restored,
+  make_folder,
+  restore_lanes,
+  restore_run,
+)
 from engine.session import Session
 from errors import UserError
 
@@ -112,7 +120,9 @@ def _evaluate_and_write(request: Request, argv: Sequence[str]) -> None:
   started = time.time()
   evaluated = [
     _evaluate(restored, lane, evaluators[lane], request.seed)
-    for lane, restored in _restored(first, lanes, request)
+    for lane, restored in restore_lanes(
+      first, lanes, request.workdir, request.checkpoint, request.placement
+    )
   ]
   seconds = time.time() - started
   made_by = {
@@ -165,20 +175,6 @@ def _introduce(
     splits.setdefault(f'{spec.name} {spec.split}: {spec.n:,} examples', []).append(name)
   for split, names in splits.items():
     print(f'data     {split} ({", ".join(names)})', flush=True)
-
-
-def _restored(
-  first: Restored, lanes: Sequence[int], request: Request
-) -> Iterator[tuple[int, Restored]]:
-  """The run as it is restored for each lane: another checkpoint only where each has its best."""
-  by_lane = request.checkpoint == 'best' or (
-    not request.checkpoint and first.session.train.patience
-  )
-  for lane in lanes:
-    if by_lane and lane != lanes[0]:
-      yield lane, restore_run(request.workdir, request.checkpoint, lane, request.placement)
-    else:
-      yield lane, first
 
 
 def _evaluate(restored: Restored, lane: int, evaluators: Evaluators, seed: int | None) -> Evaluated:

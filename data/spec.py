@@ -1,9 +1,32 @@
 """The description of a data set's split, which a run stores as JSON."""
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 Feature = tuple[tuple[int, ...], str]
+
+
+class InputColumn(NamedTuple):
+  """How a column of a table became inputs.
+
+  Attributes:
+    name: in the table's header.
+    words: of a category, in order: each is an input of 0 or 1. () for a number, one input.
+    fill: what a missing number was filled in with, and for words any number, where a missing one is
+      0 for all; None where missing values are refused.
+    is_truth: whether the column holds true (1) and false (0).
+  """
+
+  name: str
+  words: tuple[str, ...] = ()
+  fill: float | None = None
+  is_truth: bool = False
+
+  @property
+  def width(self) -> int:
+    """How many inputs it is."""
+    return len(self.words) or 1
 
 
 class Spec(NamedTuple):
@@ -22,6 +45,8 @@ class Spec(NamedTuple):
     identity: a hexadecimal key that differs where the examples differ.
     class_names: names of the labels or kinds, in order; numbers if the data set has no names.
     tokenizer: of text, the JSON that `data.text.tokenization.from_json` reads; '' for other data.
+    input_columns: of a table, the columns that `inputs` are made of, in order; () where that is not
+      known.
   """
 
   name: str
@@ -32,11 +57,14 @@ class Spec(NamedTuple):
   identity: str
   class_names: tuple[str, ...] = ()
   tokenizer: str = ''
+  input_columns: tuple[InputColumn, ...] = ()
 
   def to_json(self) -> dict[str, Any]:
     """Converts to JSON-compatible values; the tokenizer, which can be long, becomes its key."""
     features = {name: [list(shape), dtype] for name, (shape, dtype) in self.features.items()}
-    return {**self._asdict(), 'features': features, 'tokenizer': self.tokenizer_key}
+    columns = [column._asdict() for column in self.input_columns]
+    plain = {**self._asdict(), 'features': features, 'tokenizer': self.tokenizer_key}
+    return {**plain, 'input_columns': columns}
 
   @property
   def tokenizer_key(self) -> str:
@@ -47,5 +75,15 @@ class Spec(NamedTuple):
   def from_json(cls, stored: dict[str, Any]) -> 'Spec':
     """Converts back from the values of `to_json`, without the tokenizer."""
     features = {name: (tuple(shape), dtype) for name, (shape, dtype) in stored['features'].items()}
-    names = tuple(stored['class_names'])
-    return cls(**{**stored, 'features': features, 'class_names': names, 'tokenizer': ''})
+    given = {
+      'features': features,
+      'class_names': tuple(stored['class_names']),
+      'input_columns': input_columns(stored.get('input_columns', ())),
+      'tokenizer': '',
+    }
+    return cls(**{**stored, **given})
+
+
+def input_columns(stored: Iterable[Mapping[str, Any]]) -> tuple[InputColumn, ...]:
+  """Converts the columns of a table from JSON, mappings with the attributes of `InputColumn`."""
+  return tuple(InputColumn(**{**each, 'words': tuple(each.get('words', ()))}) for each in stored)

@@ -5,7 +5,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import numpy as np
 
@@ -163,23 +163,28 @@ class Counting:
 
   It shows itself as soon as it is entered, before anything is compiled: as a bar, or where there is
   no terminal as a line, followed by further ones every `PAUSE` seconds.
+
+  Args:
+    what: is done.
+    total: how many there are to do.
+    screen: where it is shown; None for standard output.
   """
 
   # Seconds between lines where there is no terminal.
   PAUSE = 10.0
 
-  def __init__(self, what: str, total: int):
-    self._what, self._total = what, total
+  def __init__(self, what: str, total: int, screen: TextIO | None = None):
+    self._what, self._total, self._screen = what, total, screen or sys.stdout
     self._bar: Progress | None = None
     self._started = self._said = time.monotonic()
 
   def __enter__(self) -> 'Counting':
-    if sys.stdout.isatty():
-      self._bar = _counting_bar(self._what)
+    if self._screen.isatty():
+      self._bar = _counting_bar(self._what, self._screen)
       self._task = self._bar.add_task('', total=self._total, figures='')
       self._bar.start()
     else:
-      print(f'{self._what} 0/{self._total:,}', flush=True)
+      print(f'{self._what} 0/{self._total:,}', file=self._screen, flush=True)
     return self
 
   def __call__(self, done: int, figures: Mapping[str, float]) -> None:
@@ -191,14 +196,16 @@ class Counting:
     if now - self._said >= self.PAUSE:
       self._said = now
       left = (now - self._started) / done * (self._total - done)
-      print(f'{self._what} {done:,}/{self._total:,}  {_clock(left)} left  {shown}', flush=True)
+      line = f'{self._what} {done:,}/{self._total:,}  {_clock(left)} left  {shown}'
+      print(line, file=self._screen, flush=True)
 
   def __exit__(self, *_) -> None:
     if self._bar is not None:
       self._bar.stop()
 
 
-def _counting_bar(what: str) -> 'Progress':
+def _counting_bar(what: str, screen: TextIO) -> 'Progress':
+  from rich.console import Console
   from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
   return Progress(
@@ -207,6 +214,7 @@ def _counting_bar(what: str) -> 'Progress':
     MofNCompleteColumn(),
     TimeRemainingColumn(elapsed_when_finished=True),
     TextColumn('{task.fields[figures]}', style='dim'),
+    console=Console(file=screen),
   )
 
 

@@ -1,7 +1,7 @@
 """Opening a finished or running run again, on whatever devices are here."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -107,6 +107,24 @@ def restore_run(
   held, meta = found
   _check_finite(held, f'checkpoint {int(meta["step"])} of {workdir}')
   return Restored(session, held, int(meta['step']))
+
+
+def restore_lanes(
+  first: Restored, lanes: Sequence[int], workdir: str, checkpoint: str, placement: Placement
+) -> Iterator[tuple[int, Restored]]:
+  """Yields each lane and the run as it is restored for it.
+
+  It is restored anew only where each lane has its own best checkpoint.
+
+  Args:
+    first: restored for the first of the lanes.
+    lanes: which.
+    workdir, checkpoint, placement: as for `restore_run`.
+  """
+  by_lane = checkpoint == 'best' or (not checkpoint and first.session.train.patience)
+  for lane in lanes:
+    own = by_lane and lane != lanes[0]
+    yield lane, restore_run(workdir, checkpoint, lane, placement) if own else first
 
 
 def _check_finite(held: Weights, checkpoint: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import numpy as np
 
 from options import Option
 
@@ -210,6 +211,61 @@ class TextSampler(Sampler):
   context: int = dataclasses.field(kw_only=True)
 
 
+class Legend(NamedTuple):
+  """What the numbers of one example's prediction stand for.
+
+  Attributes:
+    class_names: names of the classes, in order.
+    whole: whether all that is known is wanted, as in a file, or what fits a line.
+    tokens: of text, the characters that each token of the row stands for; special entries as the
+      tokenizer writes them.
+    ordinary: of text, whether each token comes from the text; special entries and padding do not.
+    marks_before: of text, how many marks (see `Predictor.marks`) earlier rows of it hold.
+    decode: of text, the characters of the entry with an id.
+  """
+
+  class_names: Sequence[str]
+  whole: bool
+  tokens: Sequence[str] = ()
+  ordinary: Sequence[bool] = ()
+  marks_before: int = 0
+  decode: Callable[[int], str] = str
+
+
+# Columns of a table by name.
+Row = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictor:
+  """What a model says of examples without labels, which `predict.py` prints.
+
+  Attributes:
+    input: the feature that the model reads: 'image', 'inputs' (a row of a table) or 'tokens'.
+    predict: `(variables, batch, keys [B]) -> {name: float [B, …]}`, pure; of several lanes the
+      means are taken, so these are probabilities, values or losses. The batch has the inputs alone:
+      images float32 in [0, 1], or inputs, or tokens and their `length`.
+    conclude: `({name: mean over lanes}, batch, **options) -> {name: [B, …]}`, pure: what is kept,
+      e.g. the likeliest classes.
+    rows: `({name: values of one example}, Legend, **options) -> rows`, the same columns in each.
+    options: the keyword options of `conclude` and `rows`, by name.
+    summary: `{name: numbers of all rows of one input} -> a line below them`, '' for none; of the
+      columns of `rows` that are numbers.
+    starts: ids that stand before every text; () for none.
+    marks: roles of special entries that a text holds, as the tokenizer writes them, e.g. `mask`:
+      at least one in each text. () for none, where such characters are ordinary text.
+  """
+
+  input: str
+  predict: Callable[[Variables, Batch, jax.Array], Mapping[str, jax.Array]]
+  conclude: Callable[..., Mapping[str, jax.Array]]
+  rows: Callable[..., Sequence[Row]]
+  options: Mapping[str, Option] = dataclasses.field(default_factory=dict)
+  summary: Callable[[Mapping[str, np.ndarray]], str] = lambda columns: ''
+  starts: tuple[int, ...] = ()
+  marks: tuple[str, ...] = ()
+
+
 @dataclasses.dataclass(frozen=True)
 class Objective(abc.ABC):
   """What a run minimises, and what can be evaluated, measured, pictured and sampled of it.
@@ -263,6 +319,11 @@ class Objective(abc.ABC):
   @property
   def sampler(self) -> Sampler | None:
     """The sampler; None where there is nothing to sample from, as for a classifier."""
+    return None
+
+  @property
+  def predictor(self) -> Predictor | None:
+    """What the model says of an example without its label; None for nothing, as for a GAN."""
     return None
 
   def _outputs(self, module: str, variables: Variables, *inputs: Any, **options: Any) -> Any:

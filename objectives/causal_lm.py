@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import numpy as np
 
 from errors import UserError
 from losses import tokens
-from objectives.base import Batch, TextSampler, Variables
+from objectives.base import Batch, Legend, Predictor, Row, TextSampler, Variables
 from objectives.per_token import PerToken, Rows, perplexity, require_text, where_real
 from options import Option, option
 from sampling import autoregressive
@@ -78,6 +79,28 @@ class CausalLM(PerToken):
     if figures.get('bytes'):
       derived['bits_per_byte'] = figures['loss'] / math.log(2) / figures['bytes']
     return derived
+
+  # --- predictions
+
+  @property
+  def predictor(self) -> Predictor:
+    begins = any(role in self.specials for role in ('start', 'end'))
+    return Predictor(
+      'tokens',
+      self._predict_losses,
+      _conclude,
+      _token_rows,
+      summary=_summary,
+      # Without such an entry the first token of a text is predicted from nothing, as in evaluation.
+      starts=self.document_start if begins else (),
+    )
+
+  def _predict_losses(
+    self, variables: Variables, batch: Batch, keys: jax.Array
+  ) -> dict[str, jax.Array]:
+    """The `loss` in nats [B, R − 1] of each token but the first."""
+    rows, logits = self._predict(variables, batch, keys)
+    return {'loss': tokens.cross_entropy(logits, rows.targets)}
 
   # --- texts
 
@@ -183,3 +206,22 @@ class CausalLM(PerToken):
 
   def _inputs(self, tokens: jax.Array) -> jax.Array:
     return tokens[:, :-1]
+
+
+def _conclude(means: Mapping[str, jax.Array], batch: Batch) -> dict[str, jax.Array]:
+  del batch
+  return {'loss': means['loss']}
+
+
+def _token_rows(values: Mapping[str, Any], legend: Legend) -> list[Row]:
+  """A row for each token that is predicted, the end of the text among them."""
+  return [
+    {'token': token, 'loss': loss, 'probability': np.exp(-loss)}
+    for token, loss in zip(legend.tokens[1:], values['loss'])
+  ]
+
+
+def _summary(columns: Mapping[str, np.ndarray]) -> str:
+  loss = float(np.mean(columns['loss'], dtype=np.float64))
+  number = len(columns['loss'])
+  return f'{number:,} tokens, {loss:.4f} nats per token, perplexity {perplexity(loss):.4g}'

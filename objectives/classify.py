@@ -16,13 +16,17 @@ from objectives.base import (
   Batch,
   Captions,
   Context,
+  Legend,
   Measurement,
   Objective,
   Picture,
   Player,
+  Predictor,
+  Row,
   Variables,
 )
 from objectives.names import entries, pick
+from objectives.rankings import of_classes, top_option
 from options import Option, option
 from sampling import attributions, heat_maps
 from sampling.test_time_augmentation import views_of
@@ -149,6 +153,23 @@ class Classify(Objective):
     captions = Captions(_EXPLANATIONS, self._predictions, _name_prediction)
     return {'explain': Picture(render, 8, 'test images', examples=1, captions=captions)}
 
+  # --- predictions
+
+  @property
+  def predictor(self) -> Predictor:
+    if not self._classes:
+      return Predictor(self.input, self._predict, _conclude_value, _value_rows)
+    options = {'top': top_option(3, 'classes')}
+    return Predictor(self.input, self._predict, _conclude_class, _class_rows, options)
+
+  def _predict(self, variables: Variables, batch: Batch, keys: jax.Array) -> dict[str, jax.Array]:
+    """`probability` [B, K] of the classes, or the `value` [B] of a regression."""
+    del keys
+    outputs = self._apply(variables['model'], batch, train=False)
+    if self._loss.probability is None:
+      return {'value': self._loss.predict(outputs)[:, 0]}
+    return {'probability': self._loss.probability(outputs)}
+
   # --- training
 
   def _train_loss(self, params, mutable, batch: Batch, context: Context):
@@ -250,3 +271,24 @@ def _name_prediction(values: Mapping[str, Any], class_names: Sequence[str]) -> s
   predicted, label = (class_names[values[name]] for name in ('predicted', 'label'))
   said = f'{predicted}: {values["probability"]:.3f}'
   return said if predicted == label else f'{said}\ntrue: {label}'
+
+
+def _conclude_value(means: Mapping[str, jax.Array], batch: Batch) -> dict[str, jax.Array]:
+  del batch
+  return {'prediction': means['value']}
+
+
+def _value_rows(values: Mapping[str, Any], legend: Legend) -> list[Row]:
+  del legend
+  return [{'prediction': values['prediction']}]
+
+
+def _conclude_class(means: Mapping[str, jax.Array], batch: Batch, top: int) -> dict[str, jax.Array]:
+  del batch, top
+  probability = means['probability']
+  prediction = jnp.argmax(probability, axis=-1).astype(jnp.int32)
+  return {'prediction': prediction, 'probability': probability}
+
+
+def _class_rows(values: Mapping[str, Any], legend: Legend, top: int) -> list[Row]:
+  return [of_classes('class', values['probability'], legend.class_names, top, legend.whole)]

@@ -2,14 +2,16 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from errors import UserError
-from objectives.base import Batch, stream_keys
+from objectives.base import Batch, Legend, Predictor, Row, Variables, stream_keys
 from objectives.per_token import PerToken, Rows, perplexity, require_text, where_real
+from objectives.rankings import ranked, top_option
 from options import option
 
 
@@ -88,3 +90,49 @@ class MaskedLM(PerToken):
     return Rows(
       jnp.where(chosen, seen, tokens), jnp.where(chosen, tokens, -1), batch['length'], None
     )
+
+  # --- predictions
+
+  @property
+  def predictor(self) -> Predictor:
+    options = {'top': top_option(5, 'tokens in place of a mask')}
+    marks = ('mask',)
+    return Predictor(
+      'tokens', self._predict_tokens, self._conclude, _mask_rows, options, marks=marks
+    )
+
+  def _predict_tokens(
+    self, variables: Variables, batch: Batch, keys: jax.Array
+  ) -> dict[str, jax.Array]:
+    """`probability` [B, T, V] of each entry of the vocabulary at each token."""
+    del keys
+    logits = self._outputs(
+      'model', variables, batch['tokens'], lengths=batch['length'], segments=None
+    )
+    return {'probability': jax.nn.softmax(logits.astype(jnp.float32))}
+
+  def _conclude(
+    self, means: Mapping[str, jax.Array], batch: Batch, top: int
+  ) -> dict[str, jax.Array]:
+    """The likeliest entries of each token, and where the masks are; all of [B, T, V] is large."""
+    probability, entries = jax.lax.top_k(means['probability'], min(top, self.vocabulary))
+    # A row is padded with the entry 0, or with `pad`.
+    masked = where_real(batch['tokens'], batch['length']) == self.specials['mask']
+    return {'prediction': entries, 'probability': probability, 'masked': masked}
+
+
+def _mask_rows(values: Mapping[str, Any], legend: Legend, top: int) -> list[Row]:
+  """A row for each mask: its number in the text, and the likeliest tokens."""
+  del top
+  return [
+    {
+      'mask': legend.marks_before + number,
+      **ranked(
+        'token',
+        [legend.decode(int(entry)) for entry in values['prediction'][at]],
+        values['probability'][at],
+        legend.whole,
+      ),
+    }
+    for number, at in enumerate(np.flatnonzero(values['masked']), 1)
+  ]

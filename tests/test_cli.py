@@ -261,6 +261,7 @@ def test_help_lists_the_flags_of_the_script(script):
     ('train.py', '-h'),
     ('sample.py', '--help'),
     ('sample.py', '--help', '--workdir=x'),
+    ('predict.py', '--help'),
   ):
     done = script(*words)
     assert (done.returncode, done.stderr) == (0, ''), done.stderr

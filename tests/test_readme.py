@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests import runs
 from tests.conftest import ROOT, environment
@@ -56,12 +57,17 @@ def test_train_commands_run(command, tmp_path):
 
 
 @pytest.mark.slow
-def test_sample_and_evaluate_commands_run(tmp_path, script):
+def test_sample_evaluate_and_predict_commands_run(tmp_path, script):
   for name in ('gan', 'vae', 'cnn', 'gpt'):
     runs.train(*SMALL[name], '--config.train.steps=2', f'--workdir={tmp_path}/{name}',
                *(['--config.evaluators.likelihood.samples=5'] * (name == 'vae')))  # fmt: skip
-  for command in [*commands('python sample.py'), *commands('python evaluate.py')]:
+  photos = tmp_path / 'photos'
+  photos.mkdir()
+  Image.new('RGB', (40, 30)).save(photos / 'a.jpg')
+  scripts = ('python sample.py', 'python evaluate.py', 'python predict.py')
+  for command in [command for script in scripts for command in commands(script)]:
     arguments = command.replace('runs/', f'{tmp_path}/').replace('--out=', f'--out={tmp_path}/')
+    arguments = arguments.replace('--input=photos', f'--input={photos}')
     done = script(*shlex.split(arguments)[1:])
     assert done.returncode == 0, done.stderr
 

@@ -48,7 +48,7 @@ _ROOMS = {
   'metrics': ('config.evaluators.NAME.metrics.NAME', 'Metrics'),
   'metrics.features': ('config.evaluators.NAME.features', 'Extractors of features'),
 }
-# Data that the samplers and measurements of the page are those of.
+# Data that the samplers, predictors and measurements of the page are those of.
 _CLASSES = 10
 
 
@@ -154,19 +154,25 @@ def _first_line(target: Callable) -> str:
 
 
 def _of_objectives() -> Iterator[str]:
-  """The options of samplers, flags of sample.py, and of measurements."""
-  samplers, measurements = {}, {}
+  """The options of samplers and predictors, flags of the scripts, and of measurements."""
+  samplers, predictors, measurements = {}, {}, {}
   for name, objective in _objectives().items():
     if objective.sampler is not None and objective.sampler.options:
       samplers[name] = objective.sampler.options
+    if objective.predictor is not None and objective.predictor.options:
+      predictors[name] = objective.predictor.options
     measurements.update(
       {f'{name}: `{key}`': each.options for key, each in objective.measurements.items()}
     )
-  yield '## Samplers: flags of sample.py\n'
-  yield f'`python sample.py --workdir=RUN --OPTION=VALUE`; classes as of data with {_CLASSES}.\n'
-  for name, options in samplers.items():
-    yield f'### Of the objective {name}\n'
-    yield _table(options, '--')
+  for title, script, declared in (
+    ('Samplers', 'sample.py', samplers),
+    ('Predictors', 'predict.py', predictors),
+  ):
+    yield f'## {title}: flags of {script}\n'
+    yield f'`python {script} --workdir=RUN --OPTION=VALUE`; classes as of data with {_CLASSES}.\n'
+    for name, options in declared.items():
+      yield f'### Of the objective {name}\n'
+      yield _table(options, '--')
   yield '## Measurements: config.evaluators.NAME of an evaluator `measure`\n'
   yield 'Beside the options of `measure` itself.\n'
   for name, options in measurements.items():

@@ -26,6 +26,10 @@ class Documents(Examples):
     stamp: the stamp of the documents.
     template: ids before and after a document; None for `class` and `separator`.
 
+  Attributes:
+    before: ids before a document.
+    room: tokens of a document that a row holds.
+
   Raises:
     UserError: the specials leave no room for a token.
   """
@@ -45,14 +49,14 @@ class Documents(Examples):
     if template is None:
       roles = ('class', 'separator')
       template = tuple(tuple(specials[r] for r in (role,) if r in specials) for role in roles)
-    self._first, self._last = template
+    self.before, self._last = template
     self._end = int('end' in specials)
     self._pad = specials.get('pad', 0)
-    self._room = row - len(self._first) - len(self._last)
-    if self._room < 1:
+    self.room = row - len(self.before) - len(self._last)
+    if self.room < 1:
       raise errors.UserError(
         f'config.data.text.length leaves no room for a token between the specials of a document, '
-        f'which fill {row - self._room} of {row}; choose a larger one'
+        f'which fill {row - self.room} of {row}; choose a larger one'
       )
     self.stamp = stamp
     if encoded.kind is None and 'label' not in spec.features:
@@ -74,18 +78,18 @@ class Documents(Examples):
     indices = np.asarray(indices, np.int64)
     ends = self._encoded.ends
     starts = np.where(indices > 0, ends[np.maximum(indices, 1) - 1], 0)
-    counts = np.minimum(ends[indices] - self._end - starts, self._room)
-    column = np.arange(self._row) - len(self._first)
+    counts = np.minimum(ends[indices] - self._end - starts, self.room)
+    column = np.arange(self._row) - len(self.before)
     inside = (column >= 0) & (column < counts[:, None])
     positions = np.where(inside, starts[:, None] + column, 0)
     tokens = np.where(inside, self._encoded.tokens[positions], self._pad).astype(np.int32)
-    tokens[:, : len(self._first)] = self._first
+    tokens[:, : len(self.before)] = self.before
     for i, id in enumerate(self._last):
-      tokens[np.arange(len(indices)), len(self._first) + counts + i] = id
+      tokens[np.arange(len(indices)), len(self.before) + counts + i] = id
     values: dict[str, Any] = {'tokens': tokens}
     if self._encoded.kind is not None:
       values['kind'] = np.where(inside, self._encoded.kind[positions], -1).astype(np.int32)
-    values['length'] = (counts + self._row - self._room).astype(np.int32)
+    values['length'] = (counts + self._row - self.room).astype(np.int32)
     return {**values, **{name: each[indices] for name, each in self._encoded.features.items()}}
 
   def load(self) -> dict[str, np.ndarray]:

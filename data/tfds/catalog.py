@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 
 import errors
 import files
-from data.spec import Feature
+from data.spec import Feature, InputColumn, input_columns
 from data.tfds import splits
 
 FORMAT = 'array_record'  # the only TFDS format with random access without TensorFlow
 DESCRIPTION = 'dataset_info.json'  # the file that marks a finished data set
+COLUMNS = 'inputs.columns.json'  # of a table, as `data.spec.input_columns` reads it
 _DESCRIBED = (DESCRIPTION, 'features.json')
 _NAME = re.compile(r'(?P<base>\w+)(?:/(?P<config>[\w.-]+))?(?::(?P<version>\d+\.\d+\.\d+))?')
 _VERSION = re.compile(r'\d+\.\d+\.\d+')
@@ -98,6 +99,18 @@ class Prepared(NamedTuple):
       return tuple((self.folder / f'{feature}.labels.txt').read_text().splitlines())
     except OSError:
       return ()
+
+  def input_columns(self) -> tuple[InputColumn, ...]:
+    """Returns the columns that `inputs` are made of; empty if the data set does not say.
+
+    Raises:
+      UserError: the file that says it is damaged.
+    """
+    place = self.folder / COLUMNS
+    try:
+      return input_columns(files.read_json(place)) if place.exists() else ()
+    except (ValueError, TypeError) as error:
+      raise damaged(self.folder, f'{COLUMNS}: {error}') from error
 
   def feature_names(self) -> list[str]:
     """Returns the names of the top-level features, in alphabetical order."""

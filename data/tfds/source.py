@@ -58,7 +58,8 @@ class Source(Examples):
     stored = content.hash_cached(folder, split, n, lambda: self._blocks(n))
     # The same stored examples are others to a model if they are read or numbered in another way.
     identity = _digest([stored, sorted(features.items()), names])
-    self.spec = Spec(name, split, n, features, num_classes, identity, names)
+    columns = folder.input_columns() if 'inputs' in features else ()
+    self.spec = Spec(name, split, n, features, num_classes, identity, names, input_columns=columns)
 
   def read(self, indices: Indices) -> dict[str, np.ndarray]:
     """Reads and decodes examples: every feature of the spec, [B, …], B the number of indices.
