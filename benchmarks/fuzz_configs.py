@@ -46,7 +46,7 @@ ROOM = 8 * 2**30
 # Most characters of a message.
 LONGEST = 2200
 # Mutants of one config in a row where there is no time for all of them.
-_BLOCK = 20
+_BLOCK = 10
 
 
 class Gone:

