@@ -193,7 +193,8 @@ def _numpy(before: Any, draw: random.Random) -> Sequence[Any]:
     return [np.float32(before), np.float64(before), np.array(before), np.float64('nan')]
   if isinstance(before, str):
     return [np.str_(before), np.array([before])]
-  return [np.array(before)] if isinstance(before, tuple) and before else []
+  flat = isinstance(before, tuple) and before and not any(isinstance(x, tuple) for x in before)
+  return [np.array(before)] if flat else []
 
 
 def _bool(before: Any, draw: random.Random) -> Sequence[Any]:
