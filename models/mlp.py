@@ -127,11 +127,6 @@ def _with_labels(
   """
   inputs = inputs.astype(network.dtype)
   if labels is None:
-    if network.embedding_size:
-      raise UserError(
-        f'embedding_size={network.embedding_size} of mlp.{type(network).__name__} has no effect '
-        'without labels; set it to 0, or use an objective with labels, e.g. cgan'
-      )
     return inputs
   for field in ('num_classes', 'embedding_size'):
     if getattr(network, field) < 1:

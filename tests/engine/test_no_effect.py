@@ -3,7 +3,7 @@
 import pytest
 from ml_collections import ConfigDict
 
-from configs import cgan, gan, gpt, mlp, tabular, vae, vqvae
+from configs import gan, gpt, mlp, tabular, vae, vqvae
 from data.spec import Spec
 from engine.preflight import preflight
 from engine.session import open_session
@@ -25,7 +25,6 @@ CASES = [
   (tabular, 'diabetes', {'objective.class_weights': (1.0,)}, 'objective.class_weights has no effe'),
   (vae, 'mnist5k', {'objective.variance': 0.5}, 'config.objective.variance=0.5 has no effect'),
   (vqvae, 'mnist5k', {'objective.variance': 0.5}, 'config.objective.variance=0.5 has no effect'),
-  (cgan, 'mnist5k', {'objective.name': 'gan'}, 'embedding_size=50 of mlp.Generator has no effect'),
   (gan, 'mnist5k', {'sharding': (('kernle$', ('fsdp',)),)}, 'config.sharding has no effect'),
   (
     mlp,
