@@ -185,7 +185,7 @@ def test_the_range_is_told(name, key, value, range_):
 )
 def test_a_list_of_layers_that_would_be_traced_for_hours(name, key):
   room, spec = THINGS[name]
-  with pytest.raises(UserError, match='has 10000 values and must have at most 1000$') as refused:
+  with pytest.raises(UserError, match=r'has 10000 values and must have at most 1000$') as refused:
     build({**spec, key: (1,) * 10_000}, room, WHERE, PROVIDED)
   assert len(str(refused.value)) < 2500
 

@@ -98,7 +98,7 @@ def test_a_missing_module_is_named_though_the_config_starts_it_from_none():
 def test_a_batch_larger_than_the_memory_is_named_before_anything_is_traced(tmp_path):
   config = changed(mlp, 'mnist5k', {'data.batch_size': 2**31 - 1, 'train.epochs': 0.0})
   with pytest.raises(
-    UserError, match=r'of memory \(.*a batch 1\.68 TB\).*config\.data\.batch_size'
+    UserError, match=r'of memory \(.*a batch 1\.69 TB\).*config\.data\.batch_size'
   ):
     preflight(config, str(tmp_path / 'run'))
 
