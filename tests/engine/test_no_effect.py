@@ -103,6 +103,12 @@ def test_a_batch_larger_than_the_memory_is_named_before_anything_is_traced(tmp_p
     preflight(config, str(tmp_path / 'run'))
 
 
+def test_more_folds_than_examples_are_named():
+  config = changed(mlp, 'mnist5k', {'data.folds': 10**6})
+  with pytest.raises(UserError, match=r'4,000 examples .* \(config\.data\.folds\); choose'):
+    open_session(config)
+
+
 def test_a_warm_up_longer_than_the_epochs_names_what_makes_them_short():
   changes = {'data.batch_size': 64, 'optimizer.model.schedule.warmup': 100, 'train.epochs': 2.0}
   config = changed(mlp, 'mnist5k', changes)
