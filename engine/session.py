@@ -123,7 +123,7 @@ def open_session(config: ConfigDict, spec: Spec | None = None, tokenizer: str = 
   """
   check_config(config)
   train, data = train_options(config), data_options(config)
-  check_warmups(to_plain(config.optimizer), train.steps)
+  check_warmups(to_plain(config.optimizer), train.steps, f' (config.train.steps={train.steps})')
   lanes = _lanes(config.seeds, train.seed, data, trained=spec is not None)
   mesh = sharding.make_mesh(**to_plain(config.mesh))
   check_lanes(lanes, mesh)

@@ -103,6 +103,12 @@ def test_a_batch_larger_than_the_memory_is_named_before_anything_is_traced(tmp_p
     preflight(config, str(tmp_path / 'run'))
 
 
+def test_a_warm_up_longer_than_the_steps_names_them():
+  config = changed(gpt, '', {'train.steps': 1})
+  with pytest.raises(UserError, match=r'below the 1 steps of the run \(config\.train\.steps=1\)'):
+    open_session(config, spec_of_text(config))
+
+
 def test_more_folds_than_examples_are_named():
   config = changed(mlp, 'mnist5k', {'data.folds': 10**6})
   with pytest.raises(UserError, match=r'4,000 examples .* \(config\.data\.folds\); choose'):
