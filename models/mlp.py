@@ -19,7 +19,7 @@ def _gated(x: jax.Array) -> jax.Array:
   if x.shape[-1] % 2:
     raise UserError(
       f'activation=glu gates one half of the units with the other, and {x.shape[-1]} is odd; make '
-      'it even'
+      'widths even'
     )
   return jax.nn.glu(x)
 
