@@ -189,8 +189,8 @@ class Fold(_Subset):
     spec = examples.spec
     if not 2 <= folds <= spec.n:
       raise errors.UserError(
-        f'the {spec.n:,} examples of {spec.name} {spec.split} cannot be cut into folds={folds}; '
-        f'choose from 2 to {spec.n:,}'
+        f'the {spec.n:,} examples of {spec.name} {spec.split} cannot be cut into folds={folds} '
+        f'(config.data.folds); choose from 2 to {spec.n:,}'
       )
     if not 0 <= fold < folds:
       raise errors.UserError(f'config.data.fold={fold} must be from 0 to {folds - 1}')

@@ -76,8 +76,11 @@ def module_errors(
   try:
     with nn.intercept_methods(calls.note):
       yield
-  except UserError:
-    raise
+  except UserError as error:
+    failed = calls.failed
+    if failed is None or failed.error is not error or 'config.' in str(error):
+      raise
+    raise UserError(f'{_places(failed.module, modules)}: {error}') from error
   except _BUGS:
     raise
   except Exception as error:
@@ -110,6 +113,20 @@ def construction_error(error: Exception, where: str, section: Mapping[str, Any])
   return UserError(f'{_option(where, section, str(error))}: {_told(error)}; mend its options')
 
 
+def _places(module: nn.Module, modules: Mapping[str, nn.Module]) -> str:
+  """Where a module, which does not know its own name, may stand in the config."""
+  names = _names_of(_outermost(module), modules)
+  return ' or '.join(f'config.modules.{name}' for name in names or modules)
+
+
+def missing_module(name: str, modules: Mapping[str, nn.Module]) -> UserError:
+  """Returns the sentence for a module that the objective needs and the config lacks."""
+  return UserError(
+    f'config.modules.{name} is missing: config.objective needs a module "{name}", and '
+    f'config.modules has {", ".join(modules) or "none"}; add it, or choose another objective'
+  )
+
+
 def _of_a_module(
   failed: _Failed, modules: Mapping[str, nn.Module], sections: Mapping[str, Mapping[str, Any]]
 ) -> str:
@@ -118,7 +135,7 @@ def _of_a_module(
   part = f' in its part {inside}' if inside else ''
   told = _told(failed.error)
   if len(names) != 1:
-    places = ' or '.join(f'config.modules.{name}' for name in names or modules)
+    places = _places(failed.module, modules)
     return f'{places} cannot be used{part}: {told}; mend its options, or name another module'
   where, section = f'config.modules.{names[0]}', sections[names[0]]
   return (
@@ -165,10 +182,7 @@ def _is_of_another_kind(error: Exception, modules: Mapping[str, nn.Module]) -> b
 
 def _of_another_kind(error: Exception, modules: Mapping[str, nn.Module]) -> str:
   if isinstance(error, KeyError):
-    return (
-      f'config.objective needs a module "{error.args[0]}", and config.modules has '
-      f'{", ".join(modules) or "none"}; add it, or choose another objective'
-    )
+    return str(missing_module(error.args[0], modules))
   named = ', '.join(f'config.modules.{n} is {type(m).__name__}' for n, m in modules.items())
   return (
     f'the modules do not fit config.objective: {_told(error)}; {named}: name modules of the kind '

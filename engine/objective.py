@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from data.spec import Spec
 from data.text import tokenization
 from engine.build import build, to_plain
-from engine.module_errors import construction_error, objective_errors
+from engine.module_errors import construction_error, missing_module, objective_errors
 from engine.train_options import PRECISIONS
 from objectives.base import Objective
 
@@ -37,9 +37,14 @@ def build_objective(config: ConfigDict, spec: Spec, precision: str) -> Objective
     for name, module in to_plain(config.modules).items()
   }
   with objective_errors(modules):
-    return build(
+    objective: Objective = build(
       to_plain(config.objective), 'objectives', 'config.objective', {**provided, 'modules': modules}
     )
+    moved = [name for player in objective.players for name in player.moves]
+  for name in moved:
+    if name not in modules:
+      raise missing_module(name, modules)
+  return objective
 
 
 def _module(section: Any, where: str, provided: Mapping[str, Any]) -> nn.Module:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from errors import UserError, choose
-from models.layers import Dense
+from models.layers import MOST_LAYERS, Dense
 from models.norms import batch_norm
 from options import option
 
@@ -19,7 +19,7 @@ def _gated(x: jax.Array) -> jax.Array:
   if x.shape[-1] % 2:
     raise UserError(
       f'activation=glu gates one half of the units with the other, and {x.shape[-1]} is odd; make '
-      'it even'
+      'widths even'
     )
   return jax.nn.glu(x)
 
@@ -59,7 +59,7 @@ class Generator(nn.Module):
   """
 
   widths: Sequence[int] = option(
-    'Units of the hidden layers, from the latents to the image.', low=1
+    'Units of the hidden layers, from the latents to the image.', low=1, longest=MOST_LAYERS
   )
   activation: str = option('Activation of the hidden layers.', choices=tuple(ACTIVATIONS))
   image_shape: Sequence[int]
@@ -90,7 +90,9 @@ class Discriminator(nn.Module):
     dtype: of the computation; parameters are float32.
   """
 
-  widths: Sequence[int] = option('Units of the hidden layers, from the image to the logit.', low=1)
+  widths: Sequence[int] = option(
+    'Units of the hidden layers, from the image to the logit.', low=1, longest=MOST_LAYERS
+  )
   activation: str = option('Activation of the hidden layers.', choices=tuple(ACTIVATIONS))
   dropout: float = option(
     'Fraction of the hidden units dropped in training.', low=0, below=1, default=0.0
@@ -150,7 +152,7 @@ class Encoder(nn.Module):
   """
 
   widths: Sequence[int] = option(
-    'Units of the hidden layers, from the image to the latents.', low=1
+    'Units of the hidden layers, from the image to the latents.', low=1, longest=MOST_LAYERS
   )
   activation: str = option(
     'Activation of the hidden layers; `glu` gates one half of the units with the other, so it '
@@ -190,7 +192,7 @@ class Decoder(nn.Module):
   """
 
   widths: Sequence[int] = option(
-    'Units of the hidden layers, from the latents to the image.', low=1
+    'Units of the hidden layers, from the latents to the image.', low=1, longest=MOST_LAYERS
   )
   activation: str = option(
     "Activation of the hidden layers, as the encoder's.", choices=tuple(ACTIVATIONS)
@@ -224,7 +226,9 @@ class MLP(nn.Module):
     dtype: of the computation; parameters are float32.
   """
 
-  widths: Sequence[int] = option('Units of the hidden layers; none makes a linear model.', low=1)
+  widths: Sequence[int] = option(
+    'Units of the hidden layers; none makes a linear model.', low=1, longest=MOST_LAYERS
+  )
   activation: str = option('Activation of the hidden layers.', choices=tuple(ACTIVATIONS))
   dropout: float = option(
     'Fraction of the hidden units dropped in training.', low=0, below=1, default=0.0

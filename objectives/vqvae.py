@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
+from errors import UserError
 from losses import likelihood, quantization
 from objectives.base import (
   Aux,
@@ -24,7 +25,7 @@ from objectives.base import (
   Sampler,
   Variables,
 )
-from objectives.names import entries, pick
+from objectives.names import check_variance, entries, pick
 from options import option
 from sampling.picture_pairs import stack_pairs
 
@@ -56,6 +57,7 @@ class VQVAE(Objective):
   )
 
   def __post_init__(self):
+    check_variance(self.reconstruction, self.variance)
     self._configure('decoder', outputs=self._likelihood.outputs)
 
   # --- what the engine asks for
@@ -70,12 +72,15 @@ class VQVAE(Objective):
     features, encoder_variables = encoder.init_with_output(
       encoder_key, batch['image'][:1], train=False
     )
+    codebook = self.modules['codebook'].init(codebook_key, features, train=False)
+    if 'codebook' not in codebook:
+      raise UserError(
+        f'config.modules.codebook is {type(self.modules["codebook"]).__name__}, which holds no '
+        'codes; name vqvae.Codebook, or a module with a collection "codebook"'
+      )
     return {
       'encoder': encoder_variables,
-      'codebook': {
-        'params': {},
-        **self.modules['codebook'].init(codebook_key, features, train=False),
-      },
+      'codebook': {'params': {}, **codebook},
       'decoder': self.modules['decoder'].init(decoder_key, features, train=False),
     }
 

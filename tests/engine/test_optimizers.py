@@ -158,6 +158,11 @@ def test_momentum_by_name():
     (dict(clip_weights=float('inf')), r'x\.clip_weights=inf must be a finite number'),
     (dict(learning_rate=float('nan')), r'x\.learning_rate=nan must be a finite number'),
     (dict(decay_only=3), r'x\.decay_only=3 must be a word'),
+    (dict(decay_only='kernel$'), r'x\.decay_only=kernel\$ has no effect without .*weight_decay'),
+    (
+      dict(schedule=dict(name='cosine', boundaries=(3,), factors=(1,))),
+      r'schedule\.boundaries=3 has no effect with .*schedule\.name=cosine',
+    ),
     (dict(schedule=dict(warmup=-1)), r'schedule\.warmup=-1 must be at least 0'),
     (dict(schedule=dict(end=1.5)), r'schedule\.end=1\.5 must be at least 0 and at most 1'),
     (dict(schedule=dict(cycles=2)), r'schedule\.cycles is no option of the schedule'),

@@ -129,5 +129,5 @@ def test_what_is_no_activation(name):
 
 def test_a_gate_needs_two_halves():
   model = MLP(widths=(7,), activation='glu')
-  with pytest.raises(UserError, match=r'activation=glu .* and 7 is odd'):
+  with pytest.raises(UserError, match=r'activation=glu .* and 7 is odd; make widths even'):
     jax.eval_shape(lambda: model.init(KEY, IMAGES, train=False))
