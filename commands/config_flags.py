@@ -41,6 +41,8 @@ def define_training_config(argv: Sequence[str]) -> Sequence[str]:
   """
   path = cli.value_of(argv, 'config')
   workdir = cli.value_of(argv, 'workdir')
+  if path is None and not cli.asks_for_help(argv):
+    cli.check_flags(argv)
   if path is None:
     if workdir is None or (cli.asks_for_help(argv) and not _holds_run(workdir)):
       return _without_path(argv)

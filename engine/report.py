@@ -171,9 +171,16 @@ class Report:
     rows = ''.join(f'| {name} | {value} |\n' for name, value in options.items())
     self._events.add_text('config', f'| option | value |\n| --- | --- |\n{rows}', self._first_step)
     # `SummaryWriter.add_hparams` would write them into a run of its own.
-    plain = {n: v if isinstance(v, (bool, int, float)) else str(v) for n, v in options.items()}
+    plain = {n: v if _is_plain(v) else str(v) for n, v in options.items()}
     for summary in hparams(plain, {self._shown.best: 0.0} if self._shown.best else {}):
       self._events.file_writer.add_summary(summary)
+
+
+def _is_plain(value: Any) -> bool:
+  """Whether TensorBoard takes a value of an option as a number."""
+  if isinstance(value, int) and not -(2**63) <= value < 2**63:
+    return False
+  return isinstance(value, (bool, int, float))
 
 
 # How samples of each feature are shown.

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 
+from errors import UserError
 from options import Option
 
 Batch = Mapping[str, jax.Array]
@@ -264,6 +265,33 @@ class Objective(abc.ABC):
   def sampler(self) -> Sampler | None:
     """The sampler; None where there is nothing to sample from, as for a classifier."""
     return None
+
+  def _initialised(
+    self, module: str, key: jax.Array, *inputs: Any, outputs: tuple[int, ...], **options: Any
+  ) -> Any:
+    """Returns fresh variables of a module.
+
+    Args:
+      module: its name.
+      key: of the parameters.
+      *inputs: what it is applied to, of one example.
+      outputs: the shape of what it must return of them.
+      **options: of its call.
+
+    Raises:
+      UserError: it returns another shape, which the losses would broadcast without a word.
+    """
+    applied = self.modules[module]
+    returned, variables = applied.init_with_output(key, *inputs, train=False, **options)
+    found = getattr(returned, 'shape', None)
+    if found != outputs:
+      shapes = [list(leaf.shape) for leaf in jax.tree.leaves(returned)]
+      raise UserError(
+        f'config.modules.{module}, a {type(applied).__name__}, returns '
+        f'{" and ".join(map(str, shapes)) or "nothing"} of one example, and config.objective needs '
+        f'{list(outputs)}; name a module of the kind that the objective applies'
+      )
+    return variables
 
   def _outputs(self, module: str, variables: Variables, *inputs: Any, **options: Any) -> Any:
     """Applies a module with `train=False`; returns its outputs."""

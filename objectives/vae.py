@@ -83,8 +83,11 @@ class VAE(Objective):
       'decoder': (jnp.zeros((1, self.latent_size)), condition),
     }
     keys = dict(zip(self.modules, jax.random.split(key, len(self.modules))))
+    decoded = (*first['image'].shape, self._likelihood.outputs)
     return {
-      name: module.init(keys[name], *inputs.get(name, ()), train=False)
+      name: self._initialised(name, keys[name], *inputs[name], outputs=decoded)
+      if name == 'decoder'
+      else module.init(keys[name], *inputs.get(name, ()), train=False)
       for name, module in self.modules.items()
     }
 

@@ -70,13 +70,14 @@ class VQVAE(Objective):
     features, encoder_variables = encoder.init_with_output(
       encoder_key, batch['image'][:1], train=False
     )
+    decoded = (*batch['image'][:1].shape, self._likelihood.outputs)
     return {
       'encoder': encoder_variables,
       'codebook': {
         'params': {},
         **self.modules['codebook'].init(codebook_key, features, train=False),
       },
-      'decoder': self.modules['decoder'].init(decoder_key, features, train=False),
+      'decoder': self._initialised('decoder', decoder_key, features, outputs=decoded),
     }
 
   def evaluate(self, variables: Variables, batch: Batch, keys: jax.Array) -> dict[str, jax.Array]:
