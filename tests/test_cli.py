@@ -25,7 +25,7 @@ MISTAKES = {
   ),
   'neither true nor false': (
     ['train.py', GAN, '--dry_run=2'],
-    'flag --dry_run=2: Non-boolean argument to boolean flag; --help',
+    '--dry_run=2: Non-boolean argument to boolean flag; --help',
   ),
   'empty folder': (['train.py', GAN, '--workdir='], '--workdir= names no folder'),
   'unknown key': (
@@ -55,10 +55,14 @@ MISTAKES = {
 }
 
 
+# Those whose --workdir, or what stands for it, is the mistake.
+_OWN_FOLDER = ('unknown flag', 'empty folder', 'only a folder')
+
+
 @pytest.mark.parametrize('mistake', MISTAKES)
 def test_mistakes_are_one_sentence(mistake, script, tmp_path):
   arguments, part = MISTAKES[mistake]
-  if arguments[0] == 'train.py' and mistake not in ('unknown flag', 'empty folder'):
+  if arguments[0] == 'train.py' and mistake not in _OWN_FOLDER:
     arguments = [*arguments, f'--workdir={tmp_path}/run']
   done = script(*arguments, TFDS_DATA_DIR=str(tmp_path))
   assert done.returncode == 2, done.stderr
