@@ -109,6 +109,8 @@ def open_evaluated(data: Data, spec: Spec, split: str, where: str) -> Examples:
       training split; else a TFDS split of the test data set, such as 'test[:100]'.
     where: the option that holds `split`, as a user writes it, for messages.
   """
+  if not split:
+    raise UserError(f'{where} names no split; write test, train, or a TFDS split, e.g. test[:100]')
   if split == TRAIN:
     whole = _open_matched(data, data.name, data.split, 'config.data.split', spec)
     return _tokenized(_trained_on(whole, data), data, spec.tokenizer, training=False)

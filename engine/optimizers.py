@@ -44,7 +44,7 @@ def muon(
   beta: float = 0.95,
   weight_decay: float = 0.0,
   mask: Any = None,
-  matrices: str = '',
+  matrices: str | Callable[[Any], Any] = '',
   adam_factor: float = 1.0,
 ) -> optax.GradientTransformation:
   """Muon (Jordan et al. 2024): momentum, made orthogonal; convolutions as matrices too.
@@ -57,11 +57,11 @@ def muon(
     beta: of the momentum (Nesterov's).
     weight_decay: decoupled, of the matrices alone.
     mask: tree of bools, or function of the parameters that makes it: those that decay.
-    matrices: a pattern of the paths `MODULE/…/NAME` of the matrices; '' is all that has two axes or
-      more.
+    matrices: a pattern of the paths `MODULE/…/NAME` of the matrices, or a function of the
+      parameters that makes a tree of bools; '' is all that has two axes or more.
     adam_factor: Nadam's learning rate as a multiple of this one.
   """
-  chosen = _paths_with(matrices, 'config.optimizer.PLAYER.matrices')
+  chosen = _paths_with(matrices, 'matrices') if isinstance(matrices, str) else matrices
 
   def dimensions(params: Any) -> Any:
     return jax.tree.map(lambda w, yes: _as_matrix(w.ndim) if yes else None, params, chosen(params))
@@ -118,6 +118,8 @@ def make_optimizer(steps: int, where: str, /, **section: Any) -> Optimizer:
   # What is not given is optax's own default.
   options = {key: given[key] for key in section if key not in COMMON}
   mask = _paths_with(decay_only, f'{where}.decay_only') if decay_only else None
+  if 'matrices' in options:
+    options['matrices'] = _paths_with(options['matrices'], f'{where}.matrices')
   taken = parameters(factory)
   decoupled = 'weight_decay' in taken
   if decoupled:
@@ -243,6 +245,12 @@ def make_schedule(
     raise UserError(f'{where}.warmup={warmup} must be from 0 to below the {steps} steps of the run')
   if len(boundaries) != len(factors):
     raise UserError(f'{where}.boundaries and {where}.factors must have the same length')
+  if boundaries and schedule is not _piecewise:
+    shown = ','.join(map(str, boundaries))
+    raise UserError(
+      f'{where}.boundaries={shown} has no effect where {where}.name={given["name"]}; leave it '
+      'empty, or set the name to piecewise'
+    )
   if [*boundaries] != sorted(set(boundaries)):
     shown = ','.join(map(str, boundaries))
     raise UserError(f'{where}.boundaries={shown} must ascend; give each step once, in order')

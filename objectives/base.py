@@ -285,10 +285,10 @@ class Objective(abc.ABC):
     returned, variables = applied.init_with_output(key, *inputs, train=False, **options)
     found = getattr(returned, 'shape', None)
     if found != outputs:
-      shapes = [list(leaf.shape) for leaf in jax.tree.leaves(returned)]
+      shapes = [f'{leaf.dtype}{list(leaf.shape)}' for leaf in jax.tree.leaves(returned)]
       raise UserError(
-        f'config.modules.{module}, a {type(applied).__name__}, returns '
-        f'{" and ".join(map(str, shapes)) or "nothing"} of one example, and config.objective needs '
+        f'config.modules.{module} ({type(applied).__name__}) returns '
+        f'{" and ".join(shapes) or "nothing"} of one example, and config.objective needs '
         f'{list(outputs)}; name a module of the kind that the objective applies'
       )
     return variables

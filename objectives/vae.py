@@ -112,7 +112,7 @@ class VAE(Objective):
   @property
   def measurements(self) -> Mapping[str, Measurement]:
     doc = 'Importance samples of each −log p(x); more of them give a tighter bound.'
-    options = {'samples': Option(int, 5000, doc, low=1)}
+    options = {'samples': Option(int, 5000, doc, low=1, high=10_000_000)}
     return {'likelihood': Measurement(self._measure_likelihood, options)}
 
   def _measure_likelihood(

@@ -27,6 +27,22 @@ def test_a_function_is_given_nothing_but_its_own_keywords():
     build(dict(name='pooling.mean'), 'models', 'config.m', known)
 
 
+@pytest.mark.parametrize(
+  ('name', 'room', 'others'),
+  [
+    ('base.Evaluator', 'engine.evaluators', 'base'),
+    ('examples.OverSplit', 'engine.evaluators', 'examples.Examples'),
+    ('examples.build_metric', 'engine.evaluators', 'examples.Examples'),
+    ('base.Objective', 'objectives', 'base.Player'),
+    ('base.Value', 'metrics', ''),
+    ('charts.curves', 'metrics', ''),
+  ],
+)
+def test_parents_results_and_functions_are_not_to_be_named(name, room, others):
+  with pytest.raises(UserError, match=rf'^config\.m\.name={name} names nothing.*; try: .*{others}'):
+    build(dict(name=name), room, 'config.m')
+
+
 def test_an_unknown_keyword_names_those_there_are():
   wrong = r'config\.m has no option "width" \(did you mean "widths"\?\); it takes: .*image_shape'
   with pytest.raises(UserError, match=wrong):
