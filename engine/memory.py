@@ -1,5 +1,7 @@
 """The memory that a run needs against what the devices have, and running out of it, in words."""
 
+from __future__ import annotations
+
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -12,7 +14,7 @@ import jax
 from engine.state import Weights, weights
 from errors import UserError
 
-if TYPE_CHECKING:  # A session reads the options of checkpoints, which read this file.
+if TYPE_CHECKING:
   from engine.session import Session
 
 _MEMINFO = Path('/proc/meminfo')
