@@ -5,14 +5,22 @@ from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 Value = TypeVar('Value')
+# Most characters of a message, of its beginning and of its end.
+_FIRST, _LAST = 1500, 500
 
 
 class UserError(Exception):
   """A mistake the user can mend: one sentence that names the way out.
 
   The root scripts print it without a traceback and leave with exit code 2. Anything else that is
-  raised is a bug and keeps its traceback.
+  raised is a bug and keeps its traceback. Of a very long message, such as one with a value of
+  thousands of entries, the middle is left out.
   """
+
+  def __init__(self, message: str):
+    if len(message) > _FIRST + _LAST:
+      message = f'{message[:_FIRST]} … {message[-_LAST:]}'
+    super().__init__(message)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -34,6 +34,10 @@ class Option(NamedTuple):
     each: '' for a single value, 'list' for a list of values, 'mapping' for a mapping from names to
       values. Type and bounds are those of every value.
     also: values allowed beside the range, e.g. -1 for "all that is left".
+    longest: most values of a list; None for no bound.
+
+  Numbers are those that a device computes with: where `high` and `below` set no bound, whole
+  numbers are below 2³¹; floats must be finite as float32.
   """
 
   type: type
@@ -46,6 +50,7 @@ class Option(NamedTuple):
   choices: tuple[str, ...] = ()
   each: str = ''
   also: tuple[float, ...] = ()
+  longest: int | None = None
 
   @property
   def kind(self) -> str:
@@ -85,6 +90,10 @@ class Option(NamedTuple):
     if self.each == 'list':
       values = tuple(value) if isinstance(value, (list, tuple)) else (value,)
       shown = ','.join(map(str, values))
+      if self.longest is not None and len(values) > self.longest:
+        raise UserError(
+          f'{where}={shown} has {len(values)} values and must have at most {self.longest}'
+        )
       return tuple(self._checked(one, f'{where}={shown}: {one}') for one in values)
     if self.each == 'mapping':
       if not isinstance(value, Mapping):
@@ -95,8 +104,11 @@ class Option(NamedTuple):
   def _checked(self, value: Any, shown: str) -> Any:
     """Returns one value as the type; `shown` is how messages begin."""
     value = self._typed(value, shown)
-    if isinstance(value, float) and not math.isfinite(value):
+    if isinstance(value, float) and not abs(value) <= _LARGEST_FLOAT:
       raise UserError(f'{shown} must be a finite number')
+    unbounded = self.type is int and self.high is None and self.below is None
+    if unbounded and value > _LARGEST_INT:
+      raise UserError(f'{shown} must be at most {_LARGEST_INT}')
     if not self._allows(value):
       close = nearest(value, self.choices) if self.choices else ''
       raise UserError(f'{shown} must be {self.allowed}{close}')
@@ -121,6 +133,9 @@ class Option(NamedTuple):
       and (self.below is None or value < self.below)
     )
 
+
+# Of int32 and float32.
+_LARGEST_INT, _LARGEST_FLOAT = 2**31 - 1, (2 - 2**-23) * 2.0**127
 
 # One value and several of them, in words.
 _KINDS: Mapping[type, tuple[str, str]] = {
@@ -182,6 +197,7 @@ def option(
   choices: tuple[str, ...] = (),
   default: Any = dataclasses.MISSING,
   also: tuple[float, ...] = (),
+  longest: int | None = None,
 ) -> Any:
   """Declares a field of a dataclass whose value a config gives; see `Option`.
 
@@ -190,7 +206,14 @@ def option(
   always holds the value, the field has no default.
   """
   declared = dict(
-    doc=doc, low=low, high=high, above=above, below=below, choices=tuple(choices), also=tuple(also)
+    doc=doc,
+    low=low,
+    high=high,
+    above=above,
+    below=below,
+    choices=tuple(choices),
+    also=tuple(also),
+    longest=longest,
   )
   return dataclasses.field(default=default, metadata={_DECLARED: declared})
 

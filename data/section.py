@@ -56,7 +56,9 @@ class Data:
     'streamed.',
     low=0,
   )
-  workers: int = option('Processes that read a streamed split; 0 reads with threads.', low=0)
+  workers: int = option(
+    'Processes that read a streamed split; 0 reads with threads.', low=0, high=1024
+  )
   text: Text | None = option('How text is cut into rows of tokens; {} for images and tables.')
   augment: Mapping[str, Any] = option('Augmentation of the images that are trained on.')
 
@@ -110,7 +112,7 @@ def open_evaluated(data: Data, spec: Spec, split: str, where: str) -> Examples:
     where: the option that holds `split`, as a user writes it, for messages.
   """
   if not split:
-    raise UserError(f'{where} names no split; write test, train, or a TFDS split, e.g. test[:100]')
+    raise UserError(f'{where} is empty; give {TEST}, {TRAIN} or a TFDS split')
   if split == TRAIN:
     whole = _open_matched(data, data.name, data.split, 'config.data.split', spec)
     return _tokenized(_trained_on(whole, data), data, spec.tokenizer, training=False)
@@ -129,7 +131,8 @@ def check_features(examples: Examples, spec: Spec) -> None:
 
 def _open_matched(data: Data, name: str, split: str, where: str, spec: Spec) -> Examples:
   """Opens a split with its classes numbered as in `spec`, which has `data.classes` only."""
-  whole = open_source(name, split, data.data_dir, (), data.columns, where)
+  key = 'config.data.test_name' if name == data.test_name else 'config.data.name'
+  whole = open_source(name, split, data.data_dir, (), data.columns, where, key)
   if not data.text:  # the features of text are known once it is tokenized
     check_features(whole, spec)
   return match_classes(whole, spec, subset=bool(data.classes))

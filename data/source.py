@@ -22,6 +22,7 @@ def open_source(
   classes: Sequence[int] = (),
   columns: Sequence[str] = (),
   where: str = 'config.data.split',
+  key: str = 'config.data.name',
 ) -> Examples:
   """Opens a split of the data set `name`, after preparing the data set if necessary.
 
@@ -35,6 +36,7 @@ def open_source(
     classes: labels of the examples to keep, which become 0, 1, … in this order; empty for all.
     columns: further integer scalar features to read.
     where: the option that holds `split`, as a user writes it, for messages.
+    key: the option that holds `name`, likewise.
 
   Raises:
     UserError: no such data set or split, its raw files are missing, or it cannot be read.
@@ -46,17 +48,22 @@ def open_source(
       f'{name}; give one for all, or one for each'
     )
   pairs = zip(names, splits * (len(names) // len(splits)))
-  sources = [_open_one(*pair, data_dir, columns, where) for pair in pairs]
+  sources = [_open_one(*pair, data_dir, columns, where, key) for pair in pairs]
   source = sources[0] if len(sources) == 1 else Joined(sources)
   return ClassSubset(source, tuple(classes)) if len(tuple(classes)) else source
 
 
-def _open_one(name: str, split: str, data_dir: str, columns: Sequence[str], where: str) -> Source:
+def _open_one(
+  name: str, split: str, data_dir: str, columns: Sequence[str], where: str, key: str
+) -> Source:
   roots = folders.roots(data_dir)
-  prepared = catalog.find(name, roots)
-  if prepared is None:
-    _prepare(name, data_dir)
+  try:
     prepared = catalog.find(name, roots)
+    if prepared is None:
+      _prepare(name, data_dir)
+      prepared = catalog.find(name, roots)
+  except errors.UserError as error:
+    raise errors.UserError(f'{key}={name}: {error}') from error
   return Source(name, split, prepared, columns, where)
 
 

@@ -28,7 +28,11 @@ from options import REQUIRED, Option, declared_options
 # The options outside of all sections.
 RUN: Mapping[str, Option] = {
   'seeds': Option(
-    int, REQUIRED, 'How many seeds are trained side by side, from config.train.seed on.', low=1
+    int,
+    REQUIRED,
+    'How many seeds are trained side by side, from config.train.seed on.',
+    low=1,
+    high=10_000,
   ),
   'sharding': Option(
     object,

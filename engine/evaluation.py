@@ -16,7 +16,7 @@ from engine.evaluators.base import Evaluator, Progress, Results
 from engine.evaluators.batches import Split
 from engine.session import Session
 from engine.state import Weights, averaged_variables
-from errors import UserError, choose, nearest
+from errors import UserError, nearest
 
 Value = TypeVar('Value')
 
@@ -75,10 +75,16 @@ class Evaluators:
       return ''
     scheduled = {name: each for name, each in self._evaluators.items() if each.every}
     name = figure.split('/')[0]
+    if name in self._evaluators and name not in scheduled:
+      raise UserError(
+        f'config.checkpoint.best={figure} is known in training only where '
+        f'config.evaluators.{name}.every is above 0'
+      )
     if name not in scheduled:
       raise UserError(
         f'config.checkpoint.best={figure}: training runs no evaluator "{name}"'
-        f'{nearest(name, scheduled)}; it runs: {", ".join(scheduled) or "none"}'
+        f'{nearest(name, scheduled)}; of config.evaluators it runs: '
+        f'{", ".join(scheduled) or "none"}'
       )
     names = scheduled[name].figure_names
     if names is None:
@@ -87,7 +93,12 @@ class Evaluators:
     beginning = [each for each in known if each.startswith(f'{figure}_')]
     if figure not in known and len(beginning) == 1:
       return beginning[0]
-    return choose(known, figure, 'config.checkpoint.best')
+    if figure in known:
+      return figure
+    raise UserError(
+      f'config.checkpoint.best={figure} is unknown{nearest(figure, known)}; of '
+      f'config.evaluators.{name} and its metrics there are: {", ".join(known) or "none"}'
+    )
 
   def evaluate(
     self,

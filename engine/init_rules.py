@@ -15,9 +15,11 @@ import jax
 
 from engine.build import call, to_plain
 from engine.sharding import path_name
-from errors import UserError, choose, nearest
+from errors import UserError, nearest
 from options import option
 
+# The values of an entry that names no run.
+NOTHING = dict(run='', module='', rules='.*=load', checkpoint='')
 ACTIONS = ('load', 'skip', 'freeze')
 IsFrozen = Callable[[str], bool]
 
@@ -43,11 +45,22 @@ def sources(init_from: Any, modules: Mapping[str, Any]) -> dict[str, Source]:
   """
   found = {}
   for name, section in to_plain(init_from).items():
-    choose(modules, name, 'config.init_from')
+    if name not in modules:
+      raise UserError(
+        f'config.init_from.{name} has no effect: there is no config.modules.{name}'
+        f'{nearest(name, modules)}; there are: {", ".join(modules)}'
+      )
     source = call(Source, section, f'config.init_from.{name}')
     action_of(source.rules, name)
     if source.run:
       found[name] = source
+      continue
+    for key, default in NOTHING.items():
+      if (value := getattr(source, key)) != default:
+        raise UserError(
+          f'config.init_from.{name}.{key}={value} has no effect without a run in '
+          f'config.init_from.{name}.run; give one, or set it to "{default}"'
+        )
   return found
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
+import numpy as np
 
 from engine.state import Weights, weights
 from errors import UserError
@@ -44,7 +45,7 @@ class Need(NamedTuple):
 
 
 def training_need(session: 'Session') -> Need:
-  """Returns the least that training needs on a device: activations and data are not counted."""
+  """Returns the least that training needs on a device: the activations are not counted."""
   state = session.abstract
   # Gradients live while the optimizer reads them; of several players those of one at a time.
   lane = session.lane_abstract.params
@@ -56,8 +57,11 @@ def training_need(session: 'Session') -> Need:
     'optimizers': _bytes(state.opt_state),
     'averages': _bytes(state.ema),
     'gradients': gradients,
+    'a batch': _batch_bytes(session),
   }
-  smaller = [_smaller_modules(session)]
+  largest = max(parts, key=lambda name: parts[name])
+  smaller = ['a smaller config.data.batch_size'] if largest == 'a batch' else []
+  smaller.append(_smaller_modules(session))
   if session.lanes.number > 1:
     smaller.append(f'fewer lanes than {session.lanes.number} (config.seeds, config.data.folds)')
   if state.ema:
@@ -198,6 +202,14 @@ def _leaf_bytes(leaf: jax.ShapeDtypeStruct) -> int:
   return math.prod(shape) * leaf.dtype.itemsize
 
 
+def _batch_bytes(session: 'Session') -> int:
+  """Bytes on one device of the examples of a step, as they are read."""
+  example = sum(
+    math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in session.spec.features.values()
+  )
+  return session.per_step * example // (session.mesh.shape['data'] * session.mesh.shape['fsdp'])
+
+
 def _smaller_modules(session: 'Session') -> str:
   """The module with most parameters, and those of its options that are sizes."""
   sizes = {name: _bytes(tree) for name, tree in session.lane_abstract.params.items()}
@@ -205,7 +217,11 @@ def _smaller_modules(session: 'Session') -> str:
   section = session.config.modules[largest]
   options = [key for key, value in section.items() if _is_size(value)]
   where = f'config.modules.{largest}'
-  return f'smaller {", ".join(f"{where}.{key}" for key in options) or where}'
+  places = [f'{where}.{key}' for key in options] or [where]
+  for key, value in session.config.objective.items():
+    if key.endswith('_size') and _is_size(value):
+      places.append(f'config.objective.{key}')
+  return f'smaller {", ".join(places)}'
 
 
 def _is_size(value: Any) -> bool:

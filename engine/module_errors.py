@@ -76,8 +76,8 @@ def module_errors(
   try:
     with nn.intercept_methods(calls.note):
       yield
-  except UserError:
-    raise
+  except UserError as error:
+    raise _with_its_place(error, calls.failed, modules) from error
   except _BUGS:
     raise
   except Exception as error:
@@ -108,6 +108,25 @@ def objective_errors(modules: Mapping[str, nn.Module]) -> Iterator[None]:
 def construction_error(error: Exception, where: str, section: Mapping[str, Any]) -> UserError:
   """Returns the sentence for what a module raised while it was made of its options."""
   return UserError(f'{_option(where, section, str(error))}: {_told(error)}; mend its options')
+
+
+def _with_its_place(
+  error: UserError, failed: _Failed | None, modules: Mapping[str, nn.Module]
+) -> UserError:
+  """The sentence of a module, which does not know its name in the config, with that name."""
+  if failed is None or failed.error is not error or 'config.' in str(error):
+    return error
+  names = _names_of(_outermost(failed.module), modules)
+  places = ' or '.join(f'config.modules.{name}' for name in names or modules)
+  return UserError(f'{places}: {error}')
+
+
+def missing_module(name: str, modules: Mapping[str, nn.Module]) -> UserError:
+  """Returns the sentence for a module that the objective needs and the config lacks."""
+  return UserError(
+    f'config.modules.{name} is missing: config.objective needs a module "{name}", and '
+    f'config.modules has {", ".join(modules) or "none"}; add it, or choose another objective'
+  )
 
 
 def _of_a_module(
@@ -165,10 +184,7 @@ def _is_of_another_kind(error: Exception, modules: Mapping[str, nn.Module]) -> b
 
 def _of_another_kind(error: Exception, modules: Mapping[str, nn.Module]) -> str:
   if isinstance(error, KeyError):
-    return (
-      f'config.objective needs a module "{error.args[0]}", and config.modules has '
-      f'{", ".join(modules) or "none"}; add it, or choose another objective'
-    )
+    return str(missing_module(error.args[0], modules))
   named = ', '.join(f'config.modules.{n} is {type(m).__name__}' for n, m in modules.items())
   return (
     f'the modules do not fit config.objective: {_told(error)}; {named}: name modules of the kind '

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from data.spec import Spec
 from data.text import tokenization
 from engine.build import build, require_kind, to_plain
-from engine.module_errors import construction_error, objective_errors
+from engine.module_errors import construction_error, missing_module, objective_errors
 from engine.train_options import PRECISIONS
 from objectives.base import Objective
 
@@ -38,8 +38,14 @@ def build_objective(config: ConfigDict, spec: Spec, precision: str) -> Objective
   }
   section = to_plain(config.objective)
   with objective_errors(modules):
-    objective = build(section, 'objectives', 'config.objective', {**provided, 'modules': modules})
-  require_kind(objective, Objective, section['name'], 'config.objective', 'objective')
+    objective: Objective = build(
+      section, 'objectives', 'config.objective', {**provided, 'modules': modules}
+    )
+    require_kind(objective, Objective, section['name'], 'config.objective', 'objective')
+    moved = [name for player in objective.players for name in player.moves]
+  for name in moved:
+    if name not in modules:
+      raise missing_module(name, modules)
   return objective
 
 

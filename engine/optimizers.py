@@ -44,8 +44,9 @@ def muon(
   beta: float = 0.95,
   weight_decay: float = 0.0,
   mask: Any = None,
-  matrices: str | Callable[[Any], Any] = '',
+  matrices: str = '',
   adam_factor: float = 1.0,
+  where: str = 'config.optimizer.PLAYER',
 ) -> optax.GradientTransformation:
   """Muon (Jordan et al. 2024): momentum, made orthogonal; convolutions as matrices too.
 
@@ -57,11 +58,12 @@ def muon(
     beta: of the momentum (Nesterov's).
     weight_decay: decoupled, of the matrices alone.
     mask: tree of bools, or function of the parameters that makes it: those that decay.
-    matrices: a pattern of the paths `MODULE/…/NAME` of the matrices, or a function of the
-      parameters that makes a tree of bools; '' is all that has two axes or more.
+    matrices: a pattern of the paths `MODULE/…/NAME` of the matrices; '' is all that has two axes or
+      more.
     adam_factor: Nadam's learning rate as a multiple of this one.
+    where: the section's place in the config, for messages.
   """
-  chosen = _paths_with(matrices, 'matrices') if isinstance(matrices, str) else matrices
+  chosen = _paths_with(matrices, f'{where}.matrices')
 
   def dimensions(params: Any) -> Any:
     return jax.tree.map(lambda w, yes: _as_matrix(w.ndim) if yes else None, params, chosen(params))
@@ -118,9 +120,9 @@ def make_optimizer(steps: int, where: str, /, **section: Any) -> Optimizer:
   # What is not given is optax's own default.
   options = {key: given[key] for key in section if key not in COMMON}
   mask = _paths_with(decay_only, f'{where}.decay_only') if decay_only else None
-  if 'matrices' in options:
-    options['matrices'] = _paths_with(options['matrices'], f'{where}.matrices')
   taken = parameters(factory)
+  if 'where' in taken:
+    options['where'] = where
   decoupled = 'weight_decay' in taken
   if decoupled:
     options['weight_decay'] = weight_decay
@@ -132,6 +134,16 @@ def make_optimizer(steps: int, where: str, /, **section: Any) -> Optimizer:
         'empty, or use an optimizer such as adamw'
       )
     options[masks[0]] = mask
+  if decay_only and not weight_decay:
+    raise UserError(
+      f'{where}.decay_only={decay_only} has no effect without {where}.weight_decay; give that a '
+      'value above 0, or leave decay_only empty'
+    )
+  if given.get('nesterov') and 'momentum' in taken and not given.get('momentum'):
+    raise UserError(
+      f'{where}.nesterov=True has no effect without {where}.momentum; give that a value above 0, '
+      'or leave nesterov out'
+    )
   before = []
   if given['clip']:
     before.append(optax.clip_by_global_norm(given['clip']))
@@ -245,15 +257,14 @@ def make_schedule(
     raise UserError(f'{where}.warmup={warmup} must be from 0 to below the {steps} steps of the run')
   if len(boundaries) != len(factors):
     raise UserError(f'{where}.boundaries and {where}.factors must have the same length')
-  if boundaries and schedule is not _piecewise:
-    shown = ','.join(map(str, boundaries))
-    raise UserError(
-      f'{where}.boundaries={shown} has no effect where {where}.name={given["name"]}; leave it '
-      'empty, or set the name to piecewise'
-    )
   if [*boundaries] != sorted(set(boundaries)):
     shown = ','.join(map(str, boundaries))
     raise UserError(f'{where}.boundaries={shown} must ascend; give each step once, in order')
+  if boundaries and schedule is not _piecewise:
+    raise UserError(
+      f'{where}.boundaries={",".join(map(str, boundaries))} has no effect with {where}.name='
+      f'{given["name"]}; leave it empty, or set name to piecewise'
+    )
   if schedule is _exponential and not end:
     raise UserError(f'{where}.end={end} must be above 0 for an exponential decay')
   after = schedule(learning_rate, steps - warmup, end, boundaries, factors)
@@ -262,7 +273,7 @@ def make_schedule(
   return optax.join_schedules([optax.linear_schedule(0.0, learning_rate, warmup), after], [warmup])
 
 
-def check_warmups(sections: Mapping[str, Any], steps: int) -> None:
+def check_warmups(sections: Mapping[str, Any], steps: int, why: str = '') -> None:
   """Raises UserError for a warm-up that no run of at most `steps` can hold.
 
   The data, which says how long a run of epochs is, need not be known for it.
@@ -270,6 +281,7 @@ def check_warmups(sections: Mapping[str, Any], steps: int) -> None:
   Args:
     sections: `config.optimizer`, checked later.
     steps: the most that the run takes.
+    why: the options that the steps follow from, in words; '' for none.
   """
   for name, section in sections.items():
     schedule = section.get('schedule') if isinstance(section, Mapping) else None
@@ -277,7 +289,7 @@ def check_warmups(sections: Mapping[str, Any], steps: int) -> None:
     if type(warmup) is int and warmup >= max(steps, 1):
       raise UserError(
         f'config.optimizer.{name}.schedule.warmup={warmup} must be from 0 to below the {steps} '
-        'steps of the run'
+        f'steps of the run{why}'
       )
 
 

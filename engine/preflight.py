@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+import files
 from engine import run
 from engine.evaluation import Evaluators, open_lane_evaluators
 from engine.memory import check_memory, drawn_need, training_need
 from engine.program import Traced, trace_step
 from engine.session import Session, open_session
 from engine.state import Weights, averaged_variables, weights
+from errors import UserError
 from objectives.base import numbered_keys, stream_key
 from options import complete
 
@@ -61,9 +63,22 @@ def preflight(config: ConfigDict, workdir: str) -> Preflight:
   # A run that has started keeps its tokenizer, wherever that came from.
   session = open_session(config, tokenizer=run.read_tokenizer(workdir))
   check_memory(training_need(session), 'the run')
+  _check_sources(session, workdir)
   evaluators = open_lane_evaluators(session)
   best = evaluators[0].ranking_figure(config.checkpoint.best)
   return Preflight(session, evaluators, best, trace_step(session), lane_sampler(session))
+
+
+def _check_sources(session: Session, workdir: str) -> None:
+  """Raises UserError where a run to start from is none, unless this run has started already."""
+  checkpoints = files.path(workdir) / 'checkpoints'
+  if checkpoints.is_dir() and files.entries(checkpoints):
+    return
+  for module, source in session.sources.items():
+    try:
+      run.read_config(source.run)
+    except UserError as error:
+      raise UserError(f'config.init_from.{module}.run={source.run}: {error}') from error
 
 
 def lane_sampler(session: Session) -> LaneSampler | None:

@@ -132,7 +132,14 @@ def open_session(config: ConfigDict, spec: Spec | None = None, tokenizer: str = 
   check_size(data.augment, spec.features.get('image', (None,))[0])
   objective = build_objective(config, spec, train.precision)
   per_step = examples_per_step(objective, data.batch_size)
-  train = dataclasses.replace(train, steps=run_length(train, spec.n, per_step))
+  steps = run_length(train, spec.n, per_step)
+  if steps < train.steps:
+    why = (
+      f', which is config.train.epochs={train.epochs} of {spec.n:,} examples in batches of '
+      f'config.data.batch_size={data.batch_size}'
+    )
+    check_warmups(to_plain(config.optimizer), steps, why)
+  train = dataclasses.replace(train, steps=steps)
   optimizers = build_optimizers(to_plain(config.optimizer), objective, train.steps)
   averages = named_averages(config, objective.modules)
   found = sources(config.init_from, objective.modules)
@@ -144,6 +151,12 @@ def open_session(config: ConfigDict, spec: Spec | None = None, tokenizer: str = 
 
   with module_errors(objective.modules, to_plain(config.modules)):
     shapes = jax.eval_shape(make_state, jnp.uint32(0))
+  for name in objective.modules:
+    if name not in shapes.params:
+      raise UserError(
+        f'config.modules.{name} has no effect: config.objective.name={config.objective.name} uses '
+        f'{", ".join(shapes.params)} alone; remove it'
+      )
   modules = {name: average.module for name, average in averages.items()}
   places = sharding.state_shardings(shapes, modules, to_plain(config.sharding), mesh)
   abstract = jax.tree.map(
@@ -200,6 +213,11 @@ def data_options(config: ConfigDict) -> Data:
     raise UserError(
       f'config.data.fold={data.fold} has no effect without folds; give their number with '
       '--config.data.folds, or leave it at 0'
+    )
+  if data.folds and data.test_name:
+    raise UserError(
+      f'config.data.test_name={data.test_name} has no effect with config.data.folds={data.folds}: '
+      'the fold that is held out is evaluated on; leave it empty'
     )
   given = to_plain(config.data.text)
   # {} stands for no text.

@@ -130,6 +130,12 @@ def state_shardings(state: Any, modules: Mapping[str, str], rules: Rules, mesh: 
     UserError: a rule names an axis the mesh lacks, or does not fit a parameter it matches.
   """
   leaves = jax.tree_util.tree_leaves_with_path(state.params)
+  paths = [path_name(path) for path, _ in leaves]
+  if rules and not any(re.search(pattern, path) for pattern, _ in rules for path in paths):
+    raise UserError(
+      'config.sharding has no effect: none of its patterns is found in the path of a parameter, '
+      f'such as {paths[0]}; mend them, or leave it empty'
+    )
   placed = {
     path_name(path): (leaf.shape, _spec(path_name(path), leaf.shape, rules, mesh))
     for path, leaf in leaves

@@ -23,8 +23,8 @@ class Train:
   seed: int = option('Seed of everything random; lane i has this plus i.', low=0, below=2**32)
   log_every: int = option('Steps between lines of metrics.jsonl.', low=1)
   sample_every: int = option('Steps between samples for people to look at.', low=1)
-  samples: int = option('Samples drawn then.', low=1)
-  dispatch: int = option('Most steps handed to the device at once.', low=1)
+  samples: int = option('Samples drawn then.', low=1, high=10_000)
+  dispatch: int = option('Most steps handed to the device at once.', low=1, high=100_000)
   precision: str = option(
     'Type of the computation; parameters stay float32.', choices=tuple(PRECISIONS)
   )
@@ -51,6 +51,11 @@ def train_options(config: ConfigDict) -> Train:
     raise UserError(
       f'config.train.patience={options.patience} waits for a gain in config.checkpoint.best, which '
       'is empty; name a figure there, e.g. test/loss'
+    )
+  if options.minimum_gain and not options.patience:
+    raise UserError(
+      f'config.train.minimum_gain={options.minimum_gain} has no effect without '
+      'config.train.patience; give the evaluations to wait for a gain there, or set it to 0'
     )
   return options
 

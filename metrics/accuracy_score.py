@@ -40,7 +40,7 @@ class AccuracyScore(SampleMetric):
   trained on as many samples and tested on the same split.
   """
 
-  width: int = option('Units of the hidden layer.', low=1)
+  width: int = option('Units of the hidden layer.', low=1, high=100_000)
   max_iter: int = option('Most passes over the samples.', low=1)
   seed: int = option(
     "Seed of the classifier's weights and of the order of the samples.", low=0, high=2**32 - 1

@@ -54,6 +54,15 @@ class PredictionMetric(abc.ABC):
   def check(self, columns: Mapping[str, Column]) -> None:
     """Raises UserError if a column that the metric needs is missing, or of another kind."""
 
+  def headlines(self, columns: Mapping[str, Column]) -> tuple[str, ...] | None:
+    """Returns the names of the headline figures; None where they are known only afterwards.
+
+    Args:
+      columns: those that `check` accepts, or their shapes.
+    """
+    del columns
+    return None
+
   @abc.abstractmethod
   def summarise(
     self, columns: Mapping[str, np.ndarray], class_names: Sequence[str], details: bool

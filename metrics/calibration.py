@@ -59,6 +59,10 @@ class Calibration(PredictionMetric):
   def check(self, columns: Mapping[str, Column]) -> None:
     require(columns, 'calibration.Calibration', 'label', 'probability')
 
+  def headlines(self, columns: Mapping[str, Column]) -> tuple[str, ...]:
+    del columns
+    return ('ece',)
+
   def summarise(
     self, columns: Mapping[str, np.ndarray], class_names: Sequence[str], details: bool
   ) -> Summary:

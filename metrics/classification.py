@@ -29,6 +29,10 @@ class Report(PredictionMetric):
   def check(self, columns: Mapping[str, Column]) -> None:
     require(columns, 'classification.Report', 'label', 'prediction')
 
+  def headlines(self, columns: Mapping[str, Column]) -> tuple[str, ...]:
+    two = 'probability' in columns and columns['probability'].shape[-1] == 2
+    return ('precision', 'recall', 'f1', *(['roc_auc'] if two else []))
+
   def summarise(
     self, columns: Mapping[str, np.ndarray], class_names: Sequence[str], details: bool
   ) -> Summary:

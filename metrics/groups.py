@@ -59,6 +59,10 @@ class Gaps(PredictionMetric):
           f'there are: {", ".join(sorted(integer))}'
         )
 
+  def headlines(self, columns: Mapping[str, Column]) -> tuple[str, ...]:
+    del columns
+    return tuple(f'accuracy_gap_{name}' for name in self.by)
+
   def summarise(
     self, columns: Mapping[str, np.ndarray], class_names: Sequence[str], details: bool
   ) -> Summary:

@@ -21,6 +21,10 @@ class Report(PredictionMetric):
   def check(self, columns: Mapping[str, Column]) -> None:
     require(columns, 'regression.Report', 'target', 'prediction')
 
+  def headlines(self, columns: Mapping[str, Column]) -> tuple[str, ...]:
+    del columns
+    return ('rmse', 'mae', 'r2')
+
   def summarise(
     self, columns: Mapping[str, np.ndarray], class_names: Sequence[str], details: bool
   ) -> Summary:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from errors import UserError
 from models.kernels.max_pool import max_pool
-from models.layers import Conv, Dense
+from models.layers import MOST_LAYERS, Conv, Dense
 from models.mlp import ACTIVATIONS, activation
 from options import option
 
@@ -23,12 +23,16 @@ class CNN(nn.Module):
   """
 
   channels: Sequence[int] = option(
-    'Channels of each convolution; a pool that halves the sides follows it.', low=1
+    'Channels of each convolution; a pool that halves the sides follows it.',
+    low=1,
+    longest=MOST_LAYERS,
   )
   # Rows and columns of a kernel are traced one by one: a slip of the keyboard must not trace for
   # hours.
   kernel: int = option("Side of the convolutions' kernels.", low=1, high=255)
-  widths: Sequence[int] = option('Units of the hidden layers after the convolutions.', low=1)
+  widths: Sequence[int] = option(
+    'Units of the hidden layers after the convolutions.', low=1, longest=MOST_LAYERS
+  )
   activation: str = option('Activation of every layer but the last.', choices=tuple(ACTIVATIONS))
   dropout: float = option(
     'Fraction of the hidden units dropped in training.', low=0, below=1, default=0.0

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from errors import UserError
-from models.layers import Conv, ConvTranspose, Dense, require_widths
+from models.layers import MOST_LAYERS, Conv, ConvTranspose, Dense, require_widths
 from options import option
 
 
@@ -24,7 +24,9 @@ class Encoder(nn.Module):
     dtype: of the computation; parameters are float32.
   """
 
-  widths: Sequence[int] = option('Channels of the feature maps, largest map first.', low=1)
+  widths: Sequence[int] = option(
+    'Channels of the feature maps, largest map first.', low=1, longest=MOST_LAYERS
+  )
   hidden: int = option('Units of the dense layer after them.', low=1)
   latent_size: int = option('Z, how many numbers a latent has.', low=1)
   dtype: Any = jnp.float32
@@ -60,7 +62,9 @@ class Decoder(nn.Module):
     dtype: of the computation; parameters are float32.
   """
 
-  widths: Sequence[int] = option('Channels of the feature maps, smallest map first.', low=1)
+  widths: Sequence[int] = option(
+    'Channels of the feature maps, smallest map first.', low=1, longest=MOST_LAYERS
+  )
   hidden: int = option('Units of the dense layer before them.', low=1)
   image_shape: Sequence[int]
   outputs: int = 1

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from errors import UserError
-from models.layers import Conv, ConvTranspose, Dense, require_widths
+from models.layers import MOST_LAYERS, Conv, ConvTranspose, Dense, require_widths
 from models.norms import ConditionalBatchNorm, batch_norm, check_classes
 from options import option
 
@@ -35,6 +35,7 @@ class Generator(nn.Module):
     'Channels of the feature maps, smallest map first; each doubles the side, the last one to the '
     "image's.",
     low=1,
+    longest=MOST_LAYERS,
   )
   image_shape: Sequence[int]
   num_classes: int = 0
@@ -85,7 +86,9 @@ class Discriminator(nn.Module):
   """
 
   widths: Sequence[int] = option(
-    'Channels of the feature maps, largest map first; each halves the side.', low=1
+    'Channels of the feature maps, largest map first; each halves the side.',
+    low=1,
+    longest=MOST_LAYERS,
   )
   num_classes: int = 0
   dtype: Any = jnp.float32

@@ -22,7 +22,7 @@ Initializer = Callable[..., Array]
 
 # Most layers or blocks of a network: they are traced one by one, and a slip of the keyboard must
 # not trace for hours.
-MOST_LAYERS = 10_000
+MOST_LAYERS = 1000
 
 
 class Dense(nn.Module):

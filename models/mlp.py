@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from errors import UserError, choose
-from models.layers import Dense
+from models.layers import MOST_LAYERS, Dense
 from models.norms import batch_norm
 from options import option
 
@@ -59,7 +59,7 @@ class Generator(nn.Module):
   """
 
   widths: Sequence[int] = option(
-    'Units of the hidden layers, from the latents to the image.', low=1
+    'Units of the hidden layers, from the latents to the image.', low=1, longest=MOST_LAYERS
   )
   activation: str = option('Activation of the hidden layers.', choices=tuple(ACTIVATIONS))
   image_shape: Sequence[int]
@@ -90,7 +90,9 @@ class Discriminator(nn.Module):
     dtype: of the computation; parameters are float32.
   """
 
-  widths: Sequence[int] = option('Units of the hidden layers, from the image to the logit.', low=1)
+  widths: Sequence[int] = option(
+    'Units of the hidden layers, from the image to the logit.', low=1, longest=MOST_LAYERS
+  )
   activation: str = option('Activation of the hidden layers.', choices=tuple(ACTIVATIONS))
   dropout: float = option(
     'Fraction of the hidden units dropped in training.', low=0, below=1, default=0.0
@@ -125,6 +127,11 @@ def _with_labels(
   """
   inputs = inputs.astype(network.dtype)
   if labels is None:
+    if network.embedding_size:
+      raise UserError(
+        f'embedding_size={network.embedding_size} of mlp.{type(network).__name__} has no effect '
+        'without labels; set it to 0, or use an objective with labels, e.g. cgan'
+      )
     return inputs
   for field in ('num_classes', 'embedding_size'):
     if getattr(network, field) < 1:
@@ -150,7 +157,7 @@ class Encoder(nn.Module):
   """
 
   widths: Sequence[int] = option(
-    'Units of the hidden layers, from the image to the latents.', low=1
+    'Units of the hidden layers, from the image to the latents.', low=1, longest=MOST_LAYERS
   )
   activation: str = option(
     'Activation of the hidden layers; `glu` gates one half of the units with the other, so it '
@@ -190,7 +197,7 @@ class Decoder(nn.Module):
   """
 
   widths: Sequence[int] = option(
-    'Units of the hidden layers, from the latents to the image.', low=1
+    'Units of the hidden layers, from the latents to the image.', low=1, longest=MOST_LAYERS
   )
   activation: str = option(
     "Activation of the hidden layers, as the encoder's.", choices=tuple(ACTIVATIONS)
@@ -224,7 +231,9 @@ class MLP(nn.Module):
     dtype: of the computation; parameters are float32.
   """
 
-  widths: Sequence[int] = option('Units of the hidden layers; none makes a linear model.', low=1)
+  widths: Sequence[int] = option(
+    'Units of the hidden layers; none makes a linear model.', low=1, longest=MOST_LAYERS
+  )
   activation: str = option('Activation of the hidden layers.', choices=tuple(ACTIVATIONS))
   dropout: float = option(
     'Fraction of the hidden units dropped in training.', low=0, below=1, default=0.0

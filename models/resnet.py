@@ -26,9 +26,13 @@ class ResNet(nn.Module):
 
   stem: int = option('Channels of the first convolution.', low=1)
   widths: Sequence[int] = option(
-    'Channels of each stage; every stage but the first halves the sides.', low=1
+    'Channels of each stage; every stage but the first halves the sides.',
+    low=1,
+    longest=MOST_LAYERS,
   )
-  blocks: Sequence[int] = option('Residual blocks of each stage.', low=1, high=MOST_LAYERS)
+  blocks: Sequence[int] = option(
+    'Residual blocks of each stage.', low=1, high=MOST_LAYERS, longest=MOST_LAYERS
+  )
   activation: str = option('Activation of every layer but the last.', choices=tuple(ACTIVATIONS))
   dropout: float = option(
     'Fraction of the pooled features dropped in training.', low=0, below=1, default=0.0

@@ -23,7 +23,9 @@ class Encoder(nn.Module):
     dtype: of the computation; parameters are float32.
   """
 
-  widths: Sequence[int] = option('Channels of the feature maps, largest map first.', low=1)
+  widths: Sequence[int] = option(
+    'Channels of the feature maps, largest map first.', low=1, longest=MOST_LAYERS
+  )
   blocks: int = option('Residual blocks on the smallest map; 0 for none.', low=0, high=MOST_LAYERS)
   hidden: int = option('Channels inside a block.', low=1)
   code_size: int = option('D, how many numbers a code has.', low=1)
@@ -53,7 +55,9 @@ class Decoder(nn.Module):
     dtype: of the computation; parameters are float32.
   """
 
-  widths: Sequence[int] = option('Channels of the feature maps, smallest map first.', low=1)
+  widths: Sequence[int] = option(
+    'Channels of the feature maps, smallest map first.', low=1, longest=MOST_LAYERS
+  )
   blocks: int = option('Residual blocks on the smallest map; 0 for none.', low=0, high=MOST_LAYERS)
   hidden: int = option('Channels inside a block.', low=1)
   image_shape: Sequence[int]

@@ -58,8 +58,15 @@ class Classify(Objective):
   num_classes: int = 0
 
   def __post_init__(self):
+    where = 'config.objective'
     if self._classes:
-      self._check_classes('config.objective')
+      self._check_classes(where)
+    for name in ('label_smoothing', 'class_weights'):
+      if getattr(self, name) and not self._classes:
+        raise UserError(
+          f'{where}.{name} has no effect with {where}.loss={self.loss}, which has no classes; '
+          f'leave it {"empty" if name == "class_weights" else "at 0"}'
+        )
     self._configure('model', outputs=self._loss.outputs(self.num_classes))
 
   def _check_classes(self, where: str) -> None:

@@ -3,7 +3,7 @@
 from types import ModuleType
 from typing import Any
 
-from errors import choose
+from errors import UserError, choose
 
 
 def entries(module: ModuleType) -> dict[str, Any]:
@@ -13,6 +13,15 @@ def entries(module: ModuleType) -> dict[str, Any]:
     for key, value in vars(module).items()
     if not key.startswith('_') and key[0].islower() and _is_defined_in(value, module)
   }
+
+
+def check_variance(reconstruction: str, variance: float) -> None:
+  """Raises UserError for a variance that a likelihood of images does not have."""
+  if variance and reconstruction != 'gaussian':
+    raise UserError(
+      f'config.objective.variance={variance} has no effect with config.objective.reconstruction='
+      f'{reconstruction}; set it to 0, or use gaussian'
+    )
 
 
 def pick(module: ModuleType, name: str, where: str) -> Any:

@@ -25,7 +25,7 @@ from objectives.base import (
   merge_variables,
   stream_keys,
 )
-from objectives.names import entries, pick
+from objectives.names import check_variance, entries, pick
 from options import Option, option
 from sampling import latent_walks
 from sampling.picture_pairs import stack_pairs
@@ -67,6 +67,7 @@ class VAE(Objective):
         f'{where}.binarise makes pixels 0 or 1, which {where}.reconstruction='
         f'{self.reconstruction} does not model; set it to bernoulli, or binarise to False'
       )
+    check_variance(self.reconstruction, self.variance)
     self._configure('decoder', outputs=self._likelihood.outputs)
 
   # --- what the engine asks for

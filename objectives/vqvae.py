@@ -24,7 +24,7 @@ from objectives.base import (
   Sampler,
   Variables,
 )
-from objectives.names import entries, pick
+from objectives.names import check_variance, entries, pick
 from options import option
 from sampling.picture_pairs import stack_pairs
 
@@ -56,6 +56,7 @@ class VQVAE(Objective):
   )
 
   def __post_init__(self):
+    check_variance(self.reconstruction, self.variance)
     self._configure('decoder', outputs=self._likelihood.outputs)
 
   # --- what the engine asks for

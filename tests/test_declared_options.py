@@ -131,14 +131,18 @@ def test_a_word_or_a_switch_of_another_type_is_refused(name, key):
     ('models.mlp.Discriminator', 'embedding_size', -1, 'at least 0'),
     ('models.mlp.Encoder', 'latent_size', 0, 'at least 1'),
     ('models.transformer.Transformer', 'hidden', -1, 'at least 0'),
-    ('models.transformer.Transformer', 'layers', -1, 'at least 1 and at most 10000'),
-    ('models.transformer.Transformer', 'layers', 10**9, 'at least 1 and at most 10000'),
+    ('models.transformer.Transformer', 'layers', -1, 'at least 1 and at most 1000'),
+    ('models.transformer.Transformer', 'layers', 10**9, 'at least 1 and at most 1000'),
     ('models.transformer.Transformer', 'norm_epsilon', 0.0, 'above 0'),
     ('models.transformer.Transformer', 'norm', 'layr', 'one of layer, rms (did you mean "layer"?)'),
     ('models.rnn.RNN', 'cell', 'ltsm', 'one of tanh, sigmoid, gru, lstm (did you mean "lstm"?)'),
     ('models.cnn.CNN', 'kernel', 10**9, 'at least 1 and at most 255'),
-    ('models.resnet.ResNet', 'blocks', (1, 0, 1), 'at least 1 and at most 10000'),
+    ('models.resnet.ResNet', 'blocks', (1, 0, 1), 'at least 1 and at most 1000'),
     ('models.vqvae.Codebook', 'codes', 1, 'at least 2'),
+    ('models.mlp.MLP', 'widths', (8, 2**31), 'at most 2147483647'),
+    ('objectives.vae.VAE', 'kl_warmup', 10**40, 'at most 2147483647'),
+    ('objectives.vae.VAE', 'free_bits', 1e39, 'a finite number'),
+    ('objectives.vae.VAE', 'kl_weight', 10**40, 'a finite number'),
     ('models.pseudo_inputs.PseudoInputs', 'spread', 0.0, 'above 0'),
     ('objectives.classify.Classify', 'label_smoothing', 1.0, 'at least 0 and below 1'),
     ('objectives.classify.Classify', 'class_weights', (1.0, -1.0), 'at least 0'),
@@ -169,6 +173,19 @@ def test_the_range_is_told(name, key, value, range_):
     build({**spec, key: value}, room, WHERE, PROVIDED)
   said = str(refused.value)
   assert said.startswith(f'{WHERE}.{key}=') and said.endswith(f' must be {range_}')
+
+
+@pytest.mark.parametrize(
+  ('name', 'key'),
+  [
+    ('models.mlp.MLP', 'widths'),
+    ('models.cnn.CNN', 'channels'),
+    ('models.resnet.ResNet', 'blocks'),
+  ],
+)
+def test_a_list_of_layers_that_would_be_traced_for_hours(name, key):
+  said = refusal(name, key, (1,) * 10_000)
+  assert said.endswith('has 10000 values and must have at most 1000') and len(said) < 2500
 
 
 @pytest.mark.parametrize('activation', ['one_hot', 'logsumexp', 'standardize', 'rellu'])

@@ -144,6 +144,11 @@ def _check(options: Text, spec: Spec) -> None:
       f'{", ".join(spec.features)}; choose another data set, or another config'
     )
   tokenization.check_specials(options.specials)
+  if options.stride and options.rows == DOCUMENTS:
+    raise errors.UserError(
+      f'config.data.text.stride={options.stride} has no effect with config.data.text.rows='
+      f'{DOCUMENTS}; set it to 0, or rows to {WINDOWS}'
+    )
   if options.kinds and 'kind' not in spec.features:
     raise errors.UserError(
       f'config.data.text.kinds: data set {spec.name} does not give the kinds of its tokens; choose '

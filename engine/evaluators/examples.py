@@ -13,7 +13,7 @@ from data.spec import Spec
 from engine.build import build
 from engine.evaluators.base import Evaluator, Figure, Progress, Results
 from engine.evaluators.batches import Function, PerExample, Split, Values
-from engine.evaluators.means import RunningMeans, is_figure, mean_figures
+from engine.evaluators.means import RunningMeans, figure_columns, is_figure, mean_figures
 from errors import UserError
 from metrics.base import PredictionMetric
 from objectives.base import Variables
@@ -89,7 +89,10 @@ class Examples(OverSplit):
 
   def __post_init__(self):
     super().__post_init__()
-    self._metrics = [build_metric(s, f'{self.where}.metrics.{n}') for n, s in self.metrics.items()]
+    self._metrics = {n: build_metric(s, self._place(n)) for n, s in self.metrics.items()}
+
+  def _place(self, metric: str) -> str:
+    return f'{self.where}.metrics.{metric}'
 
   @property
   def function(self) -> Function:
@@ -97,8 +100,23 @@ class Examples(OverSplit):
 
   def check(self) -> None:
     columns = _predictions(merge_columns(self._shapes()))
-    for metric in self._metrics:
-      metric.check(columns)
+    for name, metric in self._metrics.items():
+      try:
+        metric.check(columns)
+      except UserError as error:
+        raise UserError(f'{self._place(name)}: {error}') from error
+
+  @property
+  def figure_names(self) -> tuple[str, ...] | None:
+    columns = merge_columns(self._shapes())
+    predictions = _predictions(columns)
+    names = [*self.session.objective.derive(dict.fromkeys(figure_columns(columns), 1.0))]
+    for metric in self._metrics.values():
+      headlines = metric.headlines(predictions)
+      if headlines is None:
+        return None
+      names += headlines
+    return tuple(names)
 
   def evaluate(
     self, variables: Variables, key: jax.Array, details: bool, progress: Progress | None
@@ -108,7 +126,7 @@ class Examples(OverSplit):
     predictions = _predictions(columns)
     tables: dict[str, Any] = {}
     pictures: dict[str, np.ndarray] = {}
-    for metric in self._metrics:
+    for metric in self._metrics.values():
       summary = metric.summarise(predictions, self.spec.class_names, details)
       figures.update(
         {name: Figure(v.value, None, v.interval) for name, v in summary.figures.items()}

@@ -17,6 +17,11 @@ def is_figure(column: np.ndarray) -> bool:
   return len(column.shape) == 1 and jnp.issubdtype(column.dtype, jnp.floating)
 
 
+def figure_columns(columns: Mapping[str, np.ndarray]) -> list[str]:
+  """Returns the names of the columns, or of their shapes, whose means are figures."""
+  return [name for name, column in columns.items() if is_figure(column) and name != WEIGHT]
+
+
 def mean_figures(columns: Mapping[str, np.ndarray]) -> dict[str, Figure]:
   """Returns the mean of every column that is a figure, weighted by `weight` if that is among them.
 

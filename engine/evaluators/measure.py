@@ -8,8 +8,8 @@ import jax
 
 from engine.evaluators.base import OpenSplit, Progress, Results
 from engine.evaluators.batches import Function
-from engine.evaluators.examples import OverSplit
-from engine.evaluators.means import mean_figures
+from engine.evaluators.examples import OverSplit, merge_columns
+from engine.evaluators.means import figure_columns, mean_figures
 from engine.session import Session
 from errors import choose
 from objectives.base import Variables
@@ -52,6 +52,10 @@ class Measure(OverSplit):
   @property
   def function(self) -> Function:
     return self._measure
+
+  @property
+  def figure_names(self) -> tuple[str, ...]:
+    return tuple(figure_columns(merge_columns(self._shapes())))
 
   def evaluate(
     self, variables: Variables, key: jax.Array, details: bool, progress: Progress | None

@@ -14,6 +14,7 @@ from objectives.base import Variables
 from options import option
 
 _FEWEST_BATCHES = 3
+_PERCENTILES = (50, 95, 99)
 
 
 @dataclasses.dataclass(eq=False)
@@ -35,6 +36,10 @@ class Speed(OverSplit):
     return self.calls + self._batches
 
   @property
+  def figure_names(self) -> tuple[str, ...]:
+    return (*(f'latency_ms/p{p}' for p in _PERCENTILES), 'examples_per_second')
+
+  @property
   def _batches(self) -> int:
     return max(_FEWEST_BATCHES, self.calls // 10)
 
@@ -49,7 +54,7 @@ class Speed(OverSplit):
         taken.append(one)
         if progress is not None:
           progress(sum(map(len, seconds)), {})
-    figures = {f'latency_ms/p{p}': 1000 * float(np.percentile(seconds[0], p)) for p in (50, 95, 99)}
+    figures = {f'latency_ms/p{p}': 1000 * float(np.percentile(seconds[0], p)) for p in _PERCENTILES}
     figures['examples_per_second'] = self._size / float(np.median(seconds[1]))
     return Results({name: Figure(value) for name, value in figures.items()})
 

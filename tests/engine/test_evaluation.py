@@ -10,7 +10,7 @@ from data.section import ALL_FOLDS
 from data.source import Source
 from engine.evaluation import open_evaluators, open_lane_evaluators
 from engine.session import open_session
-from engine.state import weights
+from engine.state import averaged_variables, weights
 from errors import UserError
 from objectives.gan import GAN
 from tests.engine.evaluators.fakes import (
@@ -228,7 +228,7 @@ REFUSED = {
     samples(dict(name='pixels.BlockMeans', side=29), FRECHET),
     r"config\.evaluators\.e\.features: side=29 must be from 1 to the image's 28 pixels",
   ),
-  'no split': (mlp, examples(split=''), r'e\.split names no split; write test, train'),
+  'no split': (mlp, examples(split=''), r'e\.split is empty; give test, train'),
   'parent of evaluators': (mlp, entry(examples(), name='base'), r'e\.name=base names nothing'),
   'a class that is no evaluator': (
     mlp,
@@ -339,7 +339,8 @@ def test_unlabelled_training_data_is_tested_on_labelled():
       'tset/x',
       r'best=tset/x: training runs no evaluator "tset" \(did you mean "test"',
     ),
-    ('late/x', 'training runs no evaluator "late"'),
+    ('late/x', r'config.evaluators.late.every is above 0'),
+    ('test/accuracy', 'best=test/accuracy is unknown.* there are: test/'),
     ('fd/fd_pixels2_9-test', 'did you mean "fd/fd_pixels2_20-test"'),
   ],
 )
@@ -350,7 +351,7 @@ def test_a_figure_that_cannot_rank_checkpoints(figure, message):
     late=examples(every=0),
     fd=samples(PIXELS, FRECHET, samples=20),
   )
-  for known in ('', 'test/anything', 'fd/fd_pixels2_20-test'):
+  for known in ('', 'test/pixel', 'fd/fd_pixels2_20-test'):
     assert evaluators.ranking_figure(known) == known
   assert evaluators.ranking_figure('fd/fd') == 'fd/fd_pixels2_20-test'
   with pytest.raises(UserError, match=message):
@@ -363,6 +364,60 @@ def test_every_config_names_a_figure_that_ranks():
     config.data.update(name='names' if module is gpt else 'mnist5k')
     evaluators = open_evaluators(open_session(config))
     assert evaluators.ranking_figure(config.checkpoint.best)
+
+
+@pytest.mark.parametrize(
+  ('best', 'close'),
+  [
+    ('test/acuracy', 'test/accuracy'),  # of the objective
+    ('test/precison', 'test/precision'),  # of a metric
+    ('test/accuracy_gap_lable', 'test/accuracy_gap_label'),  # of one that has an option
+    ('views/los', 'views/loss'),  # of a measurement
+    ('speed/latency_ms/p90', 'speed/latency_ms/p9'),
+  ],
+)
+def test_a_typo_in_the_best_figure_is_found_before_the_first_step(best, close):
+  config = mlp.get_config('mnist5k')
+  config.evaluators.views = measure('views', every=500)
+  config.evaluators.speed.every = 500
+  evaluators = open_evaluators(open_session(config))
+  with pytest.raises(UserError, match=f'best={best} is unknown.*did you mean "{close}'):
+    evaluators.ranking_figure(best)
+
+
+def test_the_figures_that_are_announced_are_those_that_an_evaluation_has():
+  for module, data in ((mlp, 'mnist5k'), (tabular, 'breast_cancer'), (tabular, 'diabetes')):
+    config = module.get_config(data)
+    config.evaluators = {'test': config.evaluators.test}
+    config.evaluators.test.split = 'test[:20]'
+    session = open_session(config)
+    evaluator = open_evaluators(session)._evaluators['test']
+    held = averaged_variables(weights(session.init()), {})
+    figures = evaluator.evaluate(held, jax.random.key(0), False, None).figures
+    assert {*evaluator.figure_names} == {*figures}
+
+
+@pytest.mark.parametrize('name', ['examples', 'measure', 'samples'])
+def test_an_empty_split_is_no_other_name_of_the_test_split(name):
+  config = small(gan.get_config()) if name == 'samples' else mlp.get_config()
+  if name == 'samples':
+    config.evaluators.samples.reference = ''
+    key = 'samples.reference'
+  else:
+    config.evaluators = dict(
+      e=examples(split='') if name == 'examples' else measure('views', split='')
+    )
+    config.evaluators.e.every = 1
+    key = 'e.split'
+  with pytest.raises(UserError, match=f'config.evaluators.{key} is empty; give test, train or'):
+    open_evaluators(open_session(config))
+
+
+def test_a_metric_that_is_refused_is_named():
+  config = mlp.get_config()
+  config.evaluators.test.metrics.groups.by = ('',)
+  with pytest.raises(UserError, match=r'^config\.evaluators\.test\.metrics\.groups: .*column ""'):
+    open_evaluators(open_session(config))
 
 
 def test_what_was_checked_is_not_traced_again(monkeypatch):
