@@ -44,7 +44,7 @@ class Need(NamedTuple):
     return sum(self.parts.values())
 
 
-def training_need(session: 'Session') -> Need:
+def training_need(session: Session) -> Need:
   """Returns the least that training needs on a device: the activations are not counted."""
   state = session.abstract
   # Gradients live while the optimizer reads them; of several players those of one at a time.
@@ -88,7 +88,7 @@ def drawn_need(rows: int, one: jax.ShapeDtypeStruct, option: str) -> Need:
   return Need({'samples': size}, (f'a smaller {option}',))
 
 
-def weights_need(session: 'Session') -> Need:
+def weights_need(session: Session) -> Need:
   """Returns the least that sampling and evaluating need on a device: the weights of all lanes."""
   held: Weights = weights(session.abstract)
   smaller = ['a device or machine with more memory']
@@ -202,7 +202,7 @@ def _leaf_bytes(leaf: jax.ShapeDtypeStruct) -> int:
   return math.prod(shape) * leaf.dtype.itemsize
 
 
-def _batch_bytes(session: 'Session') -> int:
+def _batch_bytes(session: Session) -> int:
   """Bytes on one device of the examples of a step, as they are read."""
   example = sum(
     math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in session.spec.features.values()
@@ -210,7 +210,7 @@ def _batch_bytes(session: 'Session') -> int:
   return session.per_step * example // (session.mesh.shape['data'] * session.mesh.shape['fsdp'])
 
 
-def _smaller_modules(session: 'Session') -> str:
+def _smaller_modules(session: Session) -> str:
   """The module with most parameters, and those of its options that are sizes."""
   sizes = {name: _bytes(tree) for name, tree in session.lane_abstract.params.items()}
   largest = max(sizes, key=lambda name: sizes[name])
