@@ -175,4 +175,7 @@ def to_plain(value: Any) -> Any:
     return {key: to_plain(entry) for key, entry in value.items()}
   if isinstance(value, (list, tuple)):
     return tuple(to_plain(entry) for entry in value)
+  # A scalar of NumPy or jax is the number that it holds.
+  if hasattr(value, 'item') and getattr(value, 'shape', None) == ():
+    return value.item()
   return value

@@ -41,6 +41,7 @@ def test_every_module_can_start_from_another_run(parse):
   assert config.init_from.generator.to_dict() == dict(
     run='a', module='g', rules='.*=load', checkpoint=''
   )
+  assert runs_of(parse(GAN, '--config.init_from', 'b')) == {'generator': 'b', 'discriminator': 'b'}
   config = parse(GAN, '--config.init_from=b', '--config.init_from.generator.run=c')
   assert runs_of(config) == {'generator': 'c', 'discriminator': 'b'}
 

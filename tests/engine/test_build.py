@@ -1,9 +1,11 @@
 """Names of a config become objects, with what the engine knows filled in."""
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
-from engine.build import build
+from engine.build import build, to_plain
 from errors import UserError
 
 KNOWN = {'image_shape': (4, 4, 1), 'dtype': jnp.bfloat16, 'vocabulary': 9}
@@ -55,3 +57,9 @@ def test_values_of_declared_fields_are_checked():
     build(spec, 'models', 'config.m')
   with pytest.raises(UserError, match=r'^config.m.dropout=50 must be at least 0 and below 1$'):
     build({**spec, 'channels': 4, 'dropout': 50}, 'models', 'config.m')
+
+
+def test_scalars_of_numpy_and_jax_are_numbers():
+  values = to_plain(ConfigDict(dict(a=np.float32(0.5), b=[np.int64(3)], c=jnp.float32(2), d='x')))
+  assert values == dict(a=0.5, b=(3,), c=2.0, d='x')
+  assert [type(values[name]) for name in 'ac'] == [float, float] and type(values['b'][0]) is int
