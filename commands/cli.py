@@ -120,12 +120,13 @@ def check_flags(argv: Sequence[str]) -> None:
       return
     if word.startswith('-') and name and not name.startswith(('config.', 'noconfig.')):
       if not any(each in flags.FLAGS for each in known):
-        raise _unknown_flag(name, argv)
+        raise _unknown_flag(name, argv, ['--config'])
 
 
-def _unknown_flag(name: str, argv: Sequence[str]) -> UserError:
-  known = [f'--{flag.name}' for flag in flags.FLAGS.get_key_flags_for_module(argv[0])]
-  known = sorted({*known, '--config'})
+def _unknown_flag(name: str, argv: Sequence[str], more: Sequence[str] = ()) -> UserError:
+  """The sentence for a flag that is neither defined by the script nor one of `more`."""
+  defined = [f'--{flag.name}' for flag in flags.FLAGS.get_key_flags_for_module(argv[0])]
+  known = sorted({*defined, *more})
   config = flags.FLAGS['config'].value if 'config' in flags.FLAGS else None
   # What stands at the end of a place in the config is meant by it.
   places = [place for place in _places(config) if place.endswith(f'.{name}')]

@@ -35,7 +35,7 @@ def test_a_function_is_given_nothing_but_its_own_keywords():
     ('base.Evaluator', 'engine.evaluators', 'base'),
     ('examples.OverSplit', 'engine.evaluators', 'examples.Examples'),
     ('examples.build_metric', 'engine.evaluators', 'examples.Examples'),
-    ('base.Objective', 'objectives', 'base.Player'),
+    ('base.Objective', 'objectives', 'base.Picture'),
     ('base.Value', 'metrics', ''),
     ('charts.curves', 'metrics', ''),
   ],

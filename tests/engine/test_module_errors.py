@@ -62,7 +62,7 @@ ENCODER = dict(name='mlp.Encoder', widths=(8,), activation='relu', latent_size=4
     (
       'gan',
       {'discriminator': GENERATOR},
-      ('config.modules.discriminator (Generator) returns float32[1, 28, 28, 1]', 'needs [1]'),
+      ('config.modules.discriminator (Generator) returns float32[784, 28, 28, 1]', 'needs [1]'),
     ),
     ('vae', {'decoder': MLP}, ('config.modules.decoder',)),
     ('mlp', {'model': DECODER}, ('config.modules.model',)),
