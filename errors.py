@@ -25,8 +25,10 @@ class UserError(Exception):
 
 def nearest(name: str, known: Iterable[str]) -> str:
   """Returns ' (did you mean "x"?)' for the entry of `known` closest to `name`, or ''."""
-  close = difflib.get_close_matches(str(name), [str(entry) for entry in known], n=1, cutoff=0.5)
-  return f' (did you mean "{close[0]}"?)' if close else ''
+  # Capitals are a slip like any other, and no difference.
+  entries = {str(entry).lower(): str(entry) for entry in known}
+  close = difflib.get_close_matches(str(name).lower(), entries, n=1, cutoff=0.5)
+  return f' (did you mean "{entries[close[0]]}"?)' if close else ''
 
 
 def choose(known: Mapping[str, Value], name: str, where: str) -> Value:

@@ -35,6 +35,8 @@ def main() -> None:
     print(print_config.config_file(values.config), end='')
     return
   cli.join_processes(values.distributed)
+  if values.workdir == '':
+    raise UserError('--workdir= names no folder; give one, or leave the flag out')
   workdir = values.workdir or cli.default_workdir(sys.argv)
   # They import jax, which must come after the process was prepared.
   if values.dry_run:

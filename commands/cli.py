@@ -1,12 +1,16 @@
 """What the root scripts share: strict flags, and errors as one sentence with exit code 2."""
 
+import inspect
 import itertools
 import os
+import re
 import select
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags, logging
 from ml_collections import ConfigDict
@@ -98,18 +102,57 @@ def _parse(argv: Sequence[str]) -> list[str]:
   try:
     rest = flags.FLAGS(list(argv))
   except flags.UnrecognizedFlagError as error:
-    known = [f'--{flag.name}' for flag in flags.FLAGS.get_key_flags_for_module(argv[0])]
-    raise UserError(
-      f'there is no flag --{error.flagname}{nearest("--" + error.flagname, known)}; there are: '
-      f'{", ".join(sorted(known))}'
-    ) from None
+    raise _unknown_flag(error.flagname, argv) from None
+  except flags.IllegalFlagValueError as error:
+    raise UserError(f'{_illegal_value(error)}; --help lists the flags') from None
   except flags.Error as error:
     raise UserError(f'{_first_line(error)}; --help lists the flags') from None
   return rest[1:]
 
 
+def check_flags(argv: Sequence[str]) -> None:
+  """Raises UserError for a flag that is neither --config nor one that is defined already.
+
+  For a command line without --config: a slip in that word is to be named.
+  """
+  for word in argv[1:]:
+    name = word.lstrip('-').partition('=')[0]
+    known = (name, name.removeprefix('no'))
+    if word == '--':
+      return
+    if word.startswith('-') and name and not name.startswith(('config.', 'noconfig.')):
+      if not any(each in flags.FLAGS for each in known):
+        raise _unknown_flag(name, argv, ['--config'])
+
+
+def _unknown_flag(name: str, argv: Sequence[str], more: Sequence[str] = ()) -> UserError:
+  """The sentence for a flag that is neither defined by the script nor one of `more`."""
+  defined = [f'--{flag.name}' for flag in flags.FLAGS.get_key_flags_for_module(argv[0])]
+  known = sorted({*defined, *more})
+  config = flags.FLAGS['config'].value if 'config' in flags.FLAGS else None
+  # What stands at the end of a place in the config is meant by it.
+  places = [place for place in _places(config) if place.endswith(f'.{name}')]
+  meant = f' (did you mean "--{places[0]}"?)' if places else nearest(f'--{name}', known)
+  return UserError(f'there is no flag --{name}{meant}; there are: {", ".join(known)}')
+
+
+def _places(config: object, place: str = 'config') -> list[str]:
+  """The options of a config as flags name them, those of the upper sections first."""
+  if not isinstance(config, ConfigDict):
+    return []
+  sections = [key for key, value in config.items() if isinstance(value, ConfigDict)]
+  inner = [each for key in sections for each in _places(config[key], f'{place}.{key}')]
+  return [*(f'{place}.{key}' for key in config if key not in sections), *inner]
+
+
+def _illegal_value(error: Exception) -> str:
+  """What absl says of a value, in words where it says it as a tuple."""
+  found = re.fullmatch(r"flag (--\S+): \('(.*)', .*\)", _first_line(error))
+  return f'{found[1]}: {found[2]}' if found else _first_line(error)
+
+
 def _first_line(error: Exception) -> str:
-  return str(error).strip().splitlines()[0]
+  return (str(error).strip().splitlines() or ['without a reason'])[0].rstrip('.')
 
 
 def overrides(argv: Sequence[str]) -> dict[str, str]:
@@ -132,12 +175,16 @@ def show_in_help(flag: str, argv: Sequence[str]) -> None:
 
 
 def value_of(argv: Sequence[str], flag: str) -> str | None:
-  """Returns the value of a flag on a command line that is not parsed yet, None if not given."""
+  """Returns the value of a flag on a command line that is not parsed yet, None if not given.
+
+  Of one given twice the last one counts, as when it is parsed.
+  """
+  found = None
   for i, word in enumerate(argv[1:], 1):
     name, equals, value = word.lstrip('-').partition('=')
     if word.startswith('-') and name == flag:
-      return value if equals else (argv[i + 1] if i + 1 < len(argv) else '')
-  return None
+      found = value if equals else (argv[i + 1] if i + 1 < len(argv) else '')
+  return found
 
 
 def load(path: str) -> ConfigDict:
@@ -146,23 +193,20 @@ def load(path: str) -> ConfigDict:
   Raises:
     UserError: there is no such file, it refused the argument, or what it made is no config.
   """
-  file, _, argument = path.partition(':')
-  file = str(files.path(file))
+  given, _, argument = path.partition(':')
+  file = str(files.path(given)) if given else ''
   if not Path(file).is_file():
-    known = [str(p) for p in sorted(Path(__file__).parents[1].glob('configs/*.py'))
+    known = [p for p in sorted(Path(__file__).parents[1].glob('configs/*.py'))
              if p.name not in ('__init__.py', 'defaults.py')]  # fmt: skip
-    shown = [os.path.relpath(p) for p in known]
+    shown = {p.stem: os.path.relpath(p) for p in known}
+    meant = shown.get(given)
+    near = f' (did you mean "{meant}"?)' if meant else nearest(file, shown.values())
     raise UserError(
-      f'there is no config {file}{nearest(file, shown)}; there are: {", ".join(shown)}'
+      f'there is no config --config={path}{near}; there are: {", ".join(shown.values())}'
     )
-  import importlib.util
-
-  location = importlib.util.spec_from_file_location(f'config_{Path(file).stem}', file)
-  module = importlib.util.module_from_spec(location)
-  location.loader.exec_module(module)
-  if not hasattr(module, 'get_config'):
-    raise UserError(f'{file} is no config: it defines no get_config(); see configs/gan.py')
-  config = module.get_config(argument) if argument else module.get_config()
+  if Path(file).suffix != '.py':
+    raise UserError(f'--config={path} is no file of Python (.py); see configs/gan.py')
+  config = _run_config(file, argument)
   from engine.declarations import check_sections  # It imports jax.
 
   try:
@@ -170,6 +214,58 @@ def load(path: str) -> ConfigDict:
   except UserError as error:
     raise UserError(f'{path}: {error}') from None
   return config
+
+
+def _run_config(file: str, argument: str) -> Any:
+  """What `get_config` of a file returns.
+
+  Raises:
+    UserError: it has none, or takes no such argument, or what it does failed: with the file and the
+      line.
+  """
+  import importlib.util
+
+  location = importlib.util.spec_from_file_location(f'config_{Path(file).stem}', file)
+  module = importlib.util.module_from_spec(location)
+  try:
+    location.loader.exec_module(module)
+  except UserError:
+    raise
+  except Exception as error:
+    raise _failed(file, error) from error
+  function = getattr(module, 'get_config', None)
+  if not callable(function):
+    raise UserError(f'{file} is no config: it defines no get_config(); see configs/gan.py')
+  given = [argument] if argument else []
+  try:
+    inspect.signature(function).bind(*given)
+  except TypeError:
+    shown = f'--config={file}:{argument} gives it one' if given else f'--config={file} gives none'
+    raise UserError(
+      f'get_config{inspect.signature(function)} in {file} does not take the arguments that it is '
+      f'given: {shown}; it can have one with a default, as in configs/gan.py'
+    ) from None
+  try:
+    return function(*given)
+  except UserError:
+    raise
+  except Exception as error:
+    raise _failed(file, error) from error
+
+
+def _failed(file: str, error: Exception) -> UserError:
+  """The sentence for what a config's own code raised, with the last of its lines."""
+  if isinstance(error, SyntaxError) and error.filename is not None:
+    return UserError(f'{error.filename}, line {error.lineno}: {error.msg}; mend the config')
+  lines = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
+  where = f'{file}, line {lines[-1].lineno}' if lines else file
+  innermost = traceback.extract_tb(error.__traceback__)[-1]
+  inside = Path(innermost.filename).parts
+  # Where it called something else, which is told too unless it is a library.
+  if lines and innermost.filename != file and 'site-packages' not in inside:
+    if Path(innermost.filename).is_file():
+      where += f' (through {innermost.filename}, line {innermost.lineno})'
+  return UserError(f'{where}: {type(error).__name__}: {_first_line(error)}; mend the config')
 
 
 def default_workdir(argv: Sequence[str]) -> str:

@@ -41,6 +41,8 @@ def define_training_config(argv: Sequence[str]) -> Sequence[str]:
   """
   path = cli.value_of(argv, 'config')
   workdir = cli.value_of(argv, 'workdir')
+  if path is None and not cli.asks_for_help(argv):
+    cli.check_flags(argv)
   if path is None:
     if workdir is None or (cli.asks_for_help(argv) and not _holds_run(workdir)):
       return _without_path(argv)
@@ -121,9 +123,12 @@ def _without_config(argv: Sequence[str]) -> list[str]:
 def _expand_init_from(argv: Sequence[str], config: ConfigDict) -> list[str]:
   """The command line with one flag for every module in place of --config.init_from=RUN."""
   words: list[str] = []
-  for word in argv:
+  rest = [*argv]
+  while rest:
+    word = rest.pop(0)
     name, equals, value = word.lstrip('-').partition('=')
-    if name == 'config.init_from' and word.startswith('-') and equals:
+    if name == 'config.init_from' and word.startswith('-') and (equals or rest):
+      value = value if equals else rest.pop(0)
       words += [f'--config.init_from.{module}.run={value}' for module in config.modules]
     else:
       words.append(word)

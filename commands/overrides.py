@@ -70,7 +70,8 @@ def override(
   """Changes a config by the options on the command line; of one given twice the last one counts.
 
   A thing that a flag names (`--config.optimizer.model.name=sgd`) takes options of its own, which
-  other flags may give; those of the config's own thing that it does not take are dropped.
+  other flags may give; those of the config's own thing that it does not take are dropped. A section
+  of things by names of one's own, such as the metrics of an evaluator, takes further ones.
 
   Returns:
     (the keys that were given, the rest of the command line).
@@ -78,6 +79,7 @@ def override(
   Raises:
     UserError: an option is unknown, of another type or out of range.
   """
+  _add_entries(config, argv)
   _rename(config, argv, path)
   given: dict[str, Any] = {}
   rest, words = [*argv[:1]], [*argv[1:]]
@@ -112,9 +114,46 @@ def _split(word: str) -> tuple[str | None, str | None]:
 
 def _value_of(key: str, words: list[str]) -> str:
   """Takes the value of --config.KEY VALUE off the words that follow."""
-  if not words:
+  if not words or words[0].startswith('--'):
     raise UserError(f'--{_PREFIX}{key} has no value; write --{_PREFIX}{key}=VALUE')
   return words.pop(0)
+
+
+# --- adding a section -----------------------------------------------------------------------------
+
+
+def _add_entries(config: ConfigDict, argv: Sequence[str]) -> None:
+  """Adds the sections that flags describe and the config lacks, still empty.
+
+  A section is described where its `name` is given, or where it has none, all that it must have:
+  whoever misspells the name of a section gives one option of it.
+  """
+  given = cli.overrides(argv)
+  places = {key[: dot.start()] for key in given for dot in re.finditer(r'\.', key)}
+  # Outer sections first.
+  for place in sorted(places, key=lambda each: each.count('.')):
+    outer, _, last = place.rpartition('.')
+    node = _node(config, outer)
+    if not isinstance(node, ConfigDict) or not last or not declarations.is_section(place):
+      continue
+    name = given.get(f'{place}.name')
+    options = {key.rpartition('.')[2] for key in given if key.rpartition('.')[0] == place}
+    with config.unlocked(), config.ignore_type():
+      if last not in node and declarations.required(place) <= options:
+        node[last] = ConfigDict()
+      section = node.get(last)
+      if name is not None and isinstance(section, ConfigDict) and section.get('name') is None:
+        section.name = name
+
+
+def _node(config: ConfigDict, place: str) -> Any:
+  """What is at a place; None where there is nothing."""
+  node: Any = config
+  for part in place.split('.') if place else ():
+    if not isinstance(node, ConfigDict) or part not in node:
+      return None
+    node = node[part]
+  return node
 
 
 # --- replacing a named thing ----------------------------------------------------------------------
@@ -167,6 +206,9 @@ def _find(config: ConfigDict, key: str, path: str) -> Option:
     if not isinstance(node, ConfigDict):
       if declarations.is_section(walked.removeprefix(_PREFIX)):
         raise UserError(f'{walked}={node} must be a section of options')
+      if isinstance(node, (tuple, list)):
+        shown = ','.join(map(str, node))
+        raise UserError(f'--{walked} is set as a whole, such as --{walked}={shown}')
       raise UserError(f'--{walked} in {path} is a value and has no "{last}" below it')
   if isinstance(node.get(last), ConfigDict):
     inside = ', '.join(f'--{_PREFIX}{key}.{k}' for k in node[last]) or 'none of its options is set'
@@ -234,6 +276,8 @@ def _parsed(text: str, option: Option, where: str) -> Any:
   if text == 'None' and option.default is None:
     return None
   if option.each == 'list':
+    if re.search(r',\s*,|^\s*,', text):
+      raise UserError(f'{where}={text} has an empty place between its commas; write it as a,b')
     value: Any = _list(text, option.type)
   elif option.each == 'mapping' or option.type is Mapping:
     value = _literal(text)

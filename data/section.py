@@ -119,13 +119,24 @@ def open_evaluated(data: Data, spec: Spec, split: str, where: str) -> Examples:
   return open_testing(data, spec, '' if split == TEST else split, where)
 
 
-def check_features(examples: Examples, spec: Spec) -> None:
-  """Raises UserError unless `examples` have all features of `spec`, that of the training data."""
+def check_features(examples: Examples, spec: Spec, where: str = '') -> None:
+  """Raises UserError unless `examples` have all features of `spec`, that of the training data.
+
+  Args:
+    examples: to be evaluated on.
+    spec: of the training data.
+    where: the option that names `examples`; '' where they are the data that was trained on.
+  """
   actual = examples.spec
   if not spec.features.items() <= actual.features.items():
+    way_out = (
+      f'choose data of the same form with {where}'
+      if where
+      else 'point TFDS_DATA_DIR at the data it was trained on'
+    )
     raise UserError(
       f'{actual.name} {actual.split} has {actual.features}, but the run was trained on '
-      f'{spec.features}; point TFDS_DATA_DIR at the data it was trained on'
+      f'{spec.features}; {way_out}'
     )
 
 
@@ -134,7 +145,7 @@ def _open_matched(data: Data, name: str, split: str, where: str, spec: Spec) -> 
   key = 'config.data.test_name' if name == data.test_name else 'config.data.name'
   whole = open_source(name, split, data.data_dir, (), data.columns, where, key)
   if not data.text:  # the features of text are known once it is tokenized
-    check_features(whole, spec)
+    check_features(whole, spec, key if name == data.test_name else '')
   return match_classes(whole, spec, subset=bool(data.classes))
 
 

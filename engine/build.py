@@ -39,6 +39,21 @@ def build(spec: Mapping[str, Any], room: str, where: str, provided: Mapping[str,
   return call(target, {**filled, **arguments}, where)
 
 
+def require_kind(found: Any, kind: type, name: str, where: str, what: str) -> None:
+  """Raises UserError unless an object, or a class, that a config named is of a kind.
+
+  Args:
+    found: what was built, or is to be.
+    kind: a class.
+    name: that it was named by.
+    where: the place of the section in the config.
+    what: the kind in words, as in 'is no module'.
+  """
+  is_kind = issubclass(found, kind) if inspect.isclass(found) else isinstance(found, kind)
+  if not is_kind:
+    raise UserError(f'{where}.name={name} is no {what}; name another')
+
+
 def name_of(spec: Any, where: str) -> str:
   """Returns what `spec` names.
 
@@ -129,7 +144,7 @@ def resolve(name: str, room: str, where: str) -> Callable:
   symbols = {
     key: value
     for key, value in vars(module).items()
-    if callable(value) and not key.startswith('_') and value.__module__ == module.__name__
+    if not key.startswith('_') and _can_be_named(value, module.__name__, room)
   }
   if not symbol:
     same = [key for key in symbols if key.lower() == file.replace('_', '')]
@@ -140,10 +155,27 @@ def resolve(name: str, room: str, where: str) -> Callable:
   return symbols[symbol]
 
 
+# The packages whose things may be made by functions; the others hold classes of them.
+_WITH_FUNCTIONS = ('engine', 'models')
+
+
+def _can_be_named(value: Any, module: str, room: str) -> bool:
+  """Whether a value in a module of a room is something that a config can have built."""
+  if not callable(value) or value.__module__ != module:
+    return False
+  if not inspect.isclass(value):
+    return room in _WITH_FUNCTIONS
+  # What is abstract is a parent, and a tuple a result.
+  return not inspect.isabstract(value) and not issubclass(value, tuple)
+
+
 def to_plain(value: Any) -> Any:
   """A config's value as plain dicts and tuples, fit for a pure function."""
   if isinstance(value, (ConfigDict, Mapping)):
     return {key: to_plain(entry) for key, entry in value.items()}
   if isinstance(value, (list, tuple)):
     return tuple(to_plain(entry) for entry in value)
+  # A scalar of NumPy or jax is the number that it holds.
+  if hasattr(value, 'item') and getattr(value, 'shape', None) == ():
+    return value.item()
   return value

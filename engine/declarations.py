@@ -152,6 +152,16 @@ def is_section(place: str) -> bool:
   return any(re.fullmatch(pattern, place) for pattern in known)
 
 
+def required(place: str) -> set[str]:
+  """Returns the options that a section must have, known before its other ones: for many `name`."""
+  if is_named(place):
+    return {'name'}
+  for pattern, options in FIXED.items():
+    if re.fullmatch(pattern, place):
+      return {name for name, option in options.items() if option.default is REQUIRED}
+  return set()
+
+
 def check_sections(config: Any) -> None:
   """Checks that a config has the sections of `SECTIONS` and the options of `RUN`, and no others.
 

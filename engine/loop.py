@@ -359,7 +359,8 @@ class _Trainer:
       lanes = [take_lane(weights(state), lane, number) for lane in range(number)]
       seeds = self.session.lanes.seeds
       drawn = [sampler.draw(held, int(seed)) for held, seed in zip(lanes, seeds)]
-    return [np.asarray(jax.device_get(samples)) for samples in drawn]
+    # Without waiting, where memory runs out the process is aborted while it reads.
+    return [np.asarray(jax.device_get(jax.block_until_ready(samples))) for samples in drawn]
 
   def _wait_for_a_gain(self, step: int, evaluated: Sequence[Mapping[str, float]]) -> None:
     """Counts an evaluation towards an early stop of each lane that still trains."""

@@ -76,6 +76,18 @@ def resident_need(nbytes: int) -> Need:
   return Need({'examples': nbytes}, ('config.data.resident_mb=0, which streams them',))
 
 
+def drawn_need(rows: int, one: jax.ShapeDtypeStruct, option: str) -> Need:
+  """Returns the least that samples need on a device.
+
+  Args:
+    rows: how many are drawn at once.
+    one: the shape and type of one sample.
+    option: what makes them fewer, as a user writes it.
+  """
+  size = rows * math.prod(one.shape) * one.dtype.itemsize
+  return Need({'samples': size}, (f'a smaller {option}',))
+
+
 def weights_need(session: Session) -> Need:
   """Returns the least that sampling and evaluating need on a device: the weights of all lanes."""
   held: Weights = weights(session.abstract)

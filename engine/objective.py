@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from data.spec import Spec
 from data.text import tokenization
-from engine.build import build, to_plain
+from engine.build import build, require_kind, to_plain
 from engine.module_errors import construction_error, missing_module, objective_errors
 from engine.train_options import PRECISIONS
 from objectives.base import Objective
@@ -36,10 +36,12 @@ def build_objective(config: ConfigDict, spec: Spec, precision: str) -> Objective
     name: _module(module, f'config.modules.{name}', provided)
     for name, module in to_plain(config.modules).items()
   }
+  section = to_plain(config.objective)
   with objective_errors(modules):
     objective: Objective = build(
-      to_plain(config.objective), 'objectives', 'config.objective', {**provided, 'modules': modules}
+      section, 'objectives', 'config.objective', {**provided, 'modules': modules}
     )
+    require_kind(objective, Objective, section['name'], 'config.objective', 'objective')
     moved = [name for player in objective.players for name in player.moves]
   for name in moved:
     if name not in modules:
@@ -49,9 +51,11 @@ def build_objective(config: ConfigDict, spec: Spec, precision: str) -> Objective
 
 def _module(section: Any, where: str, provided: Mapping[str, Any]) -> nn.Module:
   try:
-    return build(section, 'models', where, provided)
+    module = build(section, 'models', where, provided)
   except (TypeError, ArithmeticError) as error:
     raise construction_error(error, where, section) from error
+  require_kind(module, nn.Module, section['name'], where, 'module')
+  return module
 
 
 def _of_tokenizer(tokenizer: str) -> dict[str, Any]:

@@ -123,9 +123,6 @@ _BY_NAME: Mapping[str, Option] = {
   'factored': _whether('Whether the second moment of a matrix is kept by rows and columns.'),
   'weight_decay_rate': _size('Share of the weights taken off in every step, whatever the rate.'),
   'use_clipping': _whether('Whether early updates are kept small.'),
-  'rank': Option(int, None, 'Rank that gradients are projected to.', low=1),
-  'update_proj_gap': Option(int, None, 'Steps between two projections.', low=1),
-  'scale': Option(float, None, 'Factor of a projected update.', above=0),
   'beta3': _share('Decay of the estimate of the distance.'),
   'estim_lr0': Option(float, None, 'First estimate of the distance to a minimum.', above=0),
   'estim_lr_coef': Option(float, None, 'Factor of that estimate.', above=0),
@@ -158,11 +155,12 @@ _OF_ONE: Mapping[str, Mapping[str, Option]] = {
 
 # Those of optax and optax.contrib that need no more than gradients, parameters and a rate that a
 # schedule may change. Left out are those that ask for the loss or its curvature in every update
-# (lbfgs, momo, sophia) or for a key (noisy_sgd), that no rate moves (rprop, cocob), or whose
-# parameters are not the ones to evaluate (schedule_free_*).
+# (lbfgs, momo, sophia) or for a key (noisy_sgd), that no rate moves (rprop, cocob), whose
+# parameters are not the ones to evaluate (schedule_free_*), or whose state holds arrays without an
+# element, which no checkpoint can (galore).
 OPTAX = (
   'acprop', 'adabelief', 'adadelta', 'adafactor', 'adagrad', 'adam', 'adamax', 'adamaxw', 'adamw',
-  'adan', 'ademamix', 'adopt', 'amsgrad', 'dadapt_adamw', 'dog', 'dowg', 'fromage', 'galore',
+  'adan', 'ademamix', 'adopt', 'amsgrad', 'dadapt_adamw', 'dog', 'dowg', 'fromage',
   'lamb', 'lars', 'lion', 'madgrad', 'nadam', 'nadamw', 'novograd',
   'optimistic_adam_v2', 'optimistic_gradient_descent', 'prodigy', 'radam', 'rmsprop', 'sgd',
   'sign_sgd', 'signum', 'simplified_ademamix', 'sm3', 'yogi',

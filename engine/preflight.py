@@ -12,7 +12,7 @@ from engine import run
 from engine.build import to_plain
 from engine.declarations import check_config
 from engine.evaluation import Evaluators, open_lane_evaluators
-from engine.memory import check_memory, training_need
+from engine.memory import check_memory, drawn_need, training_need
 from engine.program import Traced, trace_step
 from engine.session import Session, open_session
 from engine.state import Weights, averaged_variables, weights
@@ -105,5 +105,6 @@ def lane_sampler(session: Session) -> LaneSampler | None:
 
   draw = jax.jit(sample, out_shardings=session.replicated)
   with session.module_errors():
-    jax.eval_shape(draw, weights(session.lane_abstract), 0)
+    drawn = jax.eval_shape(draw, weights(session.lane_abstract), 0)
+  check_memory(drawn_need(1, drawn, 'config.train.samples'), 'drawing samples')
   return LaneSampler(sampler.feature, draw)

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -173,7 +173,7 @@ def open_session(config: ConfigDict, spec: Spec | None = None, tokenizer: str = 
     optimizers,
     averages,
     found,
-    build(train.gradient, 'engine', 'config.train.gradient'),
+    _gradient(train.gradient),
     frozen,
     lanes,
     make_state,
@@ -181,6 +181,17 @@ def open_session(config: ConfigDict, spec: Spec | None = None, tokenizer: str = 
     stacked,
     per_step,
   )
+
+
+def _gradient(section: Mapping[str, Any]) -> Strategy:
+  """Builds the strategy that `config.train.gradient` names."""
+  where = 'config.train.gradient'
+  strategy = build(section, 'engine', where)
+  if not callable(strategy):
+    raise UserError(
+      f'{where}.name={section["name"]} is no strategy of gradients; name one, e.g. gradients.mean'
+    )
+  return strategy
 
 
 def _lanes(seeds: int, seed: int, data: Data, trained: bool) -> Lanes:

@@ -78,7 +78,9 @@ def _from_source(
   try:
     restored = restore_run(source.run, source.checkpoint)
   except UserError as error:
-    raise UserError(f'config.init_from.{module}.run={source.run}: {error}') from error
+    # A flag of sample.py and evaluate.py, which here is an option.
+    told = str(error).replace('--checkpoint', f'config.init_from.{module}.checkpoint')
+    raise UserError(f'config.init_from.{module}.run={source.run}: {told}') from error
   found = _of_module(restored.variables(), source.module or module, module, source.run)
   abstract = session.lane_abstract
   target = _flat({module: {'params': abstract.params[module], **abstract.mutable[module]}})

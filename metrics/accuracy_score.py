@@ -10,6 +10,11 @@ from errors import UserError
 from metrics.base import SampleMetric
 from options import option
 
+_TOO_FEW = (
+  'the classification accuracy score (accuracy_score) needs samples of two classes or more; raise '
+  'the number of samples, or use data with more classes'
+)
+
 
 class Labelled(NamedTuple):
   """Features and their classes.
@@ -54,6 +59,11 @@ class AccuracyScore(SampleMetric):
       return b
     return Labelled(np.concatenate([a.features, b.features]), np.concatenate([a.labels, b.labels]))
 
+  def check(self, examples: int, samples: int) -> None:
+    del examples
+    if samples < 2:
+      raise UserError(_TOO_FEW)
+
   def compare(self, reference: Labelled, samples: Labelled) -> float:
     """Returns the fraction of `reference` that is classified correctly, in [0, 1].
 
@@ -66,10 +76,7 @@ class AccuracyScore(SampleMetric):
     from sklearn.neural_network import MLPClassifier
 
     if len(np.unique(samples.labels)) < 2:
-      raise UserError(
-        'the classification accuracy score (accuracy_score) needs samples of two classes or more; '
-        'raise the number of samples, or use data with more classes'
-      )
+      raise UserError(_TOO_FEW)
     if not np.isfinite(samples.features).all():
       return float('nan')
     classifier = MLPClassifier(

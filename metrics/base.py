@@ -86,6 +86,10 @@ class SampleMetric(abc.ABC):
   # Whether the metric reads the classes of samples and examples.
   needs_labels: ClassVar[bool] = False
 
+  def check(self, examples: int, samples: int) -> None:
+    """Raises UserError where so many real examples or samples are too few."""
+    del examples, samples
+
   @abc.abstractmethod
   def empty(self) -> Any:
     """Returns the state of no features."""

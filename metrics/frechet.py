@@ -85,11 +85,13 @@ class Frechet(SampleMetric):
   def merge(self, a: Moments, b: Moments) -> Moments:
     return merge(a, b)
 
-  def compare(self, reference: Moments, samples: Moments) -> float:
-    if min(reference.count, samples.count) < 2:
+  def check(self, examples: int, samples: int) -> None:
+    if min(examples, samples) < 2:
       raise UserError(
-        f'a Fréchet distance (frechet) of {int(samples.count)} samples and {int(reference.count)} '
-        'examples needs two or more of either; raise the number of samples, or take a larger '
-        'reference'
+        f'a Fréchet distance (frechet) of {samples} samples and {examples} examples needs two or '
+        'more of either; raise the number of samples, or take a larger reference'
       )
+
+  def compare(self, reference: Moments, samples: Moments) -> float:
+    self.check(int(reference.count), int(samples.count))
     return distance(reference, samples)

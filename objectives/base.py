@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from errors import UserError
 from options import Option
 
 Batch = Mapping[str, jax.Array]
@@ -325,6 +326,33 @@ class Objective(abc.ABC):
   def predictor(self) -> Predictor | None:
     """What the model says of an example without its label; None for nothing, as for a GAN."""
     return None
+
+  def _initialised(
+    self, module: str, key: jax.Array, *inputs: Any, outputs: tuple[int, ...], **options: Any
+  ) -> Any:
+    """Returns fresh variables of a module.
+
+    Args:
+      module: its name.
+      key: of the parameters.
+      *inputs: what it is applied to, of one example.
+      outputs: the shape of what it must return of them.
+      **options: of its call.
+
+    Raises:
+      UserError: it returns another shape, which the losses would broadcast without a word.
+    """
+    applied = self.modules[module]
+    returned, variables = applied.init_with_output(key, *inputs, train=False, **options)
+    found = getattr(returned, 'shape', None)
+    if found != outputs:
+      shapes = [f'{leaf.dtype}{list(leaf.shape)}' for leaf in jax.tree.leaves(returned)]
+      raise UserError(
+        f'config.modules.{module} ({type(applied).__name__}) returns '
+        f'{" and ".join(shapes) or "nothing"} of one example, and config.objective needs '
+        f'{list(outputs)}; name a module of the kind that the objective applies'
+      )
+    return variables
 
   def _outputs(self, module: str, variables: Variables, *inputs: Any, **options: Any) -> Any:
     """Applies a module with `train=False`; returns its outputs."""

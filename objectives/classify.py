@@ -46,7 +46,9 @@ class Classify(Objective):
     num_classes: K, given by the data.
   """
 
-  input: str = option('What the model sees: `image`, or `inputs` of a table.')
+  input: str = option(
+    'What the model sees: `image`, or `inputs` of a table.', choices=('image', 'inputs')
+  )
   loss: str = option(
     'Loss of an example; `squared` is a regression of `target`.',
     choices=tuple(entries(classification)),
@@ -84,6 +86,11 @@ class Classify(Objective):
         f'{where}.loss={self.loss} tells two classes apart and the data has {classes}; choose two '
         'with --config.data.classes=3,5, or --config.objective.loss=softmax'
       )
+    if self.class_weights and not any(self.class_weights):
+      raise UserError(
+        f'{where}.class_weights is 0 for every class, so that nothing is learned; give some class '
+        'a weight above 0, or leave it empty'
+      )
     if self.class_weights and len(self.class_weights) != classes:
       raise UserError(
         f'{where}.class_weights has {len(self.class_weights)} entries, the data {classes} classes'
@@ -105,7 +112,8 @@ class Classify(Objective):
         f'config.objective.loss={self.loss} learns a "{target}", and the data has only '
         f'{", ".join(sorted(batch))}; choose another loss or other data'
       )
-    return {'model': self.modules['model'].init(key, batch[self.input][:1], train=False)}
+    outputs = (1, self._loss.outputs(self.num_classes))
+    return {'model': self._initialised('model', key, batch[self.input][:1], outputs=outputs)}
 
   def evaluate(self, variables: Variables, batch: Batch, keys: jax.Array) -> dict[str, jax.Array]:
     """Loss and accuracy (classes), prediction and probability of each example.

@@ -82,9 +82,11 @@ class GAN(Objective):
     first = {name: value[:1] for name, value in batch.items()}
     latents, labels = jnp.zeros((1, self.latent_size)), self.labels(first)
     return {
-      'generator': self.modules['generator'].init(generator_key, latents, labels, train=False),
-      'discriminator': self.modules['discriminator'].init(
-        discriminator_key, first['image'], labels, train=False
+      'generator': self._initialised(
+        'generator', generator_key, latents, labels, outputs=first['image'].shape
+      ),
+      'discriminator': self._initialised(
+        'discriminator', discriminator_key, first['image'], labels, outputs=(1,)
       ),
     }
 

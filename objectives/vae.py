@@ -84,8 +84,11 @@ class VAE(Objective):
       'decoder': (jnp.zeros((1, self.latent_size)), condition),
     }
     keys = dict(zip(self.modules, jax.random.split(key, len(self.modules))))
+    decoded = (*first['image'].shape, self._likelihood.outputs)
     return {
-      name: module.init(keys[name], *inputs.get(name, ()), train=False)
+      name: self._initialised(name, keys[name], *inputs[name], outputs=decoded)
+      if name == 'decoder'
+      else module.init(keys[name], *inputs.get(name, ()), train=False)
       for name, module in self.modules.items()
     }
 
@@ -110,7 +113,7 @@ class VAE(Objective):
   @property
   def measurements(self) -> Mapping[str, Measurement]:
     doc = 'Importance samples of each −log p(x); more of them give a tighter bound.'
-    options = {'samples': Option(int, 5000, doc, low=1)}
+    options = {'samples': Option(int, 5000, doc, low=1, high=10_000_000)}
     return {'likelihood': Measurement(self._measure_likelihood, options)}
 
   def _measure_likelihood(

@@ -78,10 +78,11 @@ class VQVAE(Objective):
         f'config.modules.codebook is {type(self.modules["codebook"]).__name__}, which holds no '
         'codes; name vqvae.Codebook, or a module with a collection "codebook"'
       )
+    decoded = (*batch['image'][:1].shape, self._likelihood.outputs)
     return {
       'encoder': encoder_variables,
       'codebook': {'params': {}, **codebook},
-      'decoder': self.modules['decoder'].init(decoder_key, features, train=False),
+      'decoder': self._initialised('decoder', decoder_key, features, outputs=decoded),
     }
 
   def evaluate(self, variables: Variables, batch: Batch, keys: jax.Array) -> dict[str, jax.Array]:

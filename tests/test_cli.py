@@ -19,6 +19,15 @@ MISTAKES = {
   'no config': (['train.py'], 'give --config'),
   'unknown config': (['train.py', '--config=configs/gna.py'], 'did you mean "configs/gan.py"'),
   'unknown flag': (['train.py', GAN, '--workdr=x'], 'workdr'),
+  'end of a place': (
+    ['train.py', GAN, '--batch_size=3'],
+    'there is no flag --batch_size (did you mean "--config.data.batch_size"?)',
+  ),
+  'neither true nor false': (
+    ['train.py', GAN, '--dry_run=2'],
+    '--dry_run=2: Non-boolean argument to boolean flag; --help',
+  ),
+  'empty folder': (['train.py', GAN, '--workdir='], '--workdir= names no folder'),
   'unknown key': (
     ['train.py', GAN, '--config.train.step=3'],
     '--config.train.step (did you mean "steps"?)',
@@ -46,10 +55,14 @@ MISTAKES = {
 }
 
 
+# Those whose --workdir, or what stands for it, is the mistake.
+_OWN_FOLDER = ('unknown flag', 'empty folder', 'only a folder')
+
+
 @pytest.mark.parametrize('mistake', MISTAKES)
 def test_mistakes_are_one_sentence(mistake, script, tmp_path):
   arguments, part = MISTAKES[mistake]
-  if arguments[0] == 'train.py' and mistake != 'unknown flag':
+  if arguments[0] == 'train.py' and mistake not in _OWN_FOLDER:
     arguments = [*arguments, f'--workdir={tmp_path}/run']
   done = script(*arguments, TFDS_DATA_DIR=str(tmp_path))
   assert done.returncode == 2, done.stderr

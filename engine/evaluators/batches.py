@@ -146,5 +146,6 @@ def one_late(started: Iterator[Started]) -> Iterator[Started]:
 
 
 def _counted(computed: tuple[Values, jax.Array]) -> Values:
-  values, mask = jax.device_get(computed)
+  # Without waiting, where memory runs out the process is aborted while it reads.
+  values, mask = jax.device_get(jax.block_until_ready(computed))
   return jax.tree.map(lambda rows: rows[mask], values)

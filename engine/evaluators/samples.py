@@ -12,10 +12,11 @@ import numpy as np
 from data import placement
 from data.spec import Spec
 from engine import runtime
-from engine.build import build
+from engine.build import build, require_kind
 from engine.evaluators.base import Evaluator, Figure, Progress, Results
 from engine.evaluators.batches import PerExample, Split, one_late
 from engine.evaluators.reference import Reference
+from engine.memory import check_memory, drawn_need
 from errors import UserError
 from metrics.base import FeatureExtractor, SampleMetric
 from objectives.base import Batch, Sampler, Variables, numbered_keys, stream_key
@@ -70,11 +71,26 @@ class Samples(Evaluator):
     return self._reference.examples.spec
 
   def check(self) -> None:
+    require_kind(
+      self._extractor,
+      FeatureExtractor,
+      self.features['name'],
+      f'{self.where}.features',
+      'feature extractor',
+    )
+    for key, metric in self._metrics.items():
+      try:
+        metric.check(len(self._reference.examples), self.samples)
+      except UserError as error:
+        raise UserError(f'{self.where}.metrics.{key}: {error}') from error
     images = jax.ShapeDtypeStruct((1, *self.spec.features['image'][0]), jnp.float32)
     try:
       jax.eval_shape(self._extractor.extract, images)
     except ValueError as error:
       raise UserError(f'{self.where}.features: {error}') from error
+    check_memory(
+      drawn_need(self._rows(self.samples), images, f'{self.where}.batch_size'), 'a batch of samples'
+    )
     _, labels = jax.eval_shape(
       self._of_samples,
       self._abstract_variables,
@@ -154,7 +170,8 @@ class Samples(Evaluator):
     starts = range(0, self.samples, self._rows(self.samples))
     started = (self._of_samples(variables, key, np.int32(start)) for start in starts)
     for start, drawn in zip(starts, one_late(started)):
-      yield self._counted(start, jax.device_get(drawn))
+      # Without waiting, where memory runs out the process is aborted while it reads.
+      yield self._counted(start, jax.device_get(jax.block_until_ready(drawn)))
 
   def _counted(self, start: int, drawn: Labelled) -> Labelled:
     """The rows of a batch that begins at `start` that are among those asked for."""

@@ -1,6 +1,7 @@
 """TensorBoard's files, written without TensorFlow into the run's folder."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from tensorboardX import SummaryWriter
@@ -20,8 +21,7 @@ class TensorBoard(Tracker):
     self._events.add_text('config', f'| option | value |\n| --- | --- |\n{rows}', first)
     # `SummaryWriter.add_hparams` would write them into a run of its own.
     plain = {
-      name: value if isinstance(value, (bool, int, float)) else str(value)
-      for name, value in tracked.options.items()
+      name: value if _is_plain(value) else str(value) for name, value in tracked.options.items()
     }
     for summary in hparams(plain, {tracked.best: 0.0} if tracked.best else {}):
       self._events.file_writer.add_summary(summary)
@@ -38,3 +38,10 @@ class TensorBoard(Tracker):
 
   def close(self) -> None:
     self._events.close()
+
+
+def _is_plain(value: Any) -> bool:
+  """Whether TensorBoard takes a value of an option as a number."""
+  if isinstance(value, int) and not -(2**63) <= value < 2**63:
+    return False
+  return isinstance(value, (bool, int, float))

@@ -41,6 +41,7 @@ def test_every_module_can_start_from_another_run(parse):
   assert config.init_from.generator.to_dict() == dict(
     run='a', module='g', rules='.*=load', checkpoint=''
   )
+  assert runs_of(parse(GAN, '--config.init_from', 'b')) == {'generator': 'b', 'discriminator': 'b'}
   config = parse(GAN, '--config.init_from=b', '--config.init_from.generator.run=c')
   assert runs_of(config) == {'generator': 'c', 'discriminator': 'b'}
 
@@ -128,6 +129,15 @@ def test_options_that_a_thing_takes_and_the_config_does_not_give(parse):
     ('seed=3', r'has no option --config\.seed .did you mean "seeds"'),
     ('train.steps.x=3', 'is a value and has no "x" below it'),
     ('train.steps', r'--config\.train\.steps has no value; write --config\.train\.steps=VALUE'),
+    ('modules.model.channels.0=3', r'channels is set as a whole, such as .*channels=32,64'),
+    ('modules.model.channels=3,,4', r'channels=3,,4 has an empty place between its commas'),
+    ('data.classes=,3', r'classes=,3 has an empty place between its commas'),
+    (
+      'evaluators.test.metrics.new.bins=5',
+      r'has no option --config\.evaluators\.test\.metrics\.new',
+    ),
+    ('ema.model.decay=0.9', r'has no option --config\.ema\.model'),
+    ('trian.extra.name=3', r'has no option --config\.trian .did you mean "train"'),
   ],
 )
 def test_options_that_nothing_takes(parse, word, message):
@@ -166,6 +176,44 @@ def test_values_as_they_are_written(parse, word, value):
   for part in key.split('.'):
     config = config[part]
   assert config == value and type(config) is type(value)
+
+
+def test_whole_sections_that_flags_add(parse):
+  """In any order; what such a section must have beside is asked for when it is built."""
+  config = parse(
+    f'--config={ROOT}/configs/mlp.py',
+    '--config.evaluators.test.metrics.fine.bins=50',
+    '--config.evaluators.test.metrics.fine.name=calibration',
+    '--config.ema.slow.module=model',
+    '--config.ema.slow.decay=0.9',
+    '--config.ema.slow.half_life=0',
+    '--config.evaluators.more.name=examples',
+    '--config.evaluators.more.split=train',
+    '--config.evaluators.more.metrics.report.name=classification.Report',
+  )
+  test, more = config.evaluators.test, config.evaluators.more
+  assert test.metrics.fine.to_dict() == dict(name='calibration', bins=50)
+  assert {*test.metrics} == {'calibration', 'groups', 'report', 'fine'}
+  assert config.ema.slow.to_dict() == dict(module='model', decay=0.9, half_life=0.0)
+  assert more.name == 'examples' and more.split == 'train'
+  assert more.metrics.to_dict() == dict(report=dict(name='classification.Report'))
+  with pytest.raises(UserError, match=r'metrics\.fine\.name=calibrashun'):
+    parse(
+      f'--config={ROOT}/configs/mlp.py', '--config.evaluators.test.metrics.fine.name=calibrashun'
+    )
+  with pytest.raises(UserError, match=r'metrics\.fine\.bin .did you mean "bins"'):
+    place = '--config.evaluators.test.metrics.fine'
+    parse(f'--config={ROOT}/configs/mlp.py', f'{place}.name=calibration', f'{place}.bin=3')
+
+
+def test_a_flag_is_no_value_of_another(parse):
+  with pytest.raises(UserError, match=r'--config\.train\.steps has no value'):
+    parse(GAN, '--config.train.steps', '--config.seeds=3')
+  assert parse(GAN, '--config.data.fold', '-1').data.fold == -1
+
+
+def test_of_a_config_given_twice_the_last_one_counts(parse):
+  assert parse(f'--config={ROOT}/configs/mlp.py', GAN).objective.name == 'gan'
 
 
 def test_of_an_option_given_twice_the_last_one_counts(parse):
@@ -237,6 +285,75 @@ def test_a_config_without_its_sections(parse, tmp_path, line, message):
   file.write_text(OWN.format(line))
   with pytest.raises(UserError, match=rf'own\.py: .*{message}'):
     parse(f'--config={file}', '--config.train.steps=3')
+
+
+# --- what the file of a config does ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+  ('text', 'message'),
+  [
+    ('def get_config(:\n  pass\n', r'own\.py, line 1: invalid syntax; mend the config'),
+    (
+      'def get_config():\n  return 1 / 0\n',
+      r'own\.py, line 2: ZeroDivisionError: division by zero;',
+    ),
+    (
+      'import nowhere_at_all\n',
+      r"own\.py, line 1: ModuleNotFoundError: No module named 'nowhere_at_",
+    ),
+    (
+      'from configs import mlp\ndef get_config():\n  return mlp.get_config(mode=3)\n',
+      r'own\.py, line 3: TypeError: get_config.. got an unexpected keyword',
+    ),
+    ('raise ValueError\n', r'own\.py, line 1: ValueError: without a reason; mend the config'),
+    ('get_config = 5\n', r'own\.py is no config: it defines no get_config'),
+    (
+      'def get_config(size):\n  pass\n',
+      r'get_config\(size\) in .*own\.py does not take .* gives none',
+    ),
+  ],
+)
+def test_a_config_that_fails_is_told_with_its_line(parse, tmp_path, text, message):
+  file = tmp_path / 'own.py'
+  file.write_text(text)
+  with pytest.raises(UserError, match=message):
+    parse(f'--config={file}')
+
+
+def test_an_argument_that_a_config_does_not_take(parse, tmp_path):
+  file = tmp_path / 'own.py'
+  file.write_text('def get_config():\n  pass\n')
+  with pytest.raises(UserError, match=r'get_config\(\) in .*own\.py:large gives it one'):
+    parse(f'--config={file}:large')
+
+
+@pytest.mark.parametrize(
+  ('path', 'message'),
+  [
+    ('', r'there is no config --config=;'),
+    ('gan', r'there is no config --config=gan .did you mean "configs/gan.py"'),
+    ('configs/GAN.py', r'--config=configs/GAN\.py .did you mean "configs/gan.py"'),
+    ('README.md', r'--config=README\.md is no file of Python'),
+  ],
+)
+def test_what_is_no_config(parse, monkeypatch, path, message):
+  monkeypatch.chdir(ROOT)
+  with pytest.raises(UserError, match=message):
+    parse(f'--config={path}')
+
+
+@pytest.mark.parametrize(
+  ('words', 'message'),
+  [
+    (['--conifg=configs/gan.py'], r'there is no flag --conifg .did you mean "--config"'),
+    (['--workdir=x', '--configs=configs/gan.py'], r'there is no flag --configs'),
+    (['-c', 'configs/gan.py'], r'there is no flag --c'),
+  ],
+)
+def test_a_slip_in_the_flag_of_the_config(parse, words, message):
+  with pytest.raises(UserError, match=message):
+    parse(*words)
 
 
 @pytest.mark.parametrize(

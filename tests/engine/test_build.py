@@ -1,9 +1,11 @@
 """Names of a config become objects, with what the engine knows filled in."""
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
-from engine.build import build
+from engine.build import build, to_plain
 from errors import UserError
 
 KNOWN = {'image_shape': (4, 4, 1), 'dtype': jnp.bfloat16, 'vocabulary': 9}
@@ -27,6 +29,22 @@ def test_a_function_is_given_nothing_but_its_own_keywords():
     build(dict(name='pooling.mean'), 'models', 'config.m', known)
 
 
+@pytest.mark.parametrize(
+  ('name', 'room', 'others'),
+  [
+    ('base.Evaluator', 'engine.evaluators', 'base'),
+    ('examples.OverSplit', 'engine.evaluators', 'examples.Examples'),
+    ('examples.build_metric', 'engine.evaluators', 'examples.Examples'),
+    ('base.Objective', 'objectives', 'base.Picture'),
+    ('base.Value', 'metrics', ''),
+    ('charts.curves', 'metrics', ''),
+  ],
+)
+def test_parents_results_and_functions_are_not_to_be_named(name, room, others):
+  with pytest.raises(UserError, match=rf'^config\.m\.name={name} names nothing.*; try: .*{others}'):
+    build(dict(name=name), room, 'config.m')
+
+
 def test_an_unknown_keyword_names_those_there_are():
   wrong = r'config\.m has no option "width" \(did you mean "widths"\?\); it takes: .*image_shape'
   with pytest.raises(UserError, match=wrong):
@@ -39,3 +57,9 @@ def test_values_of_declared_fields_are_checked():
     build(spec, 'models', 'config.m')
   with pytest.raises(UserError, match=r'^config.m.dropout=50 must be at least 0 and below 1$'):
     build({**spec, 'channels': 4, 'dropout': 50}, 'models', 'config.m')
+
+
+def test_scalars_of_numpy_and_jax_are_numbers():
+  values = to_plain(ConfigDict(dict(a=np.float32(0.5), b=[np.int64(3)], c=jnp.float32(2), d='x')))
+  assert values == dict(a=0.5, b=(3,), c=2.0, d='x')
+  assert [type(values[name]) for name in 'ac'] == [float, float] and type(values['b'][0]) is int

@@ -228,6 +228,33 @@ REFUSED = {
     samples(dict(name='pixels.BlockMeans', side=29), FRECHET),
     r"config\.evaluators\.e\.features: side=29 must be from 1 to the image's 28 pixels",
   ),
+  'no split': (mlp, examples(split=''), r'e\.split is empty; give test, train'),
+  'parent of evaluators': (mlp, entry(examples(), name='base'), r'e\.name=base names nothing'),
+  'a class that is no evaluator': (
+    mlp,
+    dict(name='batches.Split', open_examples=1, resident_mb=1),
+    r'e\.name=batches\.Split is no evaluator; name another',
+  ),
+  'one sample': (
+    gan,
+    samples(PIXELS, FRECHET, samples=1),
+    r'e\.metrics\.fd: a Fréchet distance .* of 1 samples and 1000 examples needs two',
+  ),
+  'a reference of one': (
+    gan,
+    samples(PIXELS, FRECHET, reference='test[:1]'),
+    r'e\.metrics\.fd: a Fréchet distance .* of 1000 samples and 1 examples needs two',
+  ),
+  'one sample of a class': (
+    cgan,
+    entry(accuracy_score(), samples=1),
+    r'e\.metrics\.cas: .* needs samples of two classes or more',
+  ),
+  'samples beyond all memory': (
+    gan,
+    samples(PIXELS, FRECHET, samples=10**9, batch_size=10**9),
+    r'a batch of samples needs at least 3\.14 TB .* a smaller config\.evaluators\.e\.batch_size',
+  ),
   'samples of a classifier': (mlp, samples(PIXELS, FRECHET), 'this objective has no sampler'),
   'classes of a model without': (
     gan,

@@ -8,6 +8,7 @@ import pytest
 from engine import loop, memory
 from engine.checkpoint import Checkpoints
 from engine.memory import Need, check_memory, free_bytes, memory_errors, training_need
+from engine.preflight import lane_sampler
 from engine.session import open_session
 from errors import UserError
 from tests.engine.test_module_errors import SPEC, config_of
@@ -130,3 +131,10 @@ def test_examples_that_do_not_fit_are_refused(tmp_path, monkeypatch):
   monkeypatch.setattr(memory, '_host_free', lambda: need)
   with pytest.raises(UserError, match=r'examples .*config\.data\.resident_mb=0'):
     loop.train(config, str(tmp_path / 'run'))
+
+
+def test_samples_beyond_all_memory_are_refused_before_the_first_step(monkeypatch):
+  config = config_of('gan')
+  monkeypatch.setattr(memory, 'free_bytes', lambda _: 10**5)  # Of 64 samples half.
+  with pytest.raises(UserError, match=r'drawing samples needs .* a smaller config\.train\.samples'):
+    lane_sampler(open_session(config, SPEC))

@@ -48,6 +48,7 @@ GENERATOR = dict(name='mlp.Generator', widths=(8,), activation='relu', embedding
 DISCRIMINATOR = dict(
   name='mlp.Discriminator', widths=(8,), activation='relu', dropout=0.0, embedding_size=0
 )
+DECODER = dict(name='mlp.Decoder', widths=(8,), activation='relu')
 MLP = dict(name='mlp', widths=(8,), activation='relu', dropout=0.0)
 ENCODER = dict(name='mlp.Encoder', widths=(8,), activation='relu', latent_size=4)
 
@@ -58,6 +59,14 @@ ENCODER = dict(name='mlp.Encoder', widths=(8,), activation='relu', latent_size=4
     ('mlp', {'model': GENERATOR}, ('config.modules.model is Generator', 'outputs')),
     ('vae', {'encoder': MLP}, ('config.modules.encoder is MLP', 'latent_size')),
     ('gan', {'generator': DISCRIMINATOR}, ('config.modules.generator (Discriminator) returns',)),
+    (
+      'gan',
+      {'discriminator': GENERATOR},
+      ('config.modules.discriminator (Generator) returns float32[784, 28, 28, 1]', 'needs [1]'),
+    ),
+    ('vae', {'decoder': MLP}, ('config.modules.decoder',)),
+    ('mlp', {'model': DECODER}, ('config.modules.model',)),
+    ('mlp', {'model': dict(name='layers.require_widths')}, ('config.modules.model',)),
     ('vae', {'decoder': ENCODER}, ('config.modules.decoder is Encoder',)),
     ('vae', {'encoder': GENERATOR}, ('config.modules.encoder is Generator',)),
     ('vqvae', {'codebook': MLP}, ('config.modules.codebook is MLP', 'codes')),
@@ -135,7 +144,7 @@ def test_outputs_that_do_not_fit_are_shown_with_their_shapes(monkeypatch):
   monkeypatch.setattr(mlp, 'Odd', Odd, raising=False)
   said = refusal(config_of('mlp', model=dict(name='mlp.Odd', how='axes')))
   assert 'config.modules.model (Odd) returns float32[' in said, said
-  assert 'objectives/classify.py, line' in said or 'losses/' in said, said
+  assert 'of one example, and config.objective needs [1, 10]' in said, said
 
 
 def test_nothing_is_made_where_a_step_cannot_be_traced(tmp_path, monkeypatch):

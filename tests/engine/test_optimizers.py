@@ -174,6 +174,11 @@ def test_momentum_by_name():
       dict(schedule=dict(name='piecewise', boundaries=(3,), factors=(-1,))),
       r'schedule\.factors=-1: -1 must be at least 0',
     ),
+    (dict(name='galore'), r'x\.name=galore is no optimizer'),
+    (
+      dict(name='muon', matrices='['),
+      r'config\.optimizer\.x\.matrices=\[ is no regular expression',
+    ),
     (dict(schedule=dict(name='cosin')), 'did you mean "cosine"'),
     (dict(schedule=dict(warmup=100)), 'below the 100 steps'),
     (dict(schedule=dict(name='exponential')), 'above 0'),
@@ -239,7 +244,7 @@ def test_muon_takes_all_matrices_if_not_told_which():
   gradients = {'embedding': normal(4, 4), 'kernel': normal(4, 4)}
   moved = muon_update(params, gradients)
   np.testing.assert_array_equal(moved['embedding'], moved['kernel'])
-  with pytest.raises(UserError, match='matrices=conv is found in no parameter'):
+  with pytest.raises(UserError, match=r'matrices=conv is found in no parameter'):
     muon_update(params, gradients, matrices='conv')
 
 
