@@ -41,6 +41,7 @@ class AccuracyScore(SampleMetric):
     "Seed of the classifier's weights and of the order of the samples.", low=0, high=2**32 - 1
   )
   needs_labels: ClassVar[bool] = True
+  fewest_samples: ClassVar[int] = 2
 
   def empty(self) -> Labelled:
     return Labelled(np.zeros((0, 0), np.float32), np.zeros(0, np.int64))

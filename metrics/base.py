@@ -76,6 +76,9 @@ class SampleMetric(abc.ABC):
 
   # Whether the metric reads the classes of samples and examples.
   needs_labels: ClassVar[bool] = False
+  # The fewest real examples and the fewest samples that it is defined for.
+  fewest_examples: ClassVar[int] = 1
+  fewest_samples: ClassVar[int] = 1
 
   @abc.abstractmethod
   def empty(self) -> Any:

@@ -1,7 +1,7 @@
 """Fréchet distance between two sets of features."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -74,6 +74,9 @@ class Frechet(SampleMetric):
   On the features of an Inception network it is the FID; on other features it is comparable only on
   the same features, for as many samples and the same reference.
   """
+
+  fewest_examples: ClassVar[int] = 2
+  fewest_samples: ClassVar[int] = 2
 
   def empty(self) -> Moments:
     return Moments(0, np.zeros(()), np.zeros(()))

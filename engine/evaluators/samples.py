@@ -42,7 +42,7 @@ class Samples(Evaluator):
   metrics: Mapping[str, Mapping[str, Any]] = option(
     "`{METRIC: dict(name='FILE.Class', …)}`, metrics of samples in `metrics/`."
   )
-  samples: int = option('How many samples are drawn.', low=1)
+  samples: int = option('How many samples are drawn.', low=1, high=10_000_000)
   reference: str = option("The split compared with: 'test', 'train' or a TFDS split.")
 
   def __post_init__(self):
@@ -82,11 +82,26 @@ class Samples(Evaluator):
       jax.ShapeDtypeStruct((), jnp.int32),
     )
     for key, metric in self._metrics.items():
+      self._check_numbers(key, metric)
       if metric.needs_labels and (labels is None or not self.spec.num_classes):
         raise UserError(
           f'{self.where}.metrics.{key} needs samples that are conditioned on classes, and data '
           'with classes; use such an objective, e.g. cgan, or remove the metric'
         )
+
+  def _check_numbers(self, key: str, metric: SampleMetric) -> None:
+    """Raises UserError where there are too few samples or examples for a metric."""
+    if self.samples < metric.fewest_samples:
+      raise UserError(
+        f'{self.where}.samples={self.samples} must be at least {metric.fewest_samples} for '
+        f'{self.where}.metrics.{key}'
+      )
+    examples = len(self._reference.examples)
+    if examples < metric.fewest_examples:
+      raise UserError(
+        f'{self.where}.reference={self.reference} has {examples:,} examples, and '
+        f'{self.where}.metrics.{key} needs {metric.fewest_examples} at least; choose a larger split'
+      )
 
   def evaluate(
     self, variables: Variables, key: jax.Array, details: bool, progress: Progress | None

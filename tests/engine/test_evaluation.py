@@ -141,6 +141,7 @@ REFUSED = {
     entry(examples(), name='exampels'),
     r'e\.name=exampels: there is no engine/evaluators/exampels\.py \(did you mean "examples"',
   ),
+  'no kind': (mlp, entry(examples(), name=''), r'e\.name= must be a word'),
   'unknown option': (
     mlp,
     entry(examples(), evry=3),
@@ -227,6 +228,16 @@ REFUSED = {
     gan,
     samples(dict(name='pixels.BlockMeans', side=29), FRECHET),
     r"config\.evaluators\.e\.features: side=29 must be from 1 to the image's 28 pixels",
+  ),
+  'one sample': (
+    gan,
+    samples(PIXELS, FRECHET, samples=1),
+    r'e\.samples=1 must be at least 2 for config\.evaluators\.e\.metrics\.fd',
+  ),
+  'one example': (
+    gan,
+    samples(PIXELS, FRECHET, reference='test[:1]'),
+    r'e\.reference=test\[:1\] has 1 examples, and .*e\.metrics\.fd needs 2 at least',
   ),
   'samples of a classifier': (mlp, samples(PIXELS, FRECHET), 'this objective has no sampler'),
   'classes of a model without': (
