@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import select
 import signal
 import sys
@@ -101,9 +102,26 @@ def _parse(argv: Sequence[str]) -> list[str]:
       f'there is no flag --{error.flagname}{nearest("--" + error.flagname, known)}; there are: '
       f'{", ".join(sorted(known))}'
     ) from None
+  except flags.IllegalFlagValueError as error:
+    raise UserError(_of_another_type(error)) from None
   except flags.Error as error:
     raise UserError(f'{_first_line(error)}; --help lists the flags') from None
   return rest[1:]
+
+
+def _of_another_type(error: Exception) -> str:
+  """The message for a value that a flag's parser refused, absl's own where it is no type's."""
+  text = _first_line(error)
+  shown = re.match(r'flag (--(\w+)=.*?): ', text, re.DOTALL)
+  if shown and shown[2] in flags.FLAGS:
+    kind = _KINDS.get(flags.FLAGS[shown[2]].flag_type())
+    if kind:
+      return f'{shown[1]} must be {kind}'
+  return f'{text}; --help lists the flags'
+
+
+# What absl calls the types of flags, in words.
+_KINDS = {'int': 'a whole number', 'float': 'a number', 'bool': 'true or false'}
 
 
 def _first_line(error: Exception) -> str:

@@ -130,6 +130,8 @@ def _are_finite(leaves: Sequence[jax.Array]) -> list[jax.Array]:
 def check_lane(session: Session, lane: int, workdir: str) -> None:
   """Raises UserError where the run has no such lane."""
   number = session.lanes.number
+  if number == 1 and lane:
+    raise UserError(f'--lane={lane}: {workdir} has one lane, number 0; leave --lane out')
   if not 0 <= lane < number:
     raise UserError(
       f'--lane={lane} is none of the {number} lanes of {workdir}; they go from 0 to {number - 1}'
@@ -166,8 +168,10 @@ def _chosen(checkpoints: Checkpoints, which: str, lane: int) -> int | None:
     if step is None:
       raise UserError('no checkpoint of this run was ranked; use --checkpoint=latest')
     return step
-  if not which.isdigit():
-    raise UserError(f'--checkpoint={which} must be latest, best or one of {checkpoints.steps()}')
+  steps = checkpoints.steps()
+  if which not in map(str, steps):
+    known = ', '.join(map(str, steps))
+    raise UserError(f'--checkpoint={which} must be latest, best or one of the steps saved: {known}')
   return int(which)
 
 
@@ -183,8 +187,17 @@ def open_split(session: Session, split: str) -> Examples:
 
 
 def make_folder(out: str) -> None:
-  """Makes the folder that `--out` is to be written in."""
+  """Makes the folder that the file `--out` is to be written in.
+
+  Raises:
+    UserError: it cannot be written there.
+  """
+  place = files.path(out)
+  if place.is_dir():
+    raise UserError(f'--out={out} is a folder; give the name of a file')
   try:
-    files.make_folder(files.path(out).parent)
+    files.make_folder(place.parent)
+    files.try_to_write(place)
   except OSError as error:
-    raise UserError(f'cannot write {out}: {files.why_not_written(out, error)}') from error
+    reason = files.why_not_written(place.parent, error)
+    raise UserError(f'cannot write --out={out}: {reason}') from error
