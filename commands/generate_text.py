@@ -51,6 +51,7 @@ def generate_text(opened: Opened) -> None:
       another ending than .txt and .npz or cannot be written.
   """
   out = opened.request.out
+  _refuse_without_effect(opened)
   if out is not None:
     if Path(out).suffix not in ('.txt', '.npz'):
       raise UserError(f'--out={out} must end in .txt (the text) or .npz (its tokens)')
@@ -59,6 +60,17 @@ def generate_text(opened: Opened) -> None:
   if out is not None:
     _save(files.path(out), made, opened.restored.step, opened.request.seed)
     print(f'{len(made)} texts, step {opened.restored.step} of {opened.request.workdir}: {out}')
+
+
+def _refuse_without_effect(opened: Opened) -> None:
+  """Refuses what is given for sampling where the most likely token is always taken."""
+  given = {'seed': opened.request.seed or None, **opened.request.options}
+  for name in ('seed', 'top_k', 'top_p'):
+    if opened.options['temperature'] == 0 and given.get(name) is not None:
+      raise UserError(
+        f'--{name}={given[name]} has no effect with --temperature=0, which takes the most likely '
+        'token; leave one of them out'
+      )
 
 
 def texts(opened: Opened, screen: Any) -> Iterator[Text]:
