@@ -64,6 +64,11 @@ class Opened(NamedTuple):
   variables: Variables
   options: Mapping[str, Any]
 
+  @property
+  def seed(self) -> int:
+    """The seed of what is made."""
+    return self.request.seed or 0
+
 
 @memory_errors('a smaller --num, or a device with more memory')
 def sample_run(request: Request) -> None:
@@ -91,7 +96,6 @@ def sample_run(request: Request) -> None:
     )
   choose(kinds, request.kind, '--kind')
   _refuse_seed_without_effect(request, pictures)
-  request = request._replace(seed=request.seed or 0)
   chosen_averages(restored.session.averages, request.average)
   lanes = restored.session.lanes
   if lanes.number > 1:
