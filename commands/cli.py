@@ -139,7 +139,7 @@ def overrides(argv: Sequence[str]) -> dict[str, str]:
 
 
 def asks_for_help(argv: Sequence[str]) -> bool:
-  return any(word in ('--help', '-help', '-h') for word in argv[1:])
+  return any(re.fullmatch(r'--?help(full|short)?|-h', word) for word in argv[1:])
 
 
 def show_in_help(flag: str, argv: Sequence[str]) -> None:

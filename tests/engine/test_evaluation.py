@@ -229,6 +229,8 @@ REFUSED = {
     samples(dict(name='pixels.BlockMeans', side=29), FRECHET),
     r"config\.evaluators\.e\.features: side=29 must be from 1 to the image's 28 pixels",
   ),
+  'no split': (mlp, examples(split=''), r'e\.split= names no split'),
+  'no reference': (gan, samples(PIXELS, FRECHET, reference=''), r'e\.reference= names no split'),
   'one sample': (
     gan,
     samples(PIXELS, FRECHET, samples=1),

@@ -50,8 +50,8 @@ def test_number_of_examples(split, number):
     ('train[50%:1000]', 'TFDS cannot read it'),  # 1000 is a percentage too
     ('test[:101%]', 'TFDS cannot read it'),  # rounds to all 7 examples
     ('all[:10]', 'TFDS cannot read it'),
-    ('tain', 'there is no split "tain" (did you mean "train"?)'),
-    ('train+tset[:5]', 'there is no split "tset" (did you mean "test"?)'),
+    ('tain', 'there is no split "tain" .did you mean "train"'),
+    ('train+tset[:5]', 'there is no split "tset" .did you mean "test"'),
     ('train[-1000:]', 'a bound lies beyond its end'),
     ('train[:101]', 'a bound lies beyond its end'),
     ('train[5:5]', 'it is empty'),
