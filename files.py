@@ -174,6 +174,23 @@ def try_to_write(place: Path) -> None:
     part.unlink()
 
 
+def prepare_out(out: str) -> None:
+  """Makes the folder that the file `--out` is to be written in.
+
+  Raises:
+    UserError: it cannot be written there.
+  """
+  place = path(out)
+  if place.is_dir():
+    raise UserError(f'--out={out} is a folder; give the name of a file')
+  try:
+    make_folder(place.parent)
+    try_to_write(place)
+  except OSError as error:
+    reason = why_not_written(place.parent, error)
+    raise UserError(f'cannot write --out={out}: {reason}') from error
+
+
 def write_bytes(place: str | os.PathLike, content: bytes) -> None:
   """Writes bytes; see `write`."""
   write(place, lambda file: file.write(content))

@@ -187,17 +187,5 @@ def open_split(session: Session, split: str) -> Examples:
 
 
 def make_folder(out: str) -> None:
-  """Makes the folder that the file `--out` is to be written in.
-
-  Raises:
-    UserError: it cannot be written there.
-  """
-  place = files.path(out)
-  if place.is_dir():
-    raise UserError(f'--out={out} is a folder; give the name of a file')
-  try:
-    files.make_folder(place.parent)
-    files.try_to_write(place)
-  except OSError as error:
-    reason = files.why_not_written(place.parent, error)
-    raise UserError(f'cannot write --out={out}: {reason}') from error
+  """Makes the folder that the file `--out` is to be written in; see `files.prepare_out`."""
+  files.prepare_out(out)

@@ -117,6 +117,12 @@ def test_a_dtype_that_is_not_read_is_named_before_anything_is_written(dtype, fol
   assert f'of another dtype: {NAME} {dtype} instead of F64 or F32 or F16 or BF16' in refused(folder)
 
 
+def test_a_folder_in_place_of_the_weights_is_named(folder):
+  (folder / WEIGHTS).unlink()
+  (folder / WEIGHTS).mkdir()
+  assert f'{WEIGHTS} is no file' in refused(folder)
+
+
 def test_a_shape_is_named(folder):
   tensors = tensors_of(folder)
   save(folder, {**tensors, NAME: tensors[NAME].T.copy()})
