@@ -47,13 +47,14 @@ def main() -> None:
   values = flags.FLAGS
   if not values.workdir:
     raise UserError('give --workdir, e.g. python evaluate.py --workdir=runs/vae')
+  run_flags.refuse_without_effect(values)
   cli.join_processes(values.distributed)
 
   from commands.evaluate_run import Request, evaluate_run
 
   request = Request(
     values.workdir,
-    values.out or f'{values.workdir}/metrics.json',
+    f'{values.workdir}/metrics.json' if values.out is None else values.out,
     checkpoint=values.checkpoint,
     split=values.split,
     seed=values.seed,

@@ -104,7 +104,7 @@ def why_not_written(place: str | os.PathLike, error: OSError | None = None) -> s
     return '' if error is None else f'{error}; choose another place'
   above = _first_existing(absolute(place))
   number = _obstacle(above) if error is None else error.errno
-  if not above.is_dir() and above.exists():
+  if not above.is_dir():
     return f'{above} is no folder; choose another place'
   if number in _REASONS:
     reason, way_out = _REASONS[number]
@@ -163,6 +163,32 @@ def write(place: str | os.PathLike, save: Callable[[BinaryIO], Any]) -> None:
     os.replace(part, target)
   finally:
     part.unlink(missing_ok=True)
+
+
+def try_to_write(place: Path) -> None:
+  """Raises OSError where a local file could not be written; nothing is left behind."""
+  if is_local(place):
+    part = place.with_name(f'{place.name}.{os.getpid()}.part')
+    with open(part, 'wb'):
+      pass
+    part.unlink()
+
+
+def prepare_out(out: str) -> None:
+  """Makes the folder that the file `--out` is to be written in.
+
+  Raises:
+    UserError: it cannot be written there.
+  """
+  place = path(out)
+  if place.is_dir():
+    raise UserError(f'--out={out} is a folder; give the name of a file')
+  try:
+    make_folder(place.parent)
+    try_to_write(place)
+  except OSError as error:
+    reason = why_not_written(place.parent, error)
+    raise UserError(f'cannot write --out={out}: {reason}') from error
 
 
 def write_bytes(place: str | os.PathLike, content: bytes) -> None:

@@ -32,7 +32,9 @@ flags.DEFINE_string(
 flags.DEFINE_string(
   'split', '', "Where the test images of a picture come from; the config's test_split by default."
 )
-flags.DEFINE_integer('seed', 0, 'Other samples, and other test images, for another seed.')
+flags.DEFINE_integer(
+  'seed', None, 'Other samples, and other test images, for another seed; 0 if not given.'
+)
 flags.DEFINE_string(
   'checkpoint',
   '',

@@ -104,7 +104,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
   except flags.UnrecognizedFlagError as error:
     raise _unknown_flag(error.flagname, argv) from None
   except flags.IllegalFlagValueError as error:
-    raise UserError(f'{_illegal_value(error)}; --help lists the flags') from None
+    raise UserError(_illegal_value(error)) from None
   except flags.Error as error:
     raise UserError(f'{_first_line(error)}; --help lists the flags') from None
   return rest[1:]
@@ -146,9 +146,22 @@ def _places(config: object, place: str = 'config') -> list[str]:
 
 
 def _illegal_value(error: Exception) -> str:
-  """What absl says of a value, in words where it says it as a tuple."""
-  found = re.fullmatch(r"flag (--\S+): \('(.*)', .*\)", _first_line(error))
-  return f'{found[1]}: {found[2]}' if found else _first_line(error)
+  """The message for a value that a flag's parser refused, absl's own where it is no type's."""
+  text = _first_line(error)
+  # absl shows some messages as a tuple.
+  found = re.fullmatch(r"flag (--\S+): \('(.*)', .*\)", text)
+  if found:
+    return f'{found[1]}: {found[2]}; --help lists the flags'
+  shown = re.match(r'flag (--(\w+)=.*?): ', text, re.DOTALL)
+  if shown and shown[2] in flags.FLAGS:
+    kind = _KINDS.get(flags.FLAGS[shown[2]].flag_type())
+    if kind:
+      return f'{shown[1]} must be {kind}'
+  return f'{text}; --help lists the flags'
+
+
+# What absl calls the types of flags, in words.
+_KINDS = {'int': 'a whole number', 'float': 'a number', 'bool': 'true or false'}
 
 
 def _first_line(error: Exception) -> str:
@@ -166,7 +179,7 @@ def overrides(argv: Sequence[str]) -> dict[str, str]:
 
 
 def asks_for_help(argv: Sequence[str]) -> bool:
-  return any(word in ('--help', '-help', '-h') for word in argv[1:])
+  return any(re.fullmatch(r'--?help(full|short)?|-h', word) for word in argv[1:])
 
 
 def show_in_help(flag: str, argv: Sequence[str]) -> None:

@@ -97,6 +97,10 @@ def cross_validate(config: ConfigDict, folds: int, workdir: str, argv: Sequence[
       'config.data.folds and config.data.fold choose one fold for train.py; leave them at 0 and '
       'give --folds'
     )
+  if config.seeds != 1:
+    raise UserError(
+      f'config.seeds={config.seeds} has no place beside folds, which are lanes too; leave it at 1'
+    )
   source = open_whole(data)
   Fold(source, 0, folds, held_out=True)  # Refuses a number of folds that cannot be cut.
   as_lanes = not data.text and source.nbytes <= data.resident_mb * 2**20

@@ -17,6 +17,8 @@ from ml_collections import ConfigDict
 import files
 from engine import run, runtime, summaries
 from engine.averages import chosen_averages
+from engine.build import to_plain
+from engine.declarations import check_section
 from engine.evaluation import Evaluators, open_lane_evaluators
 from engine.evaluators.base import Figure, Results
 from engine.lanes import take_lane
@@ -104,6 +106,8 @@ def evaluate_run(request: Request, argv: Sequence[str]) -> None:
     raise UserError(f'--out={request.out} must end in .json')
   if request.seed is not None:
     SEED.check(request.seed, '--seed')
+  if request.evaluators is not None:
+    check_section('evaluators', to_plain(request.evaluators))
   with contextlib.ExitStack() as stack:
     if jax.process_index() > 0:
       stack.enter_context(contextlib.redirect_stdout(io.StringIO()))

@@ -37,7 +37,7 @@ def export_dataset(opened: Opened) -> None:
   made_by = {
     'run': files.absolute(request.workdir),
     'step': opened.restored.step,
-    'seed': request.seed,
+    'seed': opened.seed,
     **request.options,
   }
   with Counting('sample', num) as progress:

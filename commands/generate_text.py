@@ -51,14 +51,28 @@ def generate_text(opened: Opened) -> None:
       another ending than .txt and .npz or cannot be written.
   """
   out = opened.request.out
+  _refuse_without_effect(opened)
   if out is not None:
     if Path(out).suffix not in ('.txt', '.npz'):
       raise UserError(f'--out={out} must end in .txt (the text) or .npz (its tokens)')
     make_folder(out)
   made = [*texts(opened, sys.stdout)]
   if out is not None:
-    _save(files.path(out), made, opened.restored.step, opened.request.seed)
+    _save(files.path(out), made, opened.restored.step, opened.seed)
     print(f'{len(made)} texts, step {opened.restored.step} of {opened.request.workdir}: {out}')
+
+
+def _refuse_without_effect(opened: Opened) -> None:
+  """Refuses what is given for sampling where the most likely token is always taken."""
+  if opened.options['temperature']:
+    return
+  given = {'seed': opened.seed, **opened.options}
+  for name, neutral in (('seed', 0), ('top_k', 0), ('top_p', 1.0)):
+    if given[name] != neutral:
+      raise UserError(
+        f'--{name}={given[name]} has no effect with --temperature=0, which takes the most likely '
+        'token; leave one of them out'
+      )
 
 
 def texts(opened: Opened, screen: Any) -> Iterator[Text]:
@@ -123,7 +137,7 @@ class _Program:
   def __init__(self, opened: Opened, length: int):
     sampler, self._opened, self._length = opened.restored.session.objective.sampler, opened, length
     settings = dict(runtime.compiler_options())
-    self._key = stream_key(jax.random.key(opened.request.seed), 'sample')
+    self._key = stream_key(jax.random.key(opened.seed), 'sample')
     self._start = jax.jit(sampler.start, static_argnums=4)
     self._advance = jax.jit(sampler.advance, donate_argnums=1, compiler_options=settings)
     kinds = {int: jnp.int32, float: jnp.float32}

@@ -69,6 +69,7 @@ def plot_runs(folders: Sequence[str], figure: str, out: str) -> None:
   """
   if not out.endswith('.png'):
     raise UserError(f'--out={out} must end in .png')
+  files.prepare_out(out)
   lines: dict[str, Any] = {}
   without: list[str] = []
   known: dict[str, None] = {}

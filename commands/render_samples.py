@@ -59,7 +59,7 @@ def _shape_of_a_sample(opened: Opened) -> Sequence[int]:
 def sample_chunks(opened: Opened, num: int) -> Iterator[np.ndarray]:
   """Yields `num` samples in pieces of at most `CHUNK`; sample i is the same whatever `num` is."""
   sampler, size = opened.restored.session.objective.sampler, min(num, CHUNK)
-  key = stream_key(jax.random.key(opened.request.seed), 'sample')
+  key = stream_key(jax.random.key(opened.seed), 'sample')
 
   @jax.jit
   def sample(variables, first):
@@ -114,7 +114,7 @@ def render(opened: Opened, picture: Picture, num: int, out: str) -> Rendered:
   Raises:
     UserError: see `render_picture`.
   """
-  key = stream_key(jax.random.key(opened.request.seed), 'picture')
+  key = stream_key(jax.random.key(opened.seed), 'picture')
   examples = _test_examples(opened, picture, num)
   if picture.examples:
     num = min(num, examples.number // picture.examples)
@@ -176,7 +176,7 @@ def _test_examples(opened: Opened, picture: Picture, num: int) -> _Examples:
     )
   features = source.spec.features.items()
   abstract = {n: jax.ShapeDtypeStruct((number, *shape), dtype) for n, (shape, dtype) in features}
-  chosen = np.random.default_rng(request.seed).choice(len(source), number, replace=False)
+  chosen = np.random.default_rng(opened.seed).choice(len(source), number, replace=False)
   return _Examples(number, abstract, lambda: dict(source.read(chosen)))
 
 
@@ -206,7 +206,7 @@ def _write(
     if path.suffix == '.png':
       pictures.write_png(path, sheet(images))
     else:
-      step, seed = opened.restored.step, opened.request.seed
+      step, seed = opened.restored.step, opened.seed
       files.write_npz(path, image=images, step=np.int64(step), seed=np.int64(seed))
   except OSError as error:
     reason = error.strerror or error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -64,15 +65,37 @@ def placement(values: flags.FlagValues) -> Placement:
 
   given = values['config'].keys
   along_axes = [key for key in given if key.startswith('mesh.')]
-  if values.mesh and along_axes:
+  if values.mesh is not None and along_axes:
     raise UserError(f'--mesh={values.mesh} is short for --config.{along_axes[0]}; give one of them')
   mesh = None
-  if values.mesh:
+  if values.mesh is not None:
     mesh = parse_mesh(values.mesh)
   elif along_axes:
     mesh = to_plain(values.config.mesh)
   sharding = to_plain(values.config.sharding) if 'sharding' in given else None
   return Placement(mesh, sharding)
+
+
+def refuse_without_effect(values: flags.FlagValues) -> None:
+  """Refuses options of evaluators that evaluate.py does not read.
+
+  Raises:
+    UserError: an option is given beside a flag that stands for all evaluators, or says when
+      training evaluates.
+  """
+  for key in values['config'].keys:
+    if not key.startswith('evaluators.'):
+      continue
+    last = key.rpartition('.')[2]
+    if last in ('split', 'average') and values[last].value:
+      raise UserError(
+        f'--{last}={values[last].value} stands for that of every evaluator, --config.{key} too; '
+        'give one of them'
+      )
+    if last == 'every':
+      raise UserError(
+        f'--config.{key} has no effect: evaluate.py runs every evaluator once; leave it out'
+      )
 
 
 def parse_mesh(text: str) -> dict[str, int]:
@@ -83,13 +106,15 @@ def parse_mesh(text: str) -> dict[str, int]:
   """
   from engine.sharding import AXES
 
-  sizes = {}
+  sizes: dict[str, int] = {}
   for part in text.split(','):
-    axis, _, size = part.partition(':')
-    choose(dict.fromkeys(AXES), axis, '--mesh')
-    if size != '-1' and not (size.isdigit() and int(size)):
+    axis, colon, size = part.partition(':')
+    if not colon or not re.fullmatch(r'-1|0*[1-9][0-9]*', size):
       raise UserError(
         f'--mesh={text}: write AXIS:SIZE, e.g. data:1,fsdp:8, and -1 for all devices left'
       )
+    choose(dict.fromkeys(AXES), axis, '--mesh')
+    if axis in sizes:
+      raise UserError(f'--mesh={text} gives the axis {axis} twice; give one size')
     sizes[axis] = int(size)
   return sizes

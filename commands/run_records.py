@@ -72,8 +72,8 @@ def find_runs(folder: str) -> list[str]:
   """
   place = files.path(folder)
   try:
-    if not place.is_dir():
-      raise UserError(f'there is no folder {folder}; give the folder of a run, or of several')
+    if not folder or not place.is_dir():
+      raise UserError(f'there is no folder "{folder}"; give the folder of a run, or of several')
     return [*_runs_below(folder.rstrip('/') or folder, _DEPTH)]
   except OSError as error:
     raise UserError(f'cannot read {folder} ({error.strerror or error})') from error

@@ -9,7 +9,7 @@ from engine.averages import chosen_averages
 from engine.memory import memory_errors
 from engine.restore import DEFAULT, SEED, Placement, Restored, restore_run
 from errors import UserError, choose
-from objectives.base import Variables
+from objectives.base import Picture, Variables
 from options import Option, complete
 
 # The kind that samples from the model alone.
@@ -27,7 +27,8 @@ class Request(NamedTuple):
     num: how many of what the kind counts; None for its own default.
     out: where it goes; None for WORKDIR/KIND.png, and of texts for the terminal alone.
     split: where test images come from; '' for the one that training evaluated on.
-    seed: of the samples, and of which test images are taken.
+    seed: of the samples, and of which test images are taken; None for 0, refused where nothing that
+      is made depends on it.
     checkpoint: see `engine.restore.restore_run`.
     lane: of a run of several.
     average: of the parameters; see `engine.averages.chosen_averages`.
@@ -40,7 +41,7 @@ class Request(NamedTuple):
   num: int | None = None
   out: str | None = None
   split: str = ''
-  seed: int = 0
+  seed: int | None = None
   checkpoint: str = ''
   lane: int = 0
   average: str = ''
@@ -63,6 +64,11 @@ class Opened(NamedTuple):
   variables: Variables
   options: Mapping[str, Any]
 
+  @property
+  def seed(self) -> int:
+    """The seed of what is made."""
+    return self.request.seed or 0
+
 
 @memory_errors('a smaller --num, or a device with more memory')
 def sample_run(request: Request) -> None:
@@ -73,14 +79,23 @@ def sample_run(request: Request) -> None:
       range or without effect, or `out` cannot be written.
   """
   NUM.check(request.num, '--num')
-  SEED.check(request.seed, '--seed')
+  if request.out == '':
+    raise UserError('--out= names no file; give one, or leave --out out')
+  if request.seed is not None:
+    SEED.check(request.seed, '--seed')
   restored = restore_run(request.workdir, request.checkpoint, request.lane, request.placement)
   sampler = restored.session.objective.sampler
   pictures = restored.session.objective.pictures
   kinds = {**({} if sampler is None else {PRIOR: None}), **dict.fromkeys(pictures)}
   if not kinds:
     raise UserError(f'{request.workdir} has nothing to sample or render; use evaluate.py')
+  if request.kind == PRIOR and PRIOR not in kinds:
+    raise UserError(
+      f'{request.workdir} is not sampled from, which --kind={PRIOR} would do; choose --kind from: '
+      f'{", ".join(kinds)}'
+    )
   choose(kinds, request.kind, '--kind')
+  _refuse_seed_without_effect(request, pictures)
   chosen_averages(restored.session.averages, request.average)
   lanes = restored.session.lanes
   if lanes.number > 1:
@@ -96,6 +111,16 @@ def sample_run(request: Request) -> None:
   opened = Opened(request, restored, variables, options)
   commands = {'image': _images, 'tokens': generate_text.generate_text}
   commands[sampler.feature](opened)
+
+
+def _refuse_seed_without_effect(request: Request, pictures: Mapping[str, Picture]) -> None:
+  if request.seed is None:
+    return
+  if request.kind in pictures and not pictures[request.kind].is_random:
+    raise UserError(
+      f'--seed={request.seed} has no effect with --kind={request.kind}, which draws nothing; leave '
+      'it out'
+    )
 
 
 def _images(opened: Opened) -> None:

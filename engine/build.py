@@ -64,7 +64,7 @@ def name_of(spec: Any, where: str) -> str:
     raise UserError(f"{where}={spec} must be a section of options, such as dict(name='…')")
   if 'name' not in spec:
     raise UserError(f'{where}.name is missing; give the name of what is to be built')
-  if not isinstance(spec['name'], str):
+  if not isinstance(spec['name'], str) or not spec['name']:
     raise UserError(f'{where}.name={spec["name"]} must be a word')
   return spec['name']
 

@@ -199,16 +199,21 @@ def check_config(config: ConfigDict) -> None:
     option.check(to_plain(config[name]), f'config.{name}')
   check_rules(to_plain(config.sharding))
   for section in SECTIONS:
-    _check(section, to_plain(config[section]))
+    check_section(section, to_plain(config[section]))
 
 
-def _check(place: str, section: Any) -> None:
+def check_section(place: str, section: Any) -> None:
+  """Checks a section, given as plain dicts, and those in it; `place` is e.g. 'evaluators'.
+
+  Raises:
+    UserError: as `check_config`.
+  """
   where = f'config.{place}'
   if not isinstance(section, Mapping):
     raise UserError(f'{where}={section} must be a section of options')
   if is_group(place):
     for name, entry in section.items():
-      _check(f'{place}.{name}', entry)
+      check_section(f'{place}.{name}', entry)
     return
   taken = options_at(place, section)
   if taken is None or (place == 'data.text' and not section):
@@ -226,4 +231,4 @@ def _check(place: str, section: Any) -> None:
         f'{", ".join(sorted(known))}'
       )
     if is_section(f'{place}.{name}'):
-      _check(f'{place}.{name}', value)
+      check_section(f'{place}.{name}', value)

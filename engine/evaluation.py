@@ -147,6 +147,8 @@ def open_evaluators(session: Session, split: str = '', unscheduled: bool = False
 
   def open_own(where: str, name: str) -> Split:
     """Opens a split that an evaluator names, once for all of them."""
+    if not name:
+      raise UserError(f"{where}= names no split; give 'test', 'train' or a TFDS split")
     if name not in opened_splits:
       examples = functools.partial(open_evaluated, split=name, where=where)
       opened_splits[name] = _split(session, examples)

@@ -148,6 +148,8 @@ def _are_finite(leaves: Sequence[jax.Array]) -> list[jax.Array]:
 def check_lane(session: Session, lane: int, workdir: str) -> None:
   """Raises UserError where the run has no such lane."""
   number = session.lanes.number
+  if number == 1 and lane:
+    raise UserError(f'--lane={lane}: {workdir} has one lane, number 0; leave --lane out')
   if not 0 <= lane < number:
     raise UserError(
       f'--lane={lane} is none of the {number} lanes of {workdir}; they go from 0 to {number - 1}'
@@ -184,8 +186,10 @@ def _chosen(checkpoints: Checkpoints, which: str, lane: int) -> int | None:
     if step is None:
       raise UserError('no checkpoint of this run was ranked; use --checkpoint=latest')
     return step
-  if not which.isdigit():
-    raise UserError(f'--checkpoint={which} must be latest, best or one of {checkpoints.steps()}')
+  steps = checkpoints.steps()
+  if which not in map(str, steps):
+    known = ', '.join(map(str, steps))
+    raise UserError(f'--checkpoint={which} must be latest, best or one of the steps saved: {known}')
   return int(which)
 
 
@@ -201,8 +205,5 @@ def open_split(session: Session, split: str) -> Examples:
 
 
 def make_folder(out: str) -> None:
-  """Makes the folder that `--out` is to be written in."""
-  try:
-    files.make_folder(files.path(out).parent)
-  except OSError as error:
-    raise UserError(f'cannot write {out}: {files.why_not_written(out, error)}') from error
+  """Makes the folder that the file `--out` is to be written in; see `files.prepare_out`."""
+  files.prepare_out(out)

@@ -46,6 +46,7 @@ class AccuracyScore(SampleMetric):
     "Seed of the classifier's weights and of the order of the samples.", low=0, high=2**32 - 1
   )
   needs_labels: ClassVar[bool] = True
+  fewest_samples: ClassVar[int] = 2
 
   def empty(self) -> Labelled:
     return Labelled(np.zeros((0, 0), np.float32), np.zeros(0, np.int64))
@@ -58,11 +59,6 @@ class AccuracyScore(SampleMetric):
     if not len(a.labels):
       return b
     return Labelled(np.concatenate([a.features, b.features]), np.concatenate([a.labels, b.labels]))
-
-  def check(self, examples: int, samples: int) -> None:
-    del examples
-    if samples < 2:
-      raise UserError(_TOO_FEW)
 
   def compare(self, reference: Labelled, samples: Labelled) -> float:
     """Returns the fraction of `reference` that is classified correctly, in [0, 1].

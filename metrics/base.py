@@ -85,10 +85,9 @@ class SampleMetric(abc.ABC):
 
   # Whether the metric reads the classes of samples and examples.
   needs_labels: ClassVar[bool] = False
-
-  def check(self, examples: int, samples: int) -> None:
-    """Raises UserError where so many real examples or samples are too few."""
-    del examples, samples
+  # The fewest real examples and the fewest samples that it is defined for.
+  fewest_examples: ClassVar[int] = 1
+  fewest_samples: ClassVar[int] = 1
 
   @abc.abstractmethod
   def empty(self) -> Any:

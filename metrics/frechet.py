@@ -1,7 +1,7 @@
 """Fréchet distance between two sets of features."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -75,6 +75,9 @@ class Frechet(SampleMetric):
   the same features, for as many samples and the same reference.
   """
 
+  fewest_examples: ClassVar[int] = 2
+  fewest_samples: ClassVar[int] = 2
+
   def empty(self) -> Moments:
     return Moments(0, np.zeros(()), np.zeros(()))
 
@@ -85,13 +88,11 @@ class Frechet(SampleMetric):
   def merge(self, a: Moments, b: Moments) -> Moments:
     return merge(a, b)
 
-  def check(self, examples: int, samples: int) -> None:
-    if min(examples, samples) < 2:
-      raise UserError(
-        f'a Fréchet distance (frechet) of {samples} samples and {examples} examples needs two or '
-        'more of either; raise the number of samples, or take a larger reference'
-      )
-
   def compare(self, reference: Moments, samples: Moments) -> float:
-    self.check(int(reference.count), int(samples.count))
+    if min(reference.count, samples.count) < 2:
+      raise UserError(
+        f'a Fréchet distance (frechet) of {int(samples.count)} samples and {int(reference.count)} '
+        'examples needs two or more of either; raise the number of samples, or take a larger '
+        'reference'
+      )
     return distance(reference, samples)

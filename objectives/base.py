@@ -146,6 +146,7 @@ class Picture:
     examples: test examples that each of those takes; 0 where their number does not depend on them.
     reads_examples: whether `render` looks at the test examples at all; its batch is empty if not.
     captions: the words beside the images; None for none.
+    is_random: whether another seed makes another picture.
   """
 
   render: Callable[[Variables, Batch, jax.Array, int], jax.Array]
@@ -154,6 +155,7 @@ class Picture:
   examples: int = 0
   reads_examples: bool = True
   captions: Captions | None = None
+  is_random: bool = True
 
 
 class Measurement(NamedTuple):

@@ -18,6 +18,8 @@ from sampling import autoregressive
 
 # Tokens of a text of a model without a bound on them.
 _LENGTH = 256
+# Most tokens of a text: past it a slip of the keyboard is likelier.
+_MOST_TOKENS = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,9 +122,14 @@ class CausalLM(PerToken):
     return {
       'prompt': Option(str, '', 'Beginning of every text; without it a text begins a document.'),
       'length': Option(
-        int, None, f'Tokens of a text, its prompt included; {bound} if not given.', low=2
+        int,
+        None,
+        f'Tokens of a text, its prompt included; {bound} if not given.',
+        low=2,
+        high=_MOST_TOKENS,
       ),
       **autoregressive.OPTIONS,
+      'top_k': autoregressive.OPTIONS['top_k']._replace(high=self.vocabulary),
     }
 
   def _sample(

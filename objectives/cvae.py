@@ -37,5 +37,9 @@ class CVAE(VAE):
   def _sample_labels(self, numbers: jax.Array, label: int | None = None) -> jax.Array:
     return sample_labels(numbers, label, self.num_classes)
 
+  @property
+  def _is_conditioned(self) -> bool:
+    return True
+
   def _condition(self, batch: Batch) -> jax.Array:
     return jax.nn.one_hot(batch['label'], self.num_classes)

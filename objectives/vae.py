@@ -169,10 +169,21 @@ class VAE(Objective):
           tuple(f'{value:.1f}' for value in _VALUES), self._used_dimensions, _name_dimension
         ),
       ),
-      'manifold': Picture(self._manifold, 20, 'points along a side'),
+      'manifold': Picture(
+        self._manifold,
+        20,
+        'points along a side',
+        reads_examples=self._is_conditioned,
+        is_random=self._is_conditioned,
+      ),
     }
 
   # --- what a variant changes
+
+  @property
+  def _is_conditioned(self) -> bool:
+    """Whether what `_condition` returns depends on the examples."""
+    return False
 
   def _condition(self, batch: Batch) -> jax.Array:
     """What encoder and decoder are conditioned on, [B, D]; here D = 0."""
@@ -319,7 +330,8 @@ class VAE(Objective):
         f'--kind=manifold needs 2 latent dimensions and this model has {self.latent_size}; train '
         'one with --config.modules.encoder.latent_size=2'
       )
-    beside = jnp.repeat(self._condition(_first(batch, 1)), num * num, axis=0)
+    one = self._condition(_first(batch, 1)) if self._is_conditioned else self._no_condition(1)
+    beside = jnp.repeat(one, num * num, axis=0)
     return latent_walks.manifold(lambda z: self._images(variables, z, beside), num)
 
 

@@ -20,7 +20,9 @@ Window = Callable[[jax.Array, jax.Array], jax.Array]
 
 # The options of `sample_tokens`.
 OPTIONS = {
-  'temperature': Option(float, 1.0, 'Softmax temperature; 0 is greedy decoding.', low=0),
+  'temperature': Option(
+    float, 1.0, 'Softmax temperature; 0 is greedy decoding.', low=0, high=1_000_000
+  ),
   'top_k': Option(int, 0, 'Sample among this many most likely tokens; 0 is all.', low=0),
   'top_p': Option(
     float,

@@ -281,6 +281,7 @@ MISTAKES = {
     'samples.samples=many must be a whole number',
   ),
   'out of range': ('--config.evaluators.samples.samples=0', 'samples=0 must be at least 1'),
+  'a schedule': ('--config.evaluators.test.every=3', 'test.every has no effect'),
   'axis': ('--mesh=dta:1', '--mesh=dta is unknown (did you mean "data"?)'),
   'size': ('--mesh=data:x', '--mesh=data:x: write AXIS:SIZE'),
   'mesh that does not fit': ('--mesh=data:3', 'but there are 1 devices'),
@@ -297,6 +298,16 @@ def test_flags_that_cannot_be_are_one_sentence(gan_run, script, mistake):
 
 def test_the_mesh_is_given_once(gan_run, script):
   done = script('evaluate.py', f'--workdir={gan_run}', '--mesh=data:1', '--config.mesh.data=1')
+  assert done.returncode == 2 and 'give one of them' in done.stderr, done.stderr
+
+
+def test_what_stands_for_all_evaluators_is_given_once(gan_run, script):
+  done = script(
+    'evaluate.py',
+    f'--workdir={gan_run}',
+    '--average=none',
+    '--config.evaluators.samples.average=generator',
+  )
   assert done.returncode == 2 and 'give one of them' in done.stderr, done.stderr
 
 

@@ -125,9 +125,8 @@ def test_writing(gpt, tmp_path, script):
 
 
 def test_the_likeliest_text_needs_no_luck(gpt, capsys):
-  for seed in (0, 1):
-    sample_run(request_for(gpt, temperature=0.0, seed=seed))
-  first, second = capsys.readouterr().out.splitlines()
+  sample_run(request_for(gpt, temperature=0.0, num=2, seed=None))
+  first, _, second = capsys.readouterr().out.splitlines()
   assert first == second and first.startswith('Ann')
 
 
@@ -143,7 +142,9 @@ def test_past_the_context_text_goes_on(gpt, tmp_path, capsys):
 def test_past_the_context_a_text_is_that_of_the_last_tokens(gpt, restored, size, tmp_path):
   """Greedy, against the model on the last 24 tokens alone at every step."""
   prompt = 'Maria Anna Elisabeth Charlotte'[:size]
-  sample_run(request_for(gpt, out=f'{tmp_path}/t.npz', prompt=prompt, length=40, temperature=0.0))
+  sample_run(
+    request_for(gpt, out=f'{tmp_path}/t.npz', prompt=prompt, length=40, temperature=0.0, seed=None)
+  )
   model, given = restored.session.objective.modules['model'], restored.variables()['model']
   forward = jax.jit(lambda row: model.apply(given, row[None], train=False)[0])
   tokenizer = tokenization.from_json(restored.session.spec.tokenizer)
@@ -163,10 +164,19 @@ MISTAKES = {
   'top_p': (dict(top_p=0.0), '--top_p=0.0 must be above 0 and at most 1'),
   'top_k': (dict(top_k=-1), '--top_k=-1 must be at least 0'),
   'temperature': (dict(temperature=-1.0), '--temperature=-1.0 must be at least 0'),
+  'beyond float32': (dict(temperature=1e300), '--temperature=1e+300 must be at least 0 and at'),
   'num': (dict(num=0), '--num=0 must be at least 1'),
   'seed': (dict(seed=-1), '--seed=-1 must be at least 0'),
   'ending': (dict(out='x.png'), 'must end in .txt'),
-  'folder': (dict(out='/dev/null/x.txt'), 'cannot write /dev/null/x.txt'),
+  'folder': (dict(out='/dev/null/x.txt'), 'cannot write --out=/dev/null/x.txt: /dev/null is no'),
+  'far too long': (dict(length=10**9), '--length=1000000000 must be at least 2 and at most'),
+  'more than there are': (dict(top_k=10**5), '--top_k=100000 must be at least 0 and at most 2'),
+  'greedy top_k': (
+    dict(temperature=0.0, top_k=5, seed=None),
+    '--top_k=5 has no effect with --temperature=0',
+  ),
+  'greedy top_p': (dict(temperature=0.0, top_p=0.5, seed=None), '--top_p=0.5 has no effect with'),
+  'greedy seed': (dict(temperature=0.0, seed=3), '--seed=3 has no effect with --temperature=0'),
 }
 
 

@@ -116,6 +116,7 @@ def _from_merges(folder: files.Path, settings: Mapping[str, Any]) -> Any:
   _check_class(settings, 'vocab.json and merges.txt', _GPT2)
   from tokenizers import models
 
+  _check_ids(_read(folder / 'vocab.json'))
   model = models.BPE.from_file(str(folder / 'vocab.json'), str(folder / 'merges.txt'))
   tokenizer = subword.byte_level(model, bool(settings.get('add_prefix_space', False)))
   known = tokenizer.get_vocab()
@@ -262,6 +263,19 @@ def _content(value: Any, where: str) -> Any:
 
 def _kind(tokenizer: Any) -> str:
   return type(tokenizer.model).__name__
+
+
+def _check_ids(vocabulary: Mapping[str, Any]) -> None:
+  """Refuses a vocab.json whose tokens have no number of their own, which would drop some."""
+  tokens: dict[int, str] = {}
+  for token, id in vocabulary.items():
+    if not isinstance(id, int) or isinstance(id, bool) or id < 0 or id in tokens:
+      other = f', which "{tokens[id]}" has too' if id in tokens else ''
+      raise errors.UserError(
+        f'vocab.json gives the token {json.dumps(token)} the id {json.dumps(id)}{other}, and each '
+        'needs a whole number of its own; download or save it again'
+      )
+    tokens[id] = token
 
 
 def _read(path: files.Path) -> dict[str, Any]:

@@ -67,9 +67,8 @@ class Prepared(NamedTuple):
     except ValueError as error:
       have = ', '.join(f'{name} ({sum(each):,})' for name, each in lengths.items())
       raise errors.UserError(
-        f'{where}={split} selects no examples of {self.full_name}: {error}'
-        f'{errors.nearest(split, lengths)}; choose from {have}, a slice such as "train[:90%]" or '
-        '"train[100:200]", a sum such as "train+test", or "all"'
+        f'{where}={split} selects no examples of {self.full_name}: {error}; choose from {have}, a '
+        'slice such as "train[:90%]" or "train[100:200]", a sum such as "train+test", or "all"'
       ) from error
 
   def feature(self, name: str) -> tuple[Feature, int] | None:

@@ -111,7 +111,8 @@ def _unwritable(target: Target, reason: str) -> errors.UserError:
 
 def _check_new(folder: files.Path) -> None:
   if folder.exists():
-    raise errors.UserError(f'{folder} exists already; choose another name, or delete that folder')
+    way_out = 'choose another name' + (', or delete that folder' if folder.is_dir() else '')
+    raise errors.UserError(f'--out: {folder} exists already; {way_out}')
 
 
 class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):

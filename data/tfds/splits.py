@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+import errors
+
 
 def count(split: str, shard_lengths: Mapping[str, Sequence[int]]) -> int:
   """Counts the examples that `split` selects.
@@ -29,6 +31,15 @@ def count(split: str, shard_lengths: Mapping[str, Sequence[int]]) -> int:
   return total
 
 
+def _why(split: str, shard_lengths: Mapping[str, Sequence[int]]) -> str:
+  """Why TFDS refuses a split that it can read."""
+  for part in split.split('+'):
+    name = part.partition('[')[0].strip()
+    if name not in shard_lengths:
+      return f'there is no split "{name}"{errors.nearest(name, shard_lengths)}'
+  return 'a bound lies beyond its end'
+
+
 def _parts(split: str, shard_lengths: Mapping[str, Sequence[int]]) -> list[tuple[int, int]]:
   """Returns the (start, stop) of every part of a sum."""
   import tensorflow_datasets as tfds
@@ -44,7 +55,7 @@ def _parts(split: str, shard_lengths: Mapping[str, Sequence[int]]) -> list[tuple
   try:
     parts = instruction.to_absolute(infos)
   except ValueError as error:
-    raise ValueError('there is no such split, or a bound lies beyond its end') from error
+    raise ValueError(_why(split, shard_lengths)) from error
   return [
     (part.from_ or 0, infos[part.splitname].num_examples if part.to is None else part.to)
     for part in parts

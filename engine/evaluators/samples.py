@@ -43,7 +43,7 @@ class Samples(Evaluator):
   metrics: Mapping[str, Mapping[str, Any]] = option(
     "`{METRIC: dict(name='FILE.Class', …)}`, metrics of samples in `metrics/`."
   )
-  samples: int = option('How many samples are drawn.', low=1)
+  samples: int = option('How many samples are drawn.', low=1, high=10_000_000)
   reference: str = option("The split compared with: 'test', 'train' or a TFDS split.")
 
   def __post_init__(self):
@@ -79,10 +79,7 @@ class Samples(Evaluator):
       'feature extractor',
     )
     for key, metric in self._metrics.items():
-      try:
-        metric.check(len(self._reference.examples), self.samples)
-      except UserError as error:
-        raise UserError(f'{self.where}.metrics.{key}: {error}') from error
+      self._check_numbers(key, metric)
     images = jax.ShapeDtypeStruct((1, *self.spec.features['image'][0]), jnp.float32)
     try:
       jax.eval_shape(self._extractor.extract, images)
@@ -103,6 +100,20 @@ class Samples(Evaluator):
           f'{self.where}.metrics.{key} needs samples that are conditioned on classes, and data '
           'with classes; use such an objective, e.g. cgan, or remove the metric'
         )
+
+  def _check_numbers(self, key: str, metric: SampleMetric) -> None:
+    """Raises UserError where there are too few samples or examples for a metric."""
+    if self.samples < metric.fewest_samples:
+      raise UserError(
+        f'{self.where}.samples={self.samples} must be at least {metric.fewest_samples} for '
+        f'{self.where}.metrics.{key}'
+      )
+    examples = len(self._reference.examples)
+    if examples < metric.fewest_examples:
+      raise UserError(
+        f'{self.where}.reference={self.reference} has {examples:,} examples, and '
+        f'{self.where}.metrics.{key} needs {metric.fewest_examples} at least; choose a larger split'
+      )
 
   def evaluate(
     self, variables: Variables, key: jax.Array, details: bool, progress: Progress | None

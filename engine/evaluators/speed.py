@@ -25,7 +25,9 @@ class Speed(OverSplit):
   `examples_per_second` of whole batches.
   """
 
-  calls: int = option('Timed calls with one example; a tenth as many with whole batches.', low=1)
+  calls: int = option(
+    'Timed calls with one example; a tenth as many with whole batches.', low=1, high=1_000_000
+  )
 
   @property
   def function(self) -> Function:

@@ -9,6 +9,8 @@ import pytest
 from commands import render_samples
 from commands.sample_run import Request, sample_run
 from configs import cgan as config_of_cgan
+from configs import cvae as config_of_cvae
+from configs import mlp as config_of_mlp
 from configs import vae as config_of_vae
 from engine.restore import restore_run
 from errors import UserError
@@ -83,7 +85,7 @@ def test_lanes_are_apart_and_the_first_is_taken(cgan, made, capsys):
     ('reconstruct', 5000, 'test[:12]', '12 test images', (4, 8)),
     ('interpolate', 5000, 'test[:5]', '2 pairs of test images', (2, 13)),
     ('traverse', 10, 'test[:3]', '2 latent dimensions, the most used first', (2, 11)),
-    ('manifold', 3, 'test[:1]', '3 points along a side', (3, 3)),
+    ('manifold', 3, '', '3 points along a side', (3, 3)),
   ],
 )
 def test_the_count_is_what_the_picture_shows(vae, made, capsys, kind, num, split, shown, shape):
@@ -105,6 +107,12 @@ def test_the_count_is_what_the_picture_shows(vae, made, capsys, kind, num, split
     (dict(num=5_000_000, out='x.npz'), r'--num=5000000 makes 5,000,000 images'),
     (dict(num=10**9), '--num=1000000000 must be at least 1 and at most'),
     (dict(split='test'), '--split=test has no effect with --kind=prior'),
+    (dict(kind='manifold', split='test'), '--split=test has no effect with --kind=manifold'),
+    (dict(kind='manifold', seed=3), '--seed=3 has no effect with --kind=manifold'),
+    (dict(lane=1), '--lane=1: .* has one lane, number 0; leave --lane out'),
+    (dict(checkpoint='²'), '--checkpoint=² must be latest, best or one of the steps saved: 1'),
+    (dict(checkpoint='01'), '--checkpoint=01 must be'),
+    (dict(checkpoint='9'), '--checkpoint=9 must be'),
     (dict(kind='reconstruct', out='name'), 'for --kind=reconstruct makes no data set'),
     (dict(average='generator'), '--average=generator is unknown'),
     (
@@ -118,6 +126,39 @@ def test_mistakes_are_found_before_memory_is_spent(vae, tmp_path, monkeypatch, o
   with pytest.raises(UserError, match=message):
     sample_run(Request(vae, **{**options, 'out': f'{tmp_path}/new/{options.get("out", "x.png")}'}))
   assert not (tmp_path / 'new').exists()
+
+
+@pytest.mark.parametrize('ending', ['.png', '.npz'])
+def test_a_place_that_cannot_be_written_is_found_before_anything_is_sampled(
+  vae, tmp_path, monkeypatch, ending
+):
+  monkeypatch.setattr(render_samples, 'sample_chunks', lambda *_: pytest.fail('it samples'))
+  out = tmp_path / f'folder{ending}'
+  out.mkdir()
+  with pytest.raises(UserError, match=f'--out={out} is a folder; give the name of a file'):
+    sample_run(Request(vae, out=str(out)))
+  # No process may make files there, whoever it belongs to.
+  with pytest.raises(UserError, match=f'cannot write --out=/proc/x{ending}: '):
+    sample_run(Request(vae, out=f'/proc/x{ending}'))
+  (tmp_path / 'loop').symlink_to('loop')
+  with pytest.raises(UserError, match=f'--out=.*/x{ending}: .*/loop is no folder'):
+    sample_run(Request(vae, out=f'{tmp_path}/loop/x{ending}'))
+
+
+def test_a_manifold_of_a_conditioned_model_shows_a_test_example(tmp_path, made):
+  config = runs.small(config_of_cvae.get_config())
+  config.modules.encoder.latent_size = 2
+  cvae = runs.saved_run(tmp_path / 'cvae', config)
+  # The examples of these seeds are not all of one class.
+  shown = [made(cvae, kind='manifold', num=2, split='test', seed=seed) for seed in range(4)]
+  assert shown[0].shape == (2, 2, 28, 28, 1)
+  assert max(np.abs(shown[0] - other).max() for other in shown) > 1e-4
+
+
+def test_a_classifier_is_not_sampled_from(tmp_path):
+  mlp = runs.saved_run(tmp_path / 'mlp', runs.small(config_of_mlp.get_config()))
+  with pytest.raises(UserError, match=r'mlp is not sampled from, .* choose --kind from: explain'):
+    sample_run(Request(mlp))
 
 
 def test_a_sampler_option_and_a_split_that_change_nothing(cgan, tmp_path):

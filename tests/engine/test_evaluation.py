@@ -141,6 +141,7 @@ REFUSED = {
     entry(examples(), name='exampels'),
     r'e\.name=exampels: there is no engine/evaluators/exampels\.py \(did you mean "examples"',
   ),
+  'no kind': (mlp, entry(examples(), name=''), r'e\.name= must be a word'),
   'unknown option': (
     mlp,
     entry(examples(), evry=3),
@@ -228,7 +229,8 @@ REFUSED = {
     samples(dict(name='pixels.BlockMeans', side=29), FRECHET),
     r"config\.evaluators\.e\.features: side=29 must be from 1 to the image's 28 pixels",
   ),
-  'no split': (mlp, examples(split=''), r'e\.split is empty; give test, train'),
+  'no split': (mlp, examples(split=''), r'e\.split= names no split'),
+  'no reference': (gan, samples(PIXELS, FRECHET, reference=''), r'e\.reference= names no split'),
   'parent of evaluators': (mlp, entry(examples(), name='base'), r'e\.name=base names nothing'),
   'a class that is no evaluator': (
     mlp,
@@ -238,22 +240,17 @@ REFUSED = {
   'one sample': (
     gan,
     samples(PIXELS, FRECHET, samples=1),
-    r'e\.metrics\.fd: a Fréchet distance .* of 1 samples and 1000 examples needs two',
+    r'e\.samples=1 must be at least 2 for config\.evaluators\.e\.metrics\.fd',
   ),
-  'a reference of one': (
+  'one example': (
     gan,
     samples(PIXELS, FRECHET, reference='test[:1]'),
-    r'e\.metrics\.fd: a Fréchet distance .* of 1000 samples and 1 examples needs two',
+    r'e\.reference=test\[:1\] has 1 examples, and .*e\.metrics\.fd needs 2 at least',
   ),
   'one sample of a class': (
     cgan,
     entry(accuracy_score(), samples=1),
-    r'e\.metrics\.cas: .* needs samples of two classes or more',
-  ),
-  'samples beyond all memory': (
-    gan,
-    samples(PIXELS, FRECHET, samples=10**9, batch_size=10**9),
-    r'a batch of samples needs at least 3\.14 TB .* a smaller config\.evaluators\.e\.batch_size',
+    r'e\.samples=1 must be at least 2 for config\.evaluators\.e\.metrics\.cas',
   ),
   'samples of a classifier': (mlp, samples(PIXELS, FRECHET), 'this objective has no sampler'),
   'classes of a model without': (

@@ -149,3 +149,11 @@ def test_the_command_by_itself(script, tmp_path):
     f'--workdir={tmp_path}',
   )
   assert done.returncode == 2 and 'fold=1 has no effect' in done.stderr, done.stderr
+
+
+def test_seeds_are_no_lanes_beside_folds(tmp_path):
+  config = small_mlp()
+  config.seeds = 2
+  with pytest.raises(UserError, match=r'config\.seeds=2 has no place beside folds'):
+    cross_validate.cross_validate(config, 2, str(tmp_path), [])
+  assert not list(tmp_path.iterdir())

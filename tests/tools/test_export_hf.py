@@ -237,7 +237,7 @@ def test_the_command_writes_the_checkpoint_asked_for(tmp_path, script):
   workdir = make_run(tmp_path / 'run', small_gpt(), tokenizer)
   command = ('-m', 'tools.export_hf', f'--workdir={workdir}', f'--out={tmp_path}/out')
   done = script(*command, '--checkpoint=7')
-  assert done.returncode == 2 and 'there is no checkpoint 7' in done.stderr
+  assert done.returncode == 2 and '--checkpoint=7 must be latest, best or' in done.stderr
   done = script(*command)
   assert done.returncode == 0, done.stderr
   assert 'GPT2LMHeadModel' in done.stdout

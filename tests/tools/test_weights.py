@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 from data.text import tokenization
 from errors import UserError
 from tests.tools import folders
-from tools.hugging_face.folder import INDEX, WEIGHTS, find_tensors, read_tensor
+from tools.hugging_face.folder import CONFIG, INDEX, WEIGHTS, find_tensors, read_tensor
 from tools.hugging_face.import_folder import import_folder, inspect
 
 SIZE = 256
@@ -117,6 +117,12 @@ def test_a_dtype_that_is_not_read_is_named_before_anything_is_written(dtype, fol
   assert f'of another dtype: {NAME} {dtype} instead of F64 or F32 or F16 or BF16' in refused(folder)
 
 
+def test_a_folder_in_place_of_the_weights_is_named(folder):
+  (folder / WEIGHTS).unlink()
+  (folder / WEIGHTS).mkdir()
+  assert f'{WEIGHTS} is no file' in refused(folder)
+
+
 def test_a_shape_is_named(folder):
   tensors = tensors_of(folder)
   save(folder, {**tensors, NAME: tensors[NAME].T.copy()})
@@ -147,3 +153,20 @@ def test_weights_that_are_not_finite_are_not_imported(value, dtype, said, folder
   with pytest.raises(UserError, match='26 values') as error:
     read_tensor(NAME, find_tensors(folder)[NAME])
   assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ('entries', 'said'),
+  [
+    (dict(architectures=5), 'architectures=5, and must have a word and a list of words'),
+    (dict(architectures=[1]), 'architectures=[1], and must have'),
+    (dict(model_type=['gpt2']), "model_type=['gpt2'] and"),
+    (dict(activation_function=['gelu']), "activation_function=['gelu'], which cannot be imported"),
+    (dict(tie_word_embeddings='false'), "tie_word_embeddings='false', which must be true or false"),
+    (dict(n_layer=10**9), 'has 1,000,000,000 layers, and the files of'),
+  ],
+)
+def test_a_config_of_other_types_and_sizes_is_refused(folder, entries, said):
+  config = json.loads((folder / CONFIG).read_text())
+  (folder / CONFIG).write_text(json.dumps({**config, **entries}))
+  assert said in refused(folder)

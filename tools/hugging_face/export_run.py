@@ -71,8 +71,11 @@ def _family_of(restored: Restored, workdir: str) -> tuple[Family, dict[str, Any]
   """
   module = restored.session.objective.modules.get('model')
   if not isinstance(module, Transformer):
-    name = restored.session.config.modules.get('model', {}).get('name', 'another')
-    raise UserError(f'{workdir} has the module "{name}", and only a transformer can be exported')
+    names = ', '.join(each.name for each in restored.session.config.modules.values())
+    raise UserError(
+      f'{workdir} is made of {names}, and only a language model of the module "transformer" can be '
+      'exported'
+    )
   if module.pool != 'none' or module.outputs != module.vocabulary:
     name = restored.session.config.objective.name
     raise UserError(

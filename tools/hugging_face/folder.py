@@ -65,6 +65,8 @@ def find_tensors(folder: Path) -> dict[str, Entry]:
   """
   if (folder / WEIGHTS).is_file():
     return _entries(folder / WEIGHTS)
+  if (folder / WEIGHTS).exists():
+    raise UserError(f'{folder / WEIGHTS} is no file; download or save it again')
   if not (folder / INDEX).is_file():
     raise UserError(_no_weights(folder))
   index = _read_json(folder / INDEX).get('weight_map')

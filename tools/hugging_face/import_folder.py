@@ -112,6 +112,11 @@ def inspect(folder: Path) -> Source:
   family = FAMILIES[name]
   options = family.options(config)
   entries = folders.find_tensors(folder)
+  if options['layers'] > len(entries):  # Each has several, which are listed below.
+    raise UserError(
+      f'config.json has {options["layers"]:,} layers, and the files of {folder} only '
+      f'{len(entries):,} tensors; download or save the folder again'
+    )
   known = {new: (old, entries[old]) for new, old in family.canonical([*entries]).items()}
   unused = [new for new in known if re.search(family.unused, new)]
   known = {new: entry for new, entry in known.items() if new not in unused}
@@ -130,6 +135,12 @@ def inspect(folder: Path) -> Source:
 
 def _family_of(config: Mapping[str, Any]) -> str:
   kind, classes = config.get('model_type'), config.get('architectures') or []
+  is_list = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+  if not isinstance(kind, str) or not is_list:
+    raise UserError(
+      f'config.json has model_type={kind!r} and architectures={classes!r}, and must have a word '
+      'and a list of words, such as "gpt2" and ["GPT2LMHeadModel"]; download the file again'
+    )
   possible = [name for family in FAMILIES.values() for name in family.architectures]
   for name in classes if kind in FAMILIES else [kind]:
     if kind not in FAMILIES or name not in FAMILIES[kind].architectures:

@@ -233,7 +233,7 @@ class _Config:
   def activation(self, name: str) -> str:
     """Returns our name of an activation."""
     value = self._entries.get(name)
-    if value not in _OURS:
+    if not isinstance(value, str) or value not in _OURS:
       raise UserError(
         f'config.json has {name}={value}, which cannot be imported; these can: {", ".join(_OURS)}'
       )
@@ -242,7 +242,13 @@ class _Config:
   def tied(self) -> bool:
     """Returns whether the output matrix is the embedding."""
     # transformers leaves the entry out if it is the default, True.
-    return bool(self._entries.get('tie_word_embeddings', True))
+    value = self._entries.get('tie_word_embeddings', True)
+    if not isinstance(value, bool):
+      raise UserError(
+        f'config.json has tie_word_embeddings={value!r}, which must be true or false; download the '
+        'file again'
+      )
+    return value
 
   def require(self, **required: Any) -> None:
     """Raises UserError if an option is given with another value than the required one."""

@@ -312,6 +312,9 @@ def test_spaces_are_cleaned_up_as_the_folder_says(tmp_path):
     (BERT, {'tokenizer_config.json': {'tokenizer_class': 'BertJapaneseTokenizer'}}, 'Japanese'),
     (BERT, {'tokenizer_config.json': {'auto_map': {'AutoTokenizer': ['a.B', None]}}}, 'runs code'),
     ({}, {'spiece.model': 'x'}, 'spiece.model is there and tokenizer.json is not'),
+    (GPT2, {'vocab.json': {**GPT2['vocab.json'], 'z': 'x'}}, 'the token "z" the id "x", and each'),
+    (GPT2, {'vocab.json': {**GPT2['vocab.json'], '</s>': 0}}, '"</s>" the id 0, which "!" has too'),
+    (GPT2, {'vocab.json': {**GPT2['vocab.json'], '<s>': 1.5}}, '"<s>" the id 1.5, and each needs'),
   ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_named(base, contents, said, tmp_path):

@@ -50,8 +50,8 @@ def test_number_of_examples(split, number):
     ('train[50%:1000]', 'TFDS cannot read it'),  # 1000 is a percentage too
     ('test[:101%]', 'TFDS cannot read it'),  # rounds to all 7 examples
     ('all[:10]', 'TFDS cannot read it'),
-    ('tain', 'no such split'),
-    ('train+tset', 'no such split'),
+    ('tain', 'there is no split "tain" .did you mean "train"'),
+    ('train+tset[:5]', 'there is no split "tset" .did you mean "test"'),
     ('train[-1000:]', 'a bound lies beyond its end'),
     ('train[:101]', 'a bound lies beyond its end'),
     ('train[5:5]', 'it is empty'),
@@ -105,8 +105,8 @@ def test_the_message_names_option_value_and_way_out(prepared_root):
   with pytest.raises(errors.UserError) as caught:
     section.open_training(data_of(prepared_root, split='tran[:10]'))
   assert str(caught.value) == (
-    'config.data.split=tran[:10] selects no examples of mnist5k/1.0.0: there is no such split, or '
-    'a bound lies beyond its end (did you mean "train"?); choose from train (4,000), test (1,000), '
+    'config.data.split=tran[:10] selects no examples of mnist5k/1.0.0: there is no split "tran" '
+    '(did you mean "train"?); choose from train (4,000), test (1,000), '
     'a slice such as "train[:90%]" or "train[100:200]", a sum such as "train+test", or "all"'
   )
 
