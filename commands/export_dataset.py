@@ -79,7 +79,7 @@ def _counted(
 
 def _command(target: dataset_writer.Target, data: Data, config: str) -> str:
   """The command that trains on the data set and tests on what the run itself was tested on."""
-  options = {'test_name': data.test_name or data.name.split('+')[0]}
+  options = {'test_name': data.tested}
   if data.test_split != 'test':
     options['test_split'] = data.test_split
   if not target.searched:
