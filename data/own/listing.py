@@ -152,8 +152,8 @@ def place(files: Sequence[File], title: str, what: str) -> list[Placed]:
   loose = [each.file.name for each in placed if each.label is None]
   if loose and len(loose) < len(placed):
     raise UserError(
-      f'{title} has {len(loose):,} {what} that lie in no class folder ({some(loose)}) beside '
-      'others that do; move them into one, or all into one folder'
+      f'{title} has {what} that lie in no class folder ({len(loose):,}: {some(loose)}) '
+      'beside others that do; move them into one, or all into one folder'
     )
   check_classes({each: None for each in ((p.split, p.label) for p in placed)}, title, what)
   return placed

@@ -41,8 +41,8 @@ def read(found: Listing, title: str, own: Own) -> Contents:
   others = [file.name for file in found.files if not _may_be_picture(file)]
   if not files:
     raise UserError(
-      f'config.data.name={title} has no pictures, only {len(others):,} other files'
-      f'{f" ({some(others)})" if others else ""}; name a folder of PNG, JPEG or other image files'
+      f'config.data.name={title} has no pictures'
+      f'{f", only {some(others)}" if others else ""}; name a folder of image files, such as PNG'
     )
   entries: dict[str | None, list[Entry]] = collections.defaultdict(list)
   left_out: dict[str, str] = {}
@@ -168,7 +168,7 @@ def _notes(
 ) -> list[str]:
   notes = []
   if others:
-    notes.append(f'{len(others):,} files of {title} are no pictures by their names: {some(others)}')
+    notes.append(f'files of {title} that are no pictures: {len(others):,} ({some(others)})')
   if classes:
     full = {'/'.join(file.name.split('/')[:depth]) for file in files for depth in (1, 2)}
     depth = 2 if any(folder.lower() in listing.SPLITS for folder in full) else 1

@@ -82,7 +82,7 @@ def open_prepared(name: str, kind: str, path: str, own: Own) -> catalog.Prepared
   if left_out:
     known['left_out'] = left_out
     shown = [f'{title} {reason}' for title, reason in left_out.items()]
-    say(f'left out {len(shown):,} {contents.what} of {name} (listed in {index}): {some(shown)}')
+    say(f'left out of {name}, {contents.what}: {len(shown):,} (listed in {index}): {some(shown)}')
   try:
     files.write_json(index, known)
   except OSError as error:

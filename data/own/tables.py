@@ -327,8 +327,8 @@ def _kept_rows(
     if missing == REFUSE and column.missing.any():
       row = int(np.flatnonzero(column.missing)[0])
       raise UserError(
-        f'{title}: {int(column.missing.sum()):,} values of the column "{column.name}" are missing, '
-        f'the first on {lines[row]}; --config.data.table.missing=drop leaves such rows out, mean '
+        f'{title}: the column "{column.name}" lacks values ({int(column.missing.sum()):,}), the '
+        f'first on {lines[row]}; --config.data.table.missing=drop leaves such rows out, mean '
         'and median fill in inputs, and config.data.table.ignore leaves a column out'
       )
     kept &= ~column.missing
@@ -381,9 +381,9 @@ def _matrix(
       values = _one_hot(column, title, lines)
       categories.append(f'{column.name} ({values.shape[1]})')
     parts.append(values)
-  described = [f'{len(numeric)} numbers ({some(numeric)})'] if numeric else []
-  described += [f'{len(categories)} categories ({some(categories)} words)'] if categories else []
-  described += [f'of which {some(constant)} always the same'] if constant else []
+  described = [f'numbers {some(numeric)}'] if numeric else []
+  described += [f'categories with their numbers of words: {some(categories)}'] if categories else []
+  described += [f'always the same: {some(constant)}'] if constant else []
   return np.concatenate(parts, 1).astype(np.float32), '; '.join(described)
 
 

@@ -69,9 +69,12 @@ def test_rows_of_numbers_and_float_targets(tmp_path):
     (dict(x=IMAGES, y=np.array([None] * 40)), '"y" holds Python objects'),
     (dict(x=np.array(['a'] * 4)), r'"x" has the shape \(4,\)'),
     (dict(x_train=IMAGES, y_train=LABELS, x_test=IMAGES), 'and none for test'),
-    (dict(x_train=IMAGES, y_train=LABELS, x_test=IMAGES[:, 1:], y_test=LABELS), 'splits of .* differ'),
+    (
+      dict(x_train=IMAGES, y_train=LABELS, x_test=IMAGES[:, 1:], y_test=LABELS),
+      'the splits of .* differ',
+    ),
   ],
-)  # fmt: skip
+)
 def test_arrays_that_are_refused(tmp_path, arrays, message):
   with pytest.raises(UserError, match=message):
     opened(write(tmp_path / 'x.npz', **arrays))
@@ -81,7 +84,7 @@ def test_files_that_are_no_archives(tmp_path):
   (tmp_path / 'x.npz').write_bytes(b'no archive')
   np.save(tmp_path / 'x.npy', LABELS)
   for name in ('x.npz', 'x.npy'):
-    with pytest.raises(UserError, match='cannot be read .*np.savez'):
+    with pytest.raises(UserError, match=r'cannot be read .*np\.savez'):
       opened(f'npz:{tmp_path}/{name}')
-  with pytest.raises(UserError, match='is a folder; name an .npz file'):
+  with pytest.raises(UserError, match=r'is a folder; name an \.npz file'):
     opened(f'npz:{tmp_path}')

@@ -105,9 +105,9 @@ def test_litter_links_and_deeper_folders(tmp_path, capsys):
   train, test = (opened(f'folder:{root}', split) for split in ('train', 'test'))
   assert train.spec.class_names == ('cat', 'dog', 'owl') and len(train) + len(test) == 12
   printed = capsys.readouterr().err
-  assert '1 files of ' in printed and 'labels.csv' in printed
+  assert 'that are no pictures: 1 (labels.csv)' in printed
   assert 'without pictures are no classes: fish' in printed
-  assert 'left out 1 pictures' in printed and 'cat/nowhere.png cannot be opened' in printed
+  assert 'pictures: 1 (listed in' in printed and 'cat/nowhere.png cannot be opened' in printed
 
 
 def test_unreadable_pictures_are_named_and_counted(tmp_path, capsys):
@@ -117,7 +117,7 @@ def test_unreadable_pictures_are_named_and_counted(tmp_path, capsys):
   (tmp_path / 'dog' / 'half.png').write_bytes(whole[: len(whole) // 2])
   assert len(opened(f'folder:{tmp_path}')) + len(opened(f'folder:{tmp_path}', 'test')) == 10
   printed = capsys.readouterr().err
-  assert 'left out 2 pictures' in printed and 'dog/half.png cannot be decoded' in printed
+  assert 'pictures: 2 (listed in' in printed and 'dog/half.png cannot be decoded' in printed
   assert 'cat/text.png cannot be decoded (no format that Pillow knows)' in printed
 
 
@@ -147,9 +147,9 @@ def test_a_turned_photo_has_the_size_that_is_seen(tmp_path):
 @pytest.mark.parametrize(
   ('names', 'message'),
   [
-    ([], 'has no pictures, only 0 other files'),
-    (['a.txt'], r'has no pictures, only 1 other files \(a.txt\)'),
-    (['a.png', 'cat/b.png'], r'1 pictures that lie in no class folder \(a.png\)'),
+    ([], 'has no pictures; name a folder'),
+    (['a.txt'], 'has no pictures, only a.txt; name'),
+    (['a.png', 'cat/b.png'], r'that lie in no class folder \(1: a.png\)'),
     (['train/a/1.png', 'test/a/2.png', 'more/a/3.png'], r'of splits beside other pictures \(more'),
     (['train/a/1.png', 'test/a/2.png', 'test/b/3.png'], 'class "b" has pictures in test and none'),
     (['train/a/1.png', 'test/2.png'], 'lie in no class folder'),
