@@ -85,9 +85,10 @@ def _load(path: str, title: str) -> tuple[dict[str, np.ndarray], str]:
   try:
     with open(path, 'rb') as file:
       digest = hashlib.file_digest(file, 'sha256').hexdigest()
-    with np.load(path, allow_pickle=False) as file:
-      if not isinstance(file, np.lib.npyio.NpzFile):
-        raise ValueError('it holds one array without a name, as np.save writes')
+    opened = np.load(path, allow_pickle=False)
+    if not isinstance(opened, np.lib.npyio.NpzFile):
+      raise ValueError('it holds one array without a name, as np.save writes')
+    with opened as file:
       progress = Progress(f'reading {title}', len(file.files), 'arrays')
       found = {}
       for name in file.files:

@@ -144,8 +144,7 @@ def _encode(
         return found
       inside = folder / known['data_set'] / '1.0.0'
       counts = _write(name, known['data_set'], inside, contents, left_out)
-      files.make_folder(_root() / known['data_set'])
-      os.rename(inside, _root() / known['data_set'] / '1.0.0')
+      os.rename(inside.parent, _root() / known['data_set'])
   except (OSError, RuntimeError) as error:
     raise _unwritable(name, error) from error
   sizes = ', '.join(f'{split} {n:,}' for split, n in counts.items())
