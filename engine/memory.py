@@ -1,17 +1,21 @@
 """The memory that a run needs against what the devices have, and running out of it, in words."""
 
+from __future__ import annotations
+
 import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
-from engine.session import Session
 from engine.state import Weights, weights
 from errors import UserError
+
+if TYPE_CHECKING:
+  from engine.session import Session
 
 _MEMINFO = Path('/proc/meminfo')
 # Limit and use of a container, in control groups of version 2 and 1.
