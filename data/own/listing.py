@@ -67,8 +67,12 @@ class Placed(NamedTuple):
   label: str | None
 
 
-def list_files(root: str) -> Listing:
+def list_files(root: str, besides: str = '') -> Listing:
   """Lists all files below a folder, links followed, hidden files and litter left out.
+
+  Args:
+    root: the folder, or one file.
+    besides: a folder that is left out wherever it lies: our own cache.
 
   Raises:
     UserError: a folder cannot be read.
@@ -77,12 +81,14 @@ def list_files(root: str) -> Listing:
     return Listing(root, (_file(root, os.path.basename(root)),), ())
   files: list[File] = []
   folders: list[str] = []
-  for entry in _walk(root, '', ()):
+  for entry in _walk(root, '', (), besides):
     (files if isinstance(entry, File) else folders).append(entry)  # type: ignore[arg-type]
   return Listing(root, tuple(sorted(files)), tuple(sorted(folders)))
 
 
-def _walk(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[File | str]:
+def _walk(
+  folder: str, prefix: str, above: tuple[tuple[int, int], ...], besides: str
+) -> Iterator[File | str]:
   """Yields the files below a folder, and the names of the folders."""
   found = os.stat(folder)
   here = (found.st_dev, found.st_ino)
@@ -97,8 +103,10 @@ def _walk(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Itera
       continue
     name = f'{prefix}{entry.name}'
     if entry.is_dir():
+      if os.path.realpath(entry.path) == besides:
+        continue
       yield name
-      yield from _walk(entry.path, f'{name}/', (*above, here))
+      yield from _walk(entry.path, f'{name}/', (*above, here), besides)
     else:
       file = _file(entry.path, name)
       if file.size != _NO_FILE:

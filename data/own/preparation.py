@@ -64,7 +64,7 @@ def open_prepared(name: str, kind: str, path: str, own: Own) -> catalog.Prepared
         'with these options; put it back, or correct the path'
       )
     return prepared
-  found = listing.list_files(place)
+  found = listing.list_files(place, os.path.realpath(cache_dir()))
   state = _hash([(file.name, file.size, file.time) for file in found.files])
   if prepared is not None and known.get('state') == state:
     return prepared

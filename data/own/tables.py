@@ -378,7 +378,7 @@ def _matrix(
       if np.ptp(values[kept]) == 0:
         constant.append(column.name)
     else:
-      values = _one_hot(column, title, lines)
+      values = _one_hot(column, title, own, lines)
       categories.append(f'{column.name} ({values.shape[1]})')
     parts.append(values)
   described = [f'numbers {some(numeric)}'] if numeric else []
@@ -426,19 +426,20 @@ def _numbers(
   )
 
 
-def _one_hot(column: _Column, title: str, lines: Sequence[str]) -> np.ndarray:
+def _one_hot(column: _Column, title: str, own: Own, lines: Sequence[str]) -> np.ndarray:
   """One column of 0 and 1 for each word, float64 [N, words]; all 0 where it is missing."""
   if (column.codes == -1).any():
     raise _mixed(column, title, lines)
   ignore = f'leave it out with --config.data.table.ignore={column.name}'
   word = next(iter(column.words))
   place = column.words[word].place
-  if all(_DATE.fullmatch(each) for each in column.words):
+  chosen = column.name in own.table.categories
+  if not chosen and all(_DATE.fullmatch(each) for each in column.words):
     raise UserError(
       f'{title}: the column "{column.name}" holds dates ("{word}" on {place}); write what matters '
       f'of them as numbers, e.g. the month, or {ignore}'
     )
-  if all(_DECORATED.fullmatch(each) for each in column.words):
+  if not chosen and all(_DECORATED.fullmatch(each) for each in column.words):
     raise UserError(
       f'{title}: the column "{column.name}" holds numbers as "{word}" on {place}; write them with '
       f'digits and a decimal point alone, or {ignore}'
