@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import files
 from commands.render_samples import sample_chunks
+from data.own.options import DEFAULTS
 from data.section import Data
 from data.tfds import dataset_writer
 from engine import pictures
@@ -79,9 +81,13 @@ def _counted(
 
 def _command(target: dataset_writer.Target, data: Data, config: str) -> str:
   """The command that trains on the data set and tests on what the run itself was tested on."""
-  options = {'test_name': data.test_name or data.name.split('+')[0]}
+  options: dict[str, Any] = {'test_name': data.tested}
   if data.test_split != 'test':
     options['test_split'] = data.test_split
+  # The test data set is read with the same options, if it is a folder of pictures.
+  for name, value in dataclasses.asdict(data.own.image).items():
+    if value != getattr(DEFAULTS.image, name):
+      options[f'image.{name}'] = ','.join(map(str, value)) if name == 'size' else value
   if not target.searched:
     options['data_dir'] = str(target.root)
   flags = [f'--config.data.{option}={value}' for option, value in options.items()]

@@ -13,8 +13,8 @@ import numpy as np
 import files
 from commands.prediction_files import check_out, write
 from commands.prediction_table import Table
-from data.given import pictures, tables, texts
-from data.given.base import PIPE, Asked, Given, Progress, Reading
+from data.unlabelled import pictures, tables, texts
+from data.unlabelled.base import PIPE, Asked, Given, Progress, Reading
 from engine.averages import chosen_averages
 from engine.build import to_plain
 from engine.evaluators.batches import Function, PerExample, Split, round_up
@@ -51,7 +51,7 @@ class Request(NamedTuple):
     lane: of a run of several; None for the means over all of them.
     average: of the parameters; see `engine.averages.chosen_averages`.
     batch_size: most examples at once.
-    resize, lines, column: see `data.given.base.Asked`.
+    resize, lines, column: see `data.unlabelled.base.Asked`.
     options: of the predictor, those that are given.
     placement: where the parameters go.
   """
@@ -104,8 +104,8 @@ def predict_run(request: Request) -> None:
 
   Raises:
     UserError: no run, no such checkpoint, lane or average, nothing that it predicts, an option that
-      is unknown, out of range or without effect, an input that is refused (see `data.given`), or
-      `out` cannot be written.
+      is unknown, out of range or without effect, an input that is refused (see `data.unlabelled`),
+      or `out` cannot be written.
   """
   BATCH_SIZE.check(request.batch_size, '--batch_size')
   if not request.places and not request.texts:

@@ -30,6 +30,9 @@ def defaults() -> ConfigDict:
     workers=0,
     text={},
     augment=dict(crop=0, flip=False, rotate=0.0, scale=0.0, cutout=0, mixup=0.0),
+    image=dict(size=(), channels=0, resize='center'),
+    table=dict(target='', ignore=(), categories=(), missing='refuse'),
+    jsonl=dict(text='text', label=''),
   )
   config.train = dict(
     steps=10_000,

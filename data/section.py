@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data.examples import Examples
+from data.own.names import split_names
+from data.own.options import Image, Jsonl, Own, Table, check_effect
 from data.selection import Fold, match_classes
 from data.source import open_source
 from data.spec import Spec
@@ -24,7 +26,7 @@ class Data:
 
   name: str = option(
     'The data set to train on: one of ours, or any that TFDS has prepared; several are joined by '
-    "'+'."
+    "'+'. Or files of your own: folder:PATH, csv:PATH, npz:PATH, text:PATH."
   )
   split: str = option(
     'The split to train on, or a TFDS slice of one (`train[:90%]`); of joined data sets the same '
@@ -61,11 +63,29 @@ class Data:
   )
   text: Text | None = option('How text is cut into rows of tokens; {} for images and tables.')
   augment: Mapping[str, Any] = option('Augmentation of the images that are trained on.')
+  image: Image | None = option('How pictures of folder: and npz: are read.', default=None)
+  table: Table | None = option('How the columns of csv: are read.', default=None)
+  jsonl: Jsonl | None = option('Which values of the lines of text: are read.', default=None)
+
+  @property
+  def own(self) -> Own:
+    """How files of one's own are read."""
+    return Own(self.image or Image(), self.table or Table(), self.jsonl or Jsonl(), self.columns)
+
+  @property
+  def tested(self) -> str:
+    """The name of the data set to evaluate on."""
+    return self.test_name or split_names(self.name)[0]
+
+  def check_own(self) -> None:
+    """Raises UserError where options for files of one's own have no effect."""
+    names = split_names(self.name)
+    check_effect(self.own, [*names, *([self.test_name] if self.test_name else [])])
 
 
 def open_whole(data: Data) -> Examples:
   """Opens the training split, before it is cut into folds."""
-  return open_source(data.name, data.split, data.data_dir, data.classes, data.columns)
+  return open_source(data.name, data.split, data.data_dir, data.classes, data.columns, own=data.own)
 
 
 def open_training(data: Data, tokenizer: str = '') -> Examples:
@@ -94,7 +114,7 @@ def open_testing(data: Data, spec: Spec, split: str = '', where: str = '--split'
     whole = _open_matched(data, data.name, data.split, 'config.data.split', spec)
     chosen: Examples = Fold(whole, data.fold, data.folds, held_out=True)
   else:
-    name = data.test_name or data.name.split('+')[0]
+    name = data.tested
     if not split:
       split, where = data.test_split, 'config.data.test_split'
     chosen = _open_matched(data, name, split, where, spec)
@@ -143,7 +163,7 @@ def check_features(examples: Examples, spec: Spec, where: str = '') -> None:
 def _open_matched(data: Data, name: str, split: str, where: str, spec: Spec) -> Examples:
   """Opens a split with its classes numbered as in `spec`, which has `data.classes` only."""
   key = 'config.data.test_name' if name == data.test_name else 'config.data.name'
-  whole = open_source(name, split, data.data_dir, (), data.columns, where, key)
+  whole = open_source(name, split, data.data_dir, (), data.columns, where, key, data.own)
   if not data.text:  # the features of text are known once it is tokenized
     check_features(whole, spec, key if name == data.test_name else '')
   return match_classes(whole, spec, subset=bool(data.classes))

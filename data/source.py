@@ -7,6 +7,8 @@ import files
 from data import folders
 from data.examples import Examples
 from data.folders import cache_dir
+from data.own.names import own_files, split_names
+from data.own.options import DEFAULTS, Own
 from data.selection import ClassSubset, Joined
 from data.spec import Spec
 from data.tfds import catalog, preparation
@@ -23,12 +25,14 @@ def open_source(
   columns: Sequence[str] = (),
   where: str = 'config.data.split',
   key: str = 'config.data.name',
+  own: Own = DEFAULTS,
 ) -> Examples:
   """Opens a split of the data set `name`, after preparing the data set if necessary.
 
   Args:
     name: a prepared TFDS data set ('fashion_mnist', 'dataset/config', 'dataset:1.0.0') or the name
-      of a builder in data/tfds/builders; several joined by '+' are concatenated.
+      of a builder in data/tfds/builders, or 'KIND:PATH' for files of one's own, which are encoded
+      in our cache; several joined by '+' are concatenated.
     split: a TFDS split, e.g. 'train', 'test', 'train[90%:]'; of several data sets the same one of
       each, or one for each with '|' between them, 'train[:500]|train'.
     data_dir: the TFDS folder to search first, local or gs://…; '' means $TFDS_DATA_DIR or
@@ -37,25 +41,32 @@ def open_source(
     columns: further integer scalar features to read.
     where: the option that holds `split`, as a user writes it, for messages.
     key: the option that holds `name`, likewise.
+    own: how files of one's own are read.
 
   Raises:
     UserError: no such data set or split, its raw files are missing, or it cannot be read.
   """
-  names, splits = name.split('+'), split.split('|')
+  names, splits = split_names(name), split.split('|')
   if len(splits) not in (1, len(names)):
     raise errors.UserError(
       f'{where}={split} has {len(splits)} splits for the {len(names)} data sets of '
       f'{name}; give one for all, or one for each'
     )
   pairs = zip(names, splits * (len(names) // len(splits)))
-  sources = [_open_one(*pair, data_dir, columns, where, key) for pair in pairs]
+  sources = [_open_one(*pair, data_dir, columns, where, key, own) for pair in pairs]
   source = sources[0] if len(sources) == 1 else Joined(sources)
   return ClassSubset(source, tuple(classes)) if len(tuple(classes)) else source
 
 
 def _open_one(
-  name: str, split: str, data_dir: str, columns: Sequence[str], where: str, key: str
+  name: str, split: str, data_dir: str, columns: Sequence[str], where: str, key: str, own: Own
 ) -> Source:
+  files_of = own_files(name)
+  if files_of is not None:
+    from data.own import preparation as own_preparation  # it imports TFDS
+
+    prepared = own_preparation.open_prepared(name, *files_of, own._replace(columns=columns))
+    return Source(name, split, prepared, columns, where)
   roots = folders.roots(data_dir)
   try:
     prepared = catalog.find(name, roots)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from data import transforms
+from data.own.options import Image, Jsonl, Table
 from data.section import Data
 from data.text.options import Text
 from engine import optimizers
@@ -63,6 +64,9 @@ FIXED: Mapping[str, Mapping[str, Option]] = {
   'data': declared_options(Data),
   r'data\.text': declared_options(Text),
   r'data\.augment': transforms.OPTIONS,
+  r'data\.image': declared_options(Image),
+  r'data\.table': declared_options(Table),
+  r'data\.jsonl': declared_options(Jsonl),
   'train': declared_options(Train),
   'checkpoint': declared_options(Kept),
   'report': declared_options(Reported),

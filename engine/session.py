@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
+from data.own.options import Image, Jsonl, Table
 from data.section import ALL_FOLDS, Data, open_training, open_whole
 from data.spec import Spec
 from data.text.options import Text
@@ -206,6 +207,10 @@ def _lanes(seeds: int, seed: int, data: Data, trained: bool) -> Lanes:
   return lanes_of_folds(seed, data.folds, None if trained else open_whole(data).spec.n)
 
 
+# The sections of `config.data` for files of one's own.
+OWN_SECTIONS: Mapping[str, type] = {'image': Image, 'table': Table, 'jsonl': Jsonl}
+
+
 def data_options(config: ConfigDict) -> Data:
   """Returns the section `config.data`, with the options of text where it has them."""
   data: Data = call(Data, to_plain(config.data), 'config.data')
@@ -222,7 +227,14 @@ def data_options(config: ConfigDict) -> Data:
   given = to_plain(config.data.text)
   # {} stands for no text.
   text = None if given == {} else call(Text, given, 'config.data.text')
-  return dataclasses.replace(data, text=text)
+  own = {
+    key: call(section, to_plain(config.data[key]), f'config.data.{key}')
+    for key, section in OWN_SECTIONS.items()
+    if key in config.data
+  }
+  data = dataclasses.replace(data, text=text, **own)
+  data.check_own()
+  return data
 
 
 def example_batch(spec: Spec) -> dict[str, jax.Array]:

@@ -161,7 +161,8 @@ def split_name(name: str) -> tuple[str, str | None, str | None]:
   match = _NAME.fullmatch(name)
   if not match:
     raise errors.UserError(
-      f'"{name}" is not the name of a data set; write "mnist5k" or "dataset/config:1.0.0"'
+      f'"{name}" is not the name of a data set; write "mnist5k" or "dataset/config:1.0.0", and of '
+      'files of your own folder:PATH, csv:PATH, npz:PATH or text:PATH'
     )
   return match['base'], match['config'], match['version']
 

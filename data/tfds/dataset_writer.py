@@ -102,6 +102,14 @@ def write(
     raise _unwritable(target, failed[1]) from error
 
 
+def write_failure(place: str | os.PathLike, error: OSError | RuntimeError) -> str:
+  """Returns why record files were not written at a place; '' for an error of another kind."""
+  if isinstance(error, OSError):
+    return files.why_not_written(place, error)
+  failed = _FAILED.match(str(error))
+  return failed[1] if failed else ''
+
+
 def _unwritable(target: Target, reason: str) -> errors.UserError:
   return errors.UserError(
     f'cannot write data set {target.folder} ({reason}); make room there, or name another folder: '

@@ -304,7 +304,7 @@ def test_pictures_are_decoded_again_where_memory_is_short(made, tmp_path, monkey
   images = np.random.default_rng(0).integers(0, 256, (3, 28, 28), np.uint8)
   folder = write_pictures(tmp_path / 'x', images)
   kept = arrays(workdir, tmp_path, folder)['probability']
-  monkeypatch.setattr('data.given.pictures._KEPT', 784)
+  monkeypatch.setattr('data.unlabelled.pictures._KEPT', 784)
   np.testing.assert_array_equal(arrays(workdir, tmp_path, folder)['probability'], kept)
 
 

@@ -6,7 +6,9 @@ import numpy as np
 
 import files
 from data.examples import Examples, Indices
-from data.given.base import (
+from data.image_files import RESIZES, fit_image, read_image
+from data.spec import Spec
+from data.unlabelled.base import (
   PIPE,
   Asked,
   Given,
@@ -17,8 +19,6 @@ from data.given.base import (
   refuse_others,
   some,
 )
-from data.image_files import RESIZES, fit_image, read_image
-from data.spec import Spec
 from errors import UserError, choose
 
 # Bytes of decoded pictures that are kept from the check on; the others are decoded a second time.

@@ -10,7 +10,13 @@ import numpy as np
 
 import files
 from data.examples import Examples, Indices
-from data.given.base import (
+from data.spec import Spec
+from data.text import tokenization
+from data.text.documents import Documents
+from data.text.encoded import EncodedText
+from data.text.options import DOCUMENTS, WINDOWS
+from data.text.tokenization import Tokenizer
+from data.unlabelled.base import (
   PIPE,
   Asked,
   Given,
@@ -22,12 +28,6 @@ from data.given.base import (
   refuse_others,
   some,
 )
-from data.spec import Spec
-from data.text import tokenization
-from data.text.documents import Documents
-from data.text.encoded import EncodedText
-from data.text.options import DOCUMENTS, WINDOWS
-from data.text.tokenization import Tokenizer
 from errors import UserError, nearest
 
 # The column of a CSV file, and the key of a JSON Lines file, where none is named.

@@ -7,8 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from data.examples import Examples, Indices
-from data.given.base import PIPE, Asked, Given, Reading, decoded, read_file, refuse_others, some
 from data.spec import InputColumn, Spec
+from data.unlabelled.base import (
+  PIPE,
+  Asked,
+  Given,
+  Reading,
+  decoded,
+  read_file,
+  refuse_others,
+  some,
+)
 from errors import UserError, nearest
 
 # What a column of answers is called in our data sets.
