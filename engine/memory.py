@@ -5,13 +5,15 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
-from engine.session import Session
 from engine.state import Weights, weights
 from errors import UserError
+
+if TYPE_CHECKING:  # A session reads the options of checkpoints, which read this file.
+  from engine.session import Session
 
 _MEMINFO = Path('/proc/meminfo')
 # Limit and use of a container, in control groups of version 2 and 1.
@@ -39,7 +41,7 @@ class Need(NamedTuple):
     return sum(self.parts.values())
 
 
-def training_need(session: Session) -> Need:
+def training_need(session: 'Session') -> Need:
   """Returns the least that training needs on a device: activations and data are not counted."""
   state = session.abstract
   # Gradients live while the optimizer reads them; of several players those of one at a time.
@@ -68,7 +70,7 @@ def resident_need(nbytes: int) -> Need:
   return Need({'examples': nbytes}, ('config.data.resident_mb=0, which streams them',))
 
 
-def weights_need(session: Session) -> Need:
+def weights_need(session: 'Session') -> Need:
   """Returns the least that sampling and evaluating need on a device: the weights of all lanes."""
   held: Weights = weights(session.abstract)
   smaller = ['a device or machine with more memory']
@@ -182,7 +184,7 @@ def _leaf_bytes(leaf: jax.ShapeDtypeStruct) -> int:
   return math.prod(shape) * leaf.dtype.itemsize
 
 
-def _smaller_modules(session: Session) -> str:
+def _smaller_modules(session: 'Session') -> str:
   """The module with most parameters, and those of its options that are sizes."""
   sizes = {name: _bytes(tree) for name, tree in session.lane_abstract.params.items()}
   largest = max(sizes, key=lambda name: sizes[name])
