@@ -200,9 +200,26 @@ def move_folder(folder: Path, target: Path) -> None:
   store.mv(name, object_store(target)[1], recursive=True)
 
 
+def move_file(source: Path, target: Path) -> None:
+  """Moves whatever is at a path, within a folder or a bucket."""
+  if is_local(source):
+    os.rename(source, target)
+  else:
+    store, name = object_store(source)
+    store.mv(name, object_store(target)[1])
+
+
 def read_json(place: Path) -> Any:
   """Reads a JSON file; ValueError where it is damaged, OSError where it is missing."""
-  return json.loads(place.read_text())
+  return parse_json(place.read_text())
+
+
+def parse_json(text: str | bytes) -> Any:
+  """Returns what a JSON text holds; ValueError where it holds no JSON."""
+  try:
+    return json.loads(text)
+  except RecursionError:
+    raise ValueError('it is nested too deeply') from None
 
 
 class Lines:

@@ -326,21 +326,20 @@ def training_flags(place: Place, family: str, *more: str) -> list[str]:
   ]
 
 
-def prepare(place: Place, families: Sequence[str]) -> dict[str, Expected]:
-  """Trains the undamaged runs, and finds out what they give."""
-  for name, seed in (('fuzz_images', 0), ('fuzz_texts', 0)):
-    write_data(place.data, name, seed)
-    write_data(place.root / 'other_data', name, seed + 1)
-  expected = {}
-  for family in families:
-    steps = f'--config.train.steps={_STEPS}'
-    for folder, seed in ((place.run(family), 0), (place.other(family), 1)):
-      flags_of_run = training_flags(
-        place, family, steps, f'--workdir={folder}', f'--config.train.seed={seed}'
-      )
-      _must(run_here(flags_of_run))
-    expected[family] = expect(place, family)
-  return expected
+def prepare_data(place: Place) -> None:
+  """Writes the data sets, and others that have the same form."""
+  for name in ('fuzz_images', 'fuzz_texts'):
+    write_data(place.data, name, 0)
+    write_data(place.root / 'other_data', name, 1)
+
+
+def prepare_run(place: Place, family: str) -> None:
+  """Trains the undamaged runs of a family, and what else its cases need, unless they are there."""
+  for name in ('classifier', FAMILIES[family].base, family):
+    for folder, seed in ((place.run(name), 0), (place.other(name), 1)):
+      if name and not folder.exists():
+        more = (f'--config.train.steps={_STEPS}', f'--config.train.seed={seed}')
+        _must(run_here(training_flags(place, name, f'--workdir={folder}', *more)))
 
 
 def expect(place: Place, family: str) -> Expected:
@@ -480,9 +479,7 @@ def in_run(rng: random.Random, place: Place, family: str) -> Damaged:
 
 def foreign_checkpoint(rng: random.Random, place: Place, family: str) -> Damaged:
   """A checkpoint of another run, of the same config with another seed, or of another family."""
-  others = [place.other(family)]
-  others += [place.run(name) for name in FAMILIES if name != family and place.run(name).exists()]
-  source, step = rng.choice(others), rng.choice((12, 12, 8))
+  source, step = rng.choice((place.other(family), place.run('classifier'))), rng.choice((12, 12, 8))
   target = place.case / 'run' / 'checkpoints' / str(step)
   shutil.rmtree(target, ignore_errors=True)
   shutil.copytree(source / 'checkpoints' / '12', target)
@@ -535,7 +532,8 @@ def killed_write(rng: random.Random, place: Place, family: str) -> Damaged:
   else:
     name = 'config.json'
     (run / name).unlink(missing_ok=True)
-  return Damaged(f'left by a killed write: {name}', (name,))
+  # What was there before it is to stay.
+  return Damaged(f'left by a killed write: {name}', (name,) if kind in ('line', 'first') else ())
 
 
 def other_format(rng: random.Random, place: Place, family: str) -> Damaged:
@@ -555,13 +553,18 @@ def in_data(rng: random.Random, place: Place, family: str) -> Damaged:
   """A file of the data set, which is in a copy of its own with an empty cache, or a full one."""
   name = FAMILIES[family].data
   data, cache = place.case / 'data', place.case / 'cache'
-  shutil.copytree(place.data, data, dirs_exist_ok=True)
-  if rng.random() < 0.5:
-    shutil.copytree(place.cache, cache, dirs_exist_ok=True)
+  if not data.exists():
+    shutil.copytree(place.data, data)
+  if rng.random() < 0.5 and not cache.exists():
+    shutil.copytree(place.cache, cache)
   folder = data / name / '1.0.0'
   records = [path for path in _files(folder) if 'array_record' in path.name]
   described = [folder / 'dataset_info.json', folder / 'features.json', *folder.glob('*.labels.txt')]
-  path = rng.choice(rng.choice((records, records, described, [folder])))
+  pool = rng.choice((records, records, described, [folder]))
+  pool = [path for path in pool if os.path.lexists(path)]
+  if not pool:
+    return Damaged('nothing, what was to be damaged is gone', data=True)
+  path = rng.choice(pool)
   if path in records and rng.random() < 0.3:
     shutil.copy(place.root / 'other_data' / name / '1.0.0' / path.name, path)
     return Damaged(f'data {path.name}: records of another data set', data=True)
@@ -572,8 +575,11 @@ def in_cache(rng: random.Random, place: Place, family: str) -> Damaged:
   """A file of the cache: decoded arrays, encoded texts, hashes; all of it can be made again."""
   del family
   cache = place.case / 'cache'
-  shutil.copytree(place.cache, cache, dirs_exist_ok=True)
+  if not cache.exists():
+    shutil.copytree(place.cache, cache)
   found = _files(cache)
+  if not found:
+    return Damaged('nothing, the cache is empty')
   path = rng.choice([*found, *sorted({path.parent for path in found})])
   return Damaged(f'cache {path.relative_to(cache)}: {damages.damage(rng, path)}')
 
@@ -738,7 +744,9 @@ def _of_product(
   given = dict(word.lstrip('-').split('=', 1) for word in case.more)
   asked = given.get('checkpoint', 'latest')
   if asked == 'latest':
-    skipped = [step for step in _SAVED if step > max(steps)]
+    # One that was deleted as a whole cannot be told from one that was never saved.
+    folder = place.case / 'run' / 'checkpoints'
+    skipped = [s for s in _SAVED if s > max(steps) and os.path.lexists(folder / str(s))]
     silent = [step for step in skipped if f'checkpoint {step}' not in done.output]
     return [f'silently took checkpoint {max(steps)}, not {silent}'] if silent else []
   if asked.isdigit():
@@ -782,7 +790,6 @@ def _of_files(
 
 def try_cases(
   place: Place,
-  expected: Mapping[str, Expected],
   seed: int,
   numbers: Sequence[int],
   families: Sequence[str],
@@ -791,9 +798,13 @@ def try_cases(
   """Tries cases one after another; `say` gets a line for each that has a fault."""
   import jax
 
-  verdicts = []
+  verdicts: list[Verdict] = []
+  expected: dict[str, Expected] = {}
   for at, number in enumerate(numbers):
     case = draw_case(seed, number, families)
+    if case.family not in expected:
+      prepare_run(place, case.family)
+      expected[case.family] = expect(place, case.family)
     verdict = try_case(case, place, expected[case.family])
     verdicts.append(verdict)
     for fault in verdict.faults:
@@ -814,13 +825,14 @@ def summary(verdicts: Sequence[Verdict]) -> str:
 
 
 @contextlib.contextmanager
-def opened(families: Sequence[str]) -> Iterator[tuple[Place, dict[str, Expected]]]:
-  """A folder with undamaged runs, which is removed afterwards, and what they give."""
+def opened() -> Iterator[Place]:
+  """A folder for runs and data, which is removed afterwards."""
   with tempfile.TemporaryDirectory(prefix='fuzz-runs-') as root:
     place = Place(Path(root).resolve())
     settings = {'TFDS_DATA_DIR': str(place.data), 'ATELIER_CACHE': str(place.cache)}
     with mock.patch.dict(os.environ, settings), own_process_settings():
-      yield place, prepare(place, families)
+      prepare_data(place)
+      yield place
 
 
 _FLAGS = ('seed', 'cases', 'case', 'families')
@@ -834,9 +846,8 @@ def main(argv: Sequence[str]) -> None:
   families = families or [*FAMILIES]
   numbers = range(cases) if one is None else [one]
   started = time.time()
-  with opened(families) as (place, expected):
-    print(f'prepared {", ".join(families)} in {time.time() - started:.0f} s', flush=True)
-    verdicts = try_cases(place, expected, seed, numbers, families)
+  with opened() as place:
+    verdicts = try_cases(place, seed, numbers, families)
   if one is not None:
     print(f'{verdicts[0].words}\n{verdicts[0].command}\n{verdicts[0].done.output}')
     print(verdicts[0].done.trace)

@@ -7,7 +7,6 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from commands import cli
-from data.spec import Spec
 from engine import run
 from options import Option
 
@@ -27,9 +26,7 @@ def sampler_options(workdir: str) -> Mapping[str, Option]:
   """
   from engine.objective import build_objective  # It imports jax.
 
-  config = ConfigDict(run.read_config(workdir))
-  spec = Spec.from_json(run.read_description(workdir)['data'])
-  spec = spec._replace(tokenizer=run.read_tokenizer(workdir))
+  config, spec = ConfigDict(run.read_config(workdir)), run.read_spec(workdir)
   sampler = build_objective(config, spec, config.train.precision).sampler
   return {} if sampler is None else sampler.options
 

@@ -48,7 +48,7 @@ def read(folder: pathlib.Path, names: Iterable[str], mapped: bool = False) -> Ar
   """
   mode = 'r' if mapped else None
   try:
-    sums = json.loads((folder / 'sums.json').read_text())
+    sums = files.parse_json((folder / 'sums.json').read_text())
     arrays = {name: np.load(folder / f'{name}.npy', mmap_mode=mode) for name in names}
     whole = all(_sum(array) == sums[name] for name, array in arrays.items())
   except (OSError, ValueError, EOFError, KeyError, TypeError):

@@ -41,7 +41,7 @@ class Spec(NamedTuple):
   @property
   def tokenizer_key(self) -> str:
     """A hash of the tokenizer, hexadecimal; '' for none."""
-    return hashlib.sha256(self.tokenizer.encode()).hexdigest()[:16] if self.tokenizer else ''
+    return tokenizer_key(self.tokenizer)
 
   @classmethod
   def from_json(cls, stored: dict[str, Any]) -> 'Spec':
@@ -49,3 +49,8 @@ class Spec(NamedTuple):
     features = {name: (tuple(shape), dtype) for name, (shape, dtype) in stored['features'].items()}
     names = tuple(stored['class_names'])
     return cls(**{**stored, 'features': features, 'class_names': names, 'tokenizer': ''})
+
+
+def tokenizer_key(text: str) -> str:
+  """Returns a hash of a tokenizer's JSON, hexadecimal; '' for none."""
+  return hashlib.sha256(text.encode()).hexdigest()[:16] if text else ''

@@ -11,7 +11,6 @@ from ml_collections import ConfigDict
 import files
 from data.examples import Examples
 from data.section import check_features, open_testing
-from data.spec import Spec
 from engine import run
 from engine.build import to_plain
 from engine.checkpoint import Checkpoints
@@ -87,9 +86,8 @@ def restore_run(
   Raises:
     UserError: no run, no such checkpoint or lane, it is damaged, or it holds NaN or inf.
   """
-  config = ConfigDict(run.read_config(workdir))
-  spec = Spec.from_json(run.read_description(workdir)['data'])
-  spec = spec._replace(tokenizer=run.read_tokenizer(workdir))
+  config, spec = ConfigDict(run.read_config(workdir)), run.read_spec(workdir)
+  run.warn_of_edits(workdir)
   session = open_session(_placed(config, placement), spec)
   check_lane(session, lane, workdir)
   checkpoints = Checkpoints(
@@ -105,6 +103,7 @@ def restore_run(
   if found is None:
     raise UserError(f'every checkpoint of {workdir} is damaged; train again in another --workdir')
   held, meta = found
+  run.check_origin(workdir, meta, config)
   _check_finite(held, f'checkpoint {int(meta["step"])} of {workdir}')
   return Restored(session, held, int(meta['step']))
 

@@ -113,7 +113,10 @@ def _files(folder: files.Path) -> list[tuple[str, int, Any]]:
   """Returns (name, size, time or MD5) of every record file."""
   if files.is_local(folder):
     paths = [path for path in files.entries(folder) if f'.{FORMAT}-' in path.name]
-    stats = [(path.name, os.stat(path)) for path in paths]
+    try:
+      stats = [(path.name, os.stat(path)) for path in paths]
+    except OSError as error:
+      raise damaged(folder, str(error)) from error
     return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
   store, name = files.object_store(folder)
   objects = [entry for entry in store.ls(name, detail=True) if f'.{FORMAT}-' in entry['name']]

@@ -196,15 +196,20 @@ class Source(Examples):
     records = self._read_records(indices)
     if names not in self._decode:
       self._decode[names] = self._decoder(names)
-    return [self._decode[names](record) for record in records]
+    try:
+      return [self._decode[names](record) for record in records]
+    except (ValueError, KeyError, TypeError) as error:  # examples of other features
+      raise catalog.damaged(self._folder.folder, _first_line(error)) from error
 
   def _read_records(self, indices: Indices) -> Sequence[bytes]:
-    if self._records is None:
-      self._open()
     try:
+      if self._records is None:
+        self._open()
       return self._records.__getitems__([int(index) for index in indices])
-    except RuntimeError as error:  # all that array_record raises
-      raise catalog.damaged(self._folder.folder, str(error).split(';')[0]) from error
+    except (errors.UserError, MemoryError):
+      raise
+    except Exception as error:  # TFDS and array_record raise many kinds for damaged files
+      raise catalog.damaged(self._folder.folder, _first_line(error)) from error
 
   def _blocks(self, n: int) -> Iterator[Sequence[bytes]]:
     for block in blocks(n, _HASHED):
@@ -224,6 +229,10 @@ class Source(Examples):
     stored = self._builder.info.features
     used = tfds.features.FeaturesDict({name: _still_encoded(stored[name]) for name in names})
     return used.deserialize_example_np
+
+
+def _first_line(error: Exception) -> str:
+  return (str(error).split(';')[0].strip().splitlines() or [type(error).__name__])[0]
 
 
 def _digest(parts: Any) -> str:
