@@ -1,5 +1,7 @@
 """The memory that a run needs against what the devices have, and running out of it, in words."""
 
+from __future__ import annotations
+
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -12,7 +14,7 @@ import jax
 from engine.state import Weights, weights
 from errors import UserError
 
-if TYPE_CHECKING:  # A session reads the options of checkpoints, which read this file.
+if TYPE_CHECKING:
   from engine.session import Session
 
 _MEMINFO = Path('/proc/meminfo')
@@ -41,7 +43,7 @@ class Need(NamedTuple):
     return sum(self.parts.values())
 
 
-def training_need(session: 'Session') -> Need:
+def training_need(session: Session) -> Need:
   """Returns the least that training needs on a device: activations and data are not counted."""
   state = session.abstract
   # Gradients live while the optimizer reads them; of several players those of one at a time.
@@ -70,7 +72,7 @@ def resident_need(nbytes: int) -> Need:
   return Need({'examples': nbytes}, ('config.data.resident_mb=0, which streams them',))
 
 
-def weights_need(session: 'Session') -> Need:
+def weights_need(session: Session) -> Need:
   """Returns the least that sampling and evaluating need on a device: the weights of all lanes."""
   held: Weights = weights(session.abstract)
   smaller = ['a device or machine with more memory']
@@ -184,7 +186,7 @@ def _leaf_bytes(leaf: jax.ShapeDtypeStruct) -> int:
   return math.prod(shape) * leaf.dtype.itemsize
 
 
-def _smaller_modules(session: 'Session') -> str:
+def _smaller_modules(session: Session) -> str:
   """The module with most parameters, and those of its options that are sizes."""
   sizes = {name: _bytes(tree) for name, tree in session.lane_abstract.params.items()}
   largest = max(sizes, key=lambda name: sizes[name])
