@@ -120,6 +120,7 @@ _REASONS = {
   errno.EROFS: ('the disk of {} can only be read', _ELSEWHERE),
   errno.EACCES: ('this user may not write in {}', _ELSEWHERE),
   errno.EPERM: ('this user may not write in {}', _ELSEWHERE),
+  errno.EFBIG: ('the system limits the size of files in {}', 'raise the limit (ulimit -f)'),
   errno.ENOENT: ('a folder below {} is missing and cannot be made', _ELSEWHERE),
 }
 

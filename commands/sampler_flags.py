@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import flags
-from ml_collections import ConfigDict
 
 from commands import cli
 from engine import run
@@ -24,9 +23,10 @@ def sampler_options(workdir: str) -> Mapping[str, Option]:
   Raises:
     UserError: the run's description is unreadable.
   """
-  from engine.objective import build_objective  # It imports jax.
+  from engine.objective import build_objective  # They import jax.
+  from engine.restore import stored_config
 
-  config, spec = ConfigDict(run.read_config(workdir)), run.read_spec(workdir)
+  config, spec = stored_config(workdir), run.read_spec(workdir)
   sampler = build_objective(config, spec, config.train.precision).sampler
   return {} if sampler is None else sampler.options
 

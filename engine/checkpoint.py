@@ -354,7 +354,7 @@ def _items(state: State) -> dict[str, Any]:
 # What a disk refuses a write with.
 _REFUSED = (
   errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR,
-  errno.EEXIST,
+  errno.EEXIST, errno.EFBIG,
 )  # fmt: skip
 _FORBIDDEN = (401, 403)  # HTTP statuses
 
@@ -402,7 +402,7 @@ def _refusal(error: Exception, folder: files.Path) -> OSError | None:
   if isinstance(error, jax.errors.JaxRuntimeError):
     return None
   text = str(error)
-  possible = _REFUSED if str(folder) in text else (errno.ENOSPC, errno.EDQUOT)
+  possible = _REFUSED if str(folder) in text else (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
   quoted = [number for number in possible if os.strerror(number) in text]
   return OSError(quoted[0], os.strerror(quoted[0])) if quoted else None
 

@@ -14,6 +14,7 @@ from data.section import check_features, open_testing
 from engine import run
 from engine.build import to_plain
 from engine.checkpoint import Checkpoints
+from engine.declarations import check_config
 from engine.lanes import take_lane
 from engine.memory import check_memory, weights_need
 from engine.session import Session, open_session
@@ -86,7 +87,7 @@ def restore_run(
   Raises:
     UserError: no run, no such checkpoint or lane, it is damaged, or it holds NaN or inf.
   """
-  config, spec = ConfigDict(run.read_config(workdir)), run.read_spec(workdir)
+  config, spec = stored_config(workdir), run.read_spec(workdir)
   run.warn_of_edits(workdir)
   session = open_session(_placed(config, placement), spec)
   check_lane(session, lane, workdir)
@@ -106,6 +107,21 @@ def restore_run(
   run.check_origin(workdir, meta, config)
   _check_finite(held, f'checkpoint {int(meta["step"])} of {workdir}')
   return Restored(session, held, int(meta['step']))
+
+
+def stored_config(workdir: str) -> ConfigDict:
+  """Returns the config of a run, in a form that the rest of the code can rely on.
+
+  Raises:
+    UserError: the folder is no run, or its config is damaged.
+  """
+  # Lists of JSON become tuples again, which flags can set.
+  config = ConfigDict(to_plain(run.read_config(workdir)))
+  try:
+    check_config(config)
+  except UserError as error:
+    raise run.damaged_config(workdir, str(error)) from error
+  return config
 
 
 def _check_finite(held: Weights, checkpoint: str) -> None:

@@ -119,12 +119,18 @@ def read_config(workdir: str) -> dict[str, Any]:
   """
   if not _lost_its_description(workdir):
     read_description(workdir)
-  return _read(
-    workdir,
-    CONFIG,
-    'delete it and run train.py with the same --config and options, which goes on from the newest '
-    'checkpoint, or start again in another --workdir',
-  )
+  return _read(workdir, CONFIG, _SAME_CONFIG)
+
+
+_SAME_CONFIG = (
+  'put it back, or delete it and run train.py with the same --config and options, which goes on '
+  'from the newest checkpoint'
+)
+
+
+def damaged_config(workdir: str, reason: str) -> UserError:
+  """Returns the error for a run whose config cannot be used."""
+  return _damaged(workdir, CONFIG, f'or of another version: {reason}', _SAME_CONFIG)
 
 
 def read_description(workdir: str) -> dict[str, Any]:
