@@ -179,8 +179,8 @@ def _versions(root: files.Path, name: str) -> Iterator[files.Path]:
 
 def _default_config(folder: files.Path) -> str:
   try:
-    return files.read_json(folder / '.config' / 'metadata.json')['default_config_name']
-  except (OSError, ValueError, KeyError):
+    return f'{files.read_json(folder / ".config" / "metadata.json")["default_config_name"]}'
+  except (OSError, ValueError, KeyError, TypeError):
     configs = [entry.name for entry in files.entries(folder) if entry.is_dir()]
   if len(configs) > 1:
     raise errors.UserError(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -212,6 +213,8 @@ class Source(Examples):
       raise catalog.damaged(self._folder.folder, _first_line(error)) from error
 
   def _blocks(self, n: int) -> Iterator[Sequence[bytes]]:
+    self._read_records([0])  # opens them
+    self._check_counts()
     for block in blocks(n, _HASHED):
       yield self._read_records(block)
 
@@ -221,6 +224,29 @@ class Source(Examples):
     self._builder = tfds.builder_from_directory(bucket.on_disk(self._folder, self._split))
     raw = tfds.decode.DeserializeMethod.RAW_BYTES
     self._records = self._builder.as_data_source(self._split, deserialize_method=raw)
+
+  def _check_counts(self) -> None:
+    """Raises UserError where a record file holds another number of examples than is described.
+
+    TFDS reads what is described, and would leave some out without a word.
+    """
+    from array_record.python import array_record_module
+
+    for split in self._builder.info.splits.values():
+      for path, described in zip(split.filepaths, split.shard_lengths):
+        if not os.path.exists(path):  # of another split, which is not copied from the bucket
+          continue
+        try:
+          reader = array_record_module.ArrayRecordReader(os.fspath(path))
+          held = reader.num_records()
+          reader.close()
+        except RuntimeError as error:
+          raise catalog.damaged(self._folder.folder, _first_line(error)) from error
+        if held != described:
+          name = os.path.basename(path)
+          raise catalog.damaged(
+            self._folder.folder, f'{name} holds {held} examples, and {described} are described'
+          )
 
   def _decoder(self, names: tuple[str, ...]) -> Callable[[bytes], dict[str, Any]]:
     import tensorflow_datasets as tfds

@@ -147,3 +147,14 @@ def test_a_record_file_that_is_none(prepared_root, tmp_path, kind):
     path.symlink_to(path.name)
   with pytest.raises(UserError, match=r'1\.0\.0 is damaged \('):
     section.open_training(options(tmp_path))
+
+
+@pytest.mark.parametrize('described', ['39', '4000'])
+def test_record_files_with_another_number_of_examples(prepared_root, tmp_path, described):
+  folder = copy_of(prepared_root, tmp_path)
+  info = json.loads((folder / 'dataset_info.json').read_text())
+  test = next(split for split in info['splits'] if split['name'] == 'test')
+  test['shardLengths'] = [described]
+  (folder / 'dataset_info.json').write_text(json.dumps(info))
+  with pytest.raises(UserError, match=rf'holds 1000 examples, and {described} are described'):
+    source.open_source('mnist5k', 'test', str(tmp_path))

@@ -185,7 +185,9 @@ def test_a_damaged_entry_of_the_cache_is_not_believed(tmp_path, monkeypatch):
   root = write(tmp_path)
   first = identity(root)
   (entry,) = (folders.cache_dir() / 'content').iterdir()
-  for damage in (b'', b'\xff', b'0' * 63):
+  flipped = bytes([entry.read_bytes()[0] ^ 1]) + entry.read_bytes()[1:]
+  assert flipped[0] in b'0123456789abcdef'
+  for damage in (b'', b'\xff', b'0' * 63, flipped):
     entry.write_bytes(damage)
     assert identity(root) == first
   (tmp_path / 'file').write_text('')
