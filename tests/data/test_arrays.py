@@ -59,7 +59,8 @@ def test_damage_is_mended(mnist5k, monkeypatch, damage):
     raw[-1] ^= 1
     image.write_bytes(raw)
   elif damage == 'dtype':
-    assert (raw := image.read_bytes()).count(b"'|u1'") == 1
+    raw = image.read_bytes()
+    assert raw.count(b"'|u1'") == 1
     image.write_bytes(raw.replace(b"'|u1'", b"'|i1'"))
   elif damage == 'noise':
     image.write_bytes(b'PK\x03\x04' + bytes(100))  # taken for an archive
