@@ -109,7 +109,10 @@ def why_not_written(place: str | os.PathLike, error: OSError | None = None) -> s
   if number in _REASONS:
     reason, way_out = _REASONS[number]
     return f'{reason.format(above)}; {way_out}'
-  return f'{error.strerror or error}; choose another place' if error is not None else ''
+  if error is None:
+    return ''
+  where = '' if error.filename is None else f' ({error.filename})'
+  return f'{error.strerror or error}{where}; choose another place'
 
 
 _ELSEWHERE = 'choose another place'

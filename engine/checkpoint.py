@@ -3,8 +3,8 @@
 A checkpoint is a folder `checkpoints/STEP` of three items: `variables` (parameters, mutable
 collections, averages) and `training` (optimizers, key, step) in Orbax's standard format, no pickle,
 and the JSON `meta` that describes them: `used`, seeds, data, config, versions, the figure that
-ranks it, and a fingerprint of every leaf, which is compared on restore since Orbax does not notice
-a flipped bit. What comes after training reads `variables` alone.
+ranks it, a fingerprint of every leaf, which is compared on restore since Orbax does not notice a
+flipped bit, and a checksum of itself. What comes after training reads `variables` alone.
 """
 
 import contextlib
@@ -409,8 +409,8 @@ def _refusal(error: Exception, folder: files.Path) -> OSError | None:
 
 # Orbax's own description of a checkpoint, and the types of its values.
 _ORBAX_META = '_CHECKPOINT_METADATA'
-_TYPES: Mapping[str, type | tuple[type, ...]] = {
-  'item_handlers': (dict, str),
+_TYPES: Mapping[str, type] = {
+  'item_handlers': dict,
   'metrics': dict,
   'performance_metrics': dict,
   'init_timestamp_nsecs': int,
@@ -427,10 +427,12 @@ def _check_times(folder: files.Path) -> None:
   path = folder / _ORBAX_META
   try:
     found = files.read_json(path)
-    whole = all(isinstance(found[key], (kind, type(None))) for key, kind in _TYPES.items())
+    whole = isinstance(found, dict) and all(
+      isinstance(found.get(key), (kind, type(None))) for key, kind in _TYPES.items()
+    )
   except FileNotFoundError:
     return
-  except (OSError, ValueError, KeyError, TypeError):
+  except (OSError, ValueError):
     whole = False
   if not whole:
     files.move_file(path, _unused(folder, f'{_ORBAX_META}.damaged'))

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from benchmarks import damages, fuzz_runs
-from benchmarks.small_runs import FAMILIES, Done, Expected, opened, run_here
+from benchmarks.small_runs import FAMILIES, Done, Expected, clear, opened, run_here
 
 CASES = 20
 
@@ -31,7 +31,7 @@ def test_a_seed_draws_the_same_cases():
     one, same = (fuzz_runs.draw_case(1, number, [*FAMILIES]) for _ in range(2))
     assert one._replace(rng=None) == same._replace(rng=None)
     assert one.rng.random() == same.rng.random()
-  drawn = {fuzz_runs.draw_case(1, number, [*FAMILIES])[1:3] for number in range(300)}
+  drawn = {fuzz_runs.draw_case(1, number, [*FAMILIES])[1:3] for number in range(600)}
   assert len(drawn) == len(FAMILIES) * len({*fuzz_runs.COMMANDS})
 
 
@@ -86,10 +86,11 @@ def test_a_lost_file_is_a_fault():
 
 
 def test_another_product_is_a_fault(place):
-  place.out.mkdir(exist_ok=True)
+  clear(place.case)
+  clear(place.out)
   (place.out / 'sample.png').write_text('of 8')
   for step in (8, 12):
-    (place.case / 'run' / 'checkpoints' / str(step)).mkdir(parents=True, exist_ok=True)
+    (place.case / 'run' / 'checkpoints' / str(step)).mkdir(parents=True)
   of_8 = fuzz_runs.product(place, 'sample')
   expected = Expected(
     None, {('sample', 8): of_8, ('sample', 12): 'other', ('sample', 'best'): of_8}

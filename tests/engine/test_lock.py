@@ -178,7 +178,7 @@ def test_a_listing_keeps_no_training_from_starting(tmp_path):
   )
   try:
     assert process.stdout.readline() == 'looking\n'
-    for _ in range(1000):
+    for _ in range(100):
       with run.only_writer(str(tmp_path)):
         pass
   finally:

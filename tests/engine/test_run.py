@@ -143,10 +143,10 @@ DEEP = '[' * 200_000 + ']' * 200_000
 
 
 @pytest.mark.parametrize('name', ['config.json', 'run.json'])
-@pytest.mark.parametrize('text', ['[]', '{}', '3', 'null', '', DEEP, f'{{"train": {DEEP}}}'])
+@pytest.mark.parametrize('text', ['[]', '{}', '3', 'null', '', 'deep', '{"train": deep}'])
 def test_json_of_another_form_is_damage(workdir, name, text):
   run.claim(workdir, config(), SPEC)
-  put(workdir, name, text)
+  put(workdir, name, text.replace('deep', DEEP))
   with pytest.raises(UserError, match=rf'{name} is damaged \(.*; .*delete it and run train\.py'):
     run.read_config(workdir)
 
