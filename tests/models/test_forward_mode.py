@@ -198,13 +198,22 @@ def distance(a: jax.Array, b: jax.Array) -> float:
 # Whole networks, of which the parts are tried as well.
 SLOW = (
   'conv_vae.Decoder',
+  'conv_vae.Encoder',
   'dcgan.Discriminator',
   'dcgan.Generator',
+  'mlp.Decoder',
+  'mlp.Discriminator',
+  'mlp.Encoder',
+  'resnet.Block',
   'resnet.ResNet',
+  'rnn.RNN gru',
   'rnn.RNN one-hot',
+  'rnn.RNN sigmoid',
+  'rnn.RNN tanh',
   'transformer.Transformer bert',
   'transformer.Transformer llama',
   'vqvae.Decoder',
+  'vqvae.Encoder',
 )
 
 

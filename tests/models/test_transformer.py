@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from errors import UserError
 from models.transformer import Transformer, stacked, unstacked
+from tests.marks import slow_where
 from tests.programs import once_per_options
 
 KEY = jax.random.key(0)
@@ -328,7 +329,7 @@ def test_stacked_keeps_the_order_of_more_than_ten_layers():
   np.testing.assert_array_equal(unstacked(stacked(params))['block_11']['kernel'], [11, 11])
 
 
-@pytest.mark.parametrize('scan', [False, True], ids=['unrolled', 'scanned'])
+@pytest.mark.parametrize('scan', [pytest.param(False, marks=pytest.mark.slow), True])
 def test_remat_changes_memory_only(scan):
   options = {**GPT, 'scan': scan, 'dropout': 0.3}
   params = random_params(options)
@@ -362,7 +363,7 @@ def test_grouped_queries_equal_full_heads_that_repeat_keys_and_values():
   close(run(GPT, full), run(grouped, params))
 
 
-@pytest.mark.parametrize('scan', [False, True], ids=['unrolled', 'scanned'])
+@pytest.mark.parametrize('scan', [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize('options', [GPT, LLAMA, VASWANI], ids=['gpt', 'llama', 'vaswani'])
 def test_token_by_token_equals_all_at_once(options, scan):
   params = random_params(options)
@@ -406,7 +407,7 @@ def test_padding_of_prompts_is_not_read(options):
 # --- precision and dropout ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('options', [GPT, LLAMA], ids=['gpt', 'llama'])
+@pytest.mark.parametrize('options', slow_where(lambda options: options is GPT, [GPT, LLAMA]))
 def test_bfloat16_is_of_the_products_alone(options):
   params = random_params(options, scale=0.2)
   half = {**options, 'dtype': jnp.bfloat16}
@@ -430,7 +431,7 @@ def test_bfloat16_is_of_the_products_alone(options):
   close(logits, got[:, 2], 0.02)
 
 
-@pytest.mark.parametrize('scan', [False, True], ids=['unrolled', 'scanned'])
+@pytest.mark.parametrize('scan', [pytest.param(False, marks=pytest.mark.slow), True])
 def test_dropout_is_of_training_and_by_key(scan):
   options = {**GPT, 'scan': scan, 'dropout': 0.5}
   params = random_params(options)

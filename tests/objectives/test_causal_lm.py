@@ -275,7 +275,9 @@ def test_greedy_text_is_that_of_whole_forward_passes(name, models):
 PROMPTS = ([3, 1, 4], [2], [5, 9, 2, 6, 5, 3])
 
 
-@pytest.mark.parametrize('name', slow_where(lambda name: 'rotary' in name, MODULES))
+@pytest.mark.parametrize(
+  'name', slow_where(lambda name: name not in ('sinusoidal, scanned', 'gru'), MODULES)
+)
 @ways
 def test_prompts_of_different_lengths_are_each_as_alone(name, options, models):
   together = generated(models(name), PROMPTS, 12, options)
@@ -290,7 +292,9 @@ def test_prompts_of_different_lengths_are_each_as_alone(name, options, models):
 LONG = some(1, 17, seed=3)[0].tolist()
 
 
-@pytest.mark.parametrize('name', ['learned', 'rotary', 'sinusoidal, scanned'])
+@pytest.mark.parametrize(
+  'name', ['learned', *slow_where(lambda _: True, ['rotary', 'sinusoidal, scanned'])]
+)
 @pytest.mark.parametrize('size', [1, 11, 12, 13, 17])
 def test_past_the_context_a_text_goes_on_from_the_last_tokens(name, size, models):
   assert models(name).objective.sampler.context == 12
@@ -309,7 +313,9 @@ def test_rows_past_the_context_and_before_it_stand_in_one_batch(sizes, options, 
     np.testing.assert_array_equal(together[number], alone)
 
 
-@pytest.mark.parametrize('name', ['learned', pytest.param('rotary', marks=pytest.mark.slow), 'gru'])
+@pytest.mark.parametrize(
+  'name', slow_where(lambda name: name != 'gru', ['learned', 'rotary', 'gru'])
+)
 @pytest.mark.parametrize('length', [12, 20], ids=['within the context', 'past it'])
 def test_a_text_depends_neither_on_their_number_nor_on_the_calls(name, length, models):
   prompts = [[3, 1]] * 4

@@ -255,6 +255,7 @@ def test_our_data_sets_are_never_prepared_in_the_folder_that_tfds_shares(tmp_pat
   assert sorted(shared.rglob('*')) == before
   assert (folders.cache_dir() / 'tfds' / 'breast_cancer').is_dir()
   # A folder that is named for this run is where the user wants the data.
+  (tmp_path / 'named').mkdir()
   assert len(source.open_source('diabetes', 'train', str(tmp_path / 'named')))
   assert (tmp_path / 'named' / 'diabetes').is_dir()
 
