@@ -198,8 +198,16 @@ def open_split(session: Session, split: str) -> Examples:
 
 
 def make_folder(out: str) -> None:
-  """Makes the folder that `--out` is to be written in."""
+  """Makes the folder that `--out` is to be written in.
+
+  Raises:
+    UserError: it cannot be made, or it is foreseen that nothing can be written there.
+  """
+  folder = files.path(out).parent
   try:
-    files.make_folder(files.path(out).parent)
+    files.make_folder(folder)
   except OSError as error:
     raise UserError(f'cannot write {out}: {files.why_not_written(out, error)}') from error
+  reason = files.why_not_written(folder)
+  if reason:
+    raise UserError(f'cannot write {out}: {reason}')

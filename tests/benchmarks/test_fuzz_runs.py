@@ -7,7 +7,7 @@ import pytest
 from benchmarks import damages, fuzz_runs
 from benchmarks.small_runs import FAMILIES, Done, Expected, clear, opened, run_here
 
-CASES = 20
+CASES = 12
 
 
 @pytest.fixture(scope='module')

@@ -1,13 +1,16 @@
 """A checkpoint of weights that are not finite is not taken for a model."""
 
+import errno
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import files
 from data.text import tokenization
 from engine.build import to_plain
 from engine.checkpoint import Checkpoints
-from engine.restore import restore_run
+from engine.restore import make_folder, restore_run
 from errors import UserError
 from tests.tools import folders
 from tools.hugging_face.export_run import export_run
@@ -36,3 +39,15 @@ def test_the_first_parameter_that_is_not_finite_is_named(value, tmp_path):
     assert str(error.value).startswith(f'{said}params/model/block_1/mlp/up/kernel; choose an')
   assert not (tmp_path / 'out').exists()
   assert restore_run(workdir, '0').step == 0
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch):
+  make_folder(str(tmp_path / 'new' / 'out.json'))
+  assert (tmp_path / 'new').is_dir()
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(UserError, match=r'cannot write .*/file/out\.json: .*/file is no folder'):
+    make_folder(str(tmp_path / 'file' / 'out.json'))
+  for number, reason in ((errno.EROFS, 'can only be read'), (errno.ENOSPC, 'is full')):
+    monkeypatch.setattr(files, '_obstacle', lambda folder, number=number: number)
+    with pytest.raises(UserError, match=rf'cannot write .*out\.json: the disk of .* {reason}'):
+      make_folder(str(tmp_path / 'new' / 'out.json'))

@@ -232,7 +232,7 @@ def test_fewer_records_than_the_description_says(tmp_path):
   root = write(tmp_path)
   (path,) = tmp_path.rglob('dataset_info.json')
   path.write_text(path.read_text().replace('"12"', '"13"'))
-  with pytest.raises(errors.UserError, match=r'damaged \(index 12 out of bound 12\)'):
+  with pytest.raises(errors.UserError, match='holds 12 examples, and 13 are described'):
     source.open_source('some', 'train', root)
 
 
