@@ -401,7 +401,8 @@ def of_files(
   for name, content in before.items():
     if after.get(name) == content or not name.startswith('run/'):
       continue
-    if any(name.startswith(path) for path in written):
+    # Orbax removes what it has not finished.
+    if any(name.startswith(path) for path in written) or '.orbax-checkpoint-tmp' in name:
       continue
     if case.command == 'train' and any(name.startswith(f'{path}/') for path in aside):
       inside = name.split('/', 3)[-1]

@@ -206,12 +206,13 @@ class Checkpoints:
   def _known_ranks(self) -> dict[int, dict[str, float]]:
     """The ranks of every checkpoint by step, read once."""
     if self._ranks_or_none is None:
-      metas = {step: _read_meta(self.folder / str(step)) for step in self.steps()}
+      read = {step: _read_meta(self.folder / str(step)) for step in self.steps()}
+      metas = {step: meta if meta and meta['step'] == step else None for step, meta in read.items()}
       self._ranks_or_none = {step: meta['best'] if meta else {} for step, meta in metas.items()}
       for step in [step for step, meta in metas.items() if meta is None and self.best]:
         print(
-          f'warning: checkpoint {step} is damaged (its description is unreadable), so that it is '
-          'not among those that are compared for the best',
+          f'warning: checkpoint {step} is damaged (its description is unreadable or of another '
+          'step), so that it is not among those that are compared for the best',
           file=sys.stderr,
         )
     return self._ranks_or_none

@@ -374,11 +374,16 @@ def test_a_checkpoint_that_cannot_be_read_now_is_not_set_aside(
   assert opened(tmp_path).steps() == [1, 2] and not (tmp_path / 'damaged_checkpoints').exists()
 
 
-def test_a_best_that_is_not_known_is_said(tmp_path, capsys):
+@pytest.mark.parametrize('damage', ['noise', 'of another step'])
+def test_a_best_that_is_not_known_is_said(tmp_path, capsys, damage):
   fill(tmp_path, [1.0, 2.0])
-  (tmp_path / 'checkpoints' / '1' / 'meta' / 'metadata').write_text('')
+  folder = tmp_path / 'checkpoints'
+  if damage == 'noise':
+    (folder / '1' / 'meta' / 'metadata').write_text('')
+  else:
+    shutil.copy(folder / '2' / 'meta' / 'metadata', folder / '1' / 'meta' / 'metadata')
   assert opened(tmp_path, best='test/x').best_step() == 2
-  assert 'checkpoint 1 is damaged (its description is unreadable)' in capsys.readouterr().err
+  assert 'checkpoint 1 is damaged (its description is unreadable or' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('key, value', [('item_handlers', 7), ('metrics', []), (None, None)])
