@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 
 import files
+from configs import mlp
+from data.spec import Spec
 from data.text import tokenization
+from engine import run
 from engine.build import to_plain
 from engine.checkpoint import Checkpoints
-from engine.restore import make_folder, restore_run
+from engine.restore import make_folder, restore_run, stored_config
 from errors import UserError
 from tests.tools import folders
 from tools.hugging_face.export_run import export_run
@@ -51,3 +54,15 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path, mon
     monkeypatch.setattr(files, '_obstacle', lambda folder, number=number: number)
     with pytest.raises(UserError, match=rf'cannot write .*out\.json: the disk of .* {reason}'):
       make_folder(str(tmp_path / 'new' / 'out.json'))
+
+
+@pytest.mark.parametrize(
+  ('key', 'value'),
+  [('data', 7), ('train', None), ('objective', []), ('checkpoint', 'x'), ('seeds', 'two')],
+)
+def test_a_config_of_another_form_is_damage(tmp_path, key, value):
+  run.claim(str(tmp_path), mlp.get_config(), Spec('some', 'train', 3, {}, 2, 'abc'))
+  assert stored_config(str(tmp_path)).train.epochs == 5.0
+  files.write_json(tmp_path / 'config.json', {**run.read_config(str(tmp_path)), key: value})
+  with pytest.raises(UserError, match=rf'config\.json is damaged \(.*config\.{key}'):
+    stored_config(str(tmp_path))
