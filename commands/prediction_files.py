@@ -24,11 +24,6 @@ def check_out(out: str) -> None:
   if Path(out).suffix not in _SAVE:
     raise UserError(f'--out={out} must end in {", ".join([*_SAVE][:-1])} or {[*_SAVE][-1]}')
   files.prepare_out(out)
-  place = files.path(out)
-  if place.is_dir():
-    raise UserError(f'cannot write {out}: it is a folder; choose another --out')
-  if reason := files.why_not_written(place.parent):
-    raise UserError(f'cannot write {out}: {reason}')
 
 
 def write(out: str, predicted: Iterator[Predicted], facts: Mapping[str, Any]) -> None:
