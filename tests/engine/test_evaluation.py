@@ -235,7 +235,7 @@ REFUSED = {
   'a class that is no evaluator': (
     mlp,
     dict(name='batches.Split', open_examples=1, resident_mb=1),
-    r'e\.name=batches\.Split is no evaluator; name another',
+    r'e\.name=batches\.Split names nothing; try: examples, measure, samples, speed',
   ),
   'one sample': (
     gan,
