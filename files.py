@@ -109,7 +109,10 @@ def why_not_written(place: str | os.PathLike, error: OSError | None = None) -> s
   if number in _REASONS:
     reason, way_out = _REASONS[number]
     return f'{reason.format(above)}; {way_out}'
-  return f'{error.strerror or error}; choose another place' if error is not None else ''
+  if error is None:
+    return ''
+  where = '' if error.filename is None else f' ({error.filename})'
+  return f'{error.strerror or error}{where}; choose another place'
 
 
 _ELSEWHERE = 'choose another place'
@@ -120,6 +123,7 @@ _REASONS = {
   errno.EROFS: ('the disk of {} can only be read', _ELSEWHERE),
   errno.EACCES: ('this user may not write in {}', _ELSEWHERE),
   errno.EPERM: ('this user may not write in {}', _ELSEWHERE),
+  errno.EFBIG: ('the system limits the size of files in {}', 'raise the limit (ulimit -f)'),
   errno.ENOENT: ('a folder below {} is missing and cannot be made', _ELSEWHERE),
 }
 
@@ -189,6 +193,10 @@ def prepare_out(out: str) -> None:
   except OSError as error:
     reason = why_not_written(place.parent, error)
     raise UserError(f'cannot write --out={out}: {reason}') from error
+  # An empty file can be made on a full disk, too.
+  reason = why_not_written(place.parent)
+  if reason:
+    raise UserError(f'cannot write --out={out}: {reason}')
 
 
 def write_bytes(place: str | os.PathLike, content: bytes) -> None:
@@ -226,9 +234,26 @@ def move_folder(folder: Path, target: Path) -> None:
   store.mv(name, object_store(target)[1], recursive=True)
 
 
+def move_file(source: Path, target: Path) -> None:
+  """Moves whatever is at a path, within a folder or a bucket."""
+  if is_local(source):
+    os.rename(source, target)
+  else:
+    store, name = object_store(source)
+    store.mv(name, object_store(target)[1])
+
+
 def read_json(place: Path) -> Any:
   """Reads a JSON file; ValueError where it is damaged, OSError where it is missing."""
-  return json.loads(place.read_text())
+  return parse_json(place.read_text())
+
+
+def parse_json(text: str | bytes) -> Any:
+  """Returns what a JSON text holds; ValueError where it holds no JSON."""
+  try:
+    return json.loads(text)
+  except RecursionError:
+    raise ValueError('it is nested too deeply') from None
 
 
 class Lines:

@@ -9,6 +9,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from logging import CRITICAL, getLogger
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,8 @@ def launch(
   try:
     # Libraries log the traceback of what they then raise.
     logging.set_verbosity(logging.FATAL)
+    # And asyncio that of every read and write of Orbax that failed after the first one.
+    getLogger('asyncio').setLevel(CRITICAL)
     runtime.prepare()
     rest = _parse(define(argv) if define else argv)
     if rest and not takes_words:

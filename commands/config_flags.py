@@ -8,8 +8,6 @@ from ml_collections import ConfigDict
 
 import files
 from commands import cli
-from engine import run
-from engine.build import to_plain
 from errors import UserError
 
 _DOC = 'The experiment: configs/NAME.py[:ARGUMENT]; --config.SECTION.OPTION=VALUE changes it.'
@@ -70,8 +68,9 @@ def _load(path: str) -> ConfigDict:
 
 
 def _stored(workdir: str) -> ConfigDict:
-  # Lists of JSON become tuples again, which flags can set.
-  return ConfigDict(to_plain(run.read_config(workdir)))
+  from engine.restore import stored_config  # It imports jax.
+
+  return stored_config(workdir)
 
 
 def _holds_run(workdir: str) -> bool:

@@ -30,7 +30,6 @@ from engine.restore import (
   SEED,
   Placement,
   Restored,
-  make_folder,
   restore_lanes,
   restore_run,
 )
@@ -118,7 +117,7 @@ def _evaluate_and_write(request: Request, argv: Sequence[str]) -> None:
   first = restore_run(request.workdir, request.checkpoint, request.lane or 0, request.placement)
   session = _with_evaluators(first.session, request)
   evaluators = open_lane_evaluators(session, request.split, unscheduled=True)
-  make_folder(request.out)
+  files.prepare_out(request.out)
   lanes = range(session.lanes.number) if request.lane is None else (request.lane,)
   _introduce(request, first, evaluators[lanes[0]], [session.lanes.labels[lane] for lane in lanes])
   started = time.time()

@@ -15,7 +15,6 @@ import files
 from data.text import tokenization
 from engine import runtime
 from engine.report import BETWEEN_TEXTS
-from engine.restore import make_folder
 from errors import UserError
 from objectives.base import numbered_keys, stream_key
 
@@ -55,7 +54,7 @@ def generate_text(opened: Opened) -> None:
   if out is not None:
     if Path(out).suffix not in ('.txt', '.npz'):
       raise UserError(f'--out={out} must end in .txt (the text) or .npz (its tokens)')
-    make_folder(out)
+    files.prepare_out(out)
   made = [*texts(opened, sys.stdout)]
   if out is not None:
     _save(files.path(out), made, opened.restored.step, opened.seed)

@@ -4,10 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import flags
-from ml_collections import ConfigDict
 
 from commands import cli
-from data.spec import Spec
 from engine import run
 from options import Option
 
@@ -32,11 +30,10 @@ def declared(workdir: str, part: str) -> Mapping[str, Option]:
   Raises:
     UserError: the run's description is unreadable.
   """
-  from engine.objective import build_objective  # It imports jax.
+  from engine.objective import build_objective  # They import jax.
+  from engine.restore import stored_config
 
-  config = ConfigDict(run.read_config(workdir))
-  spec = Spec.from_json(run.read_description(workdir)['data'])
-  spec = spec._replace(tokenizer=run.read_tokenizer(workdir))
+  config, spec = stored_config(workdir), run.read_spec(workdir)
   found = getattr(build_objective(config, spec, config.train.precision), part)
   return {} if found is None else found.options
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 import files
-from engine.restore import make_folder
 from errors import UserError
 
 if TYPE_CHECKING:
@@ -24,12 +23,7 @@ def check_out(out: str) -> None:
   """Makes the folder of a file; UserError where its ending is unknown or it cannot be written."""
   if Path(out).suffix not in _SAVE:
     raise UserError(f'--out={out} must end in {", ".join([*_SAVE][:-1])} or {[*_SAVE][-1]}')
-  make_folder(out)
-  place = files.path(out)
-  if place.is_dir():
-    raise UserError(f'cannot write {out}: it is a folder; choose another --out')
-  if reason := files.why_not_written(place.parent):
-    raise UserError(f'cannot write {out}: {reason}')
+  files.prepare_out(out)
 
 
 def write(out: str, predicted: Iterator[Predicted], facts: Mapping[str, Any]) -> None:

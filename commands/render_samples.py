@@ -14,7 +14,7 @@ import numpy as np
 import files
 from data.transforms import OFF, prepare
 from engine import pictures
-from engine.restore import make_folder, open_split
+from engine.restore import open_split
 from errors import UserError
 from objectives.base import Picture, numbered_keys, stream_key
 
@@ -40,7 +40,7 @@ def render_samples(opened: Opened) -> None:
   num, out = request.num or 64, request.out or f'{request.workdir}/samples.png'
   _check_ending(out, 'or nothing, to be the name of a data set')
   _check_size(opened, out, num, _shape_of_a_sample(opened))
-  make_folder(out)
+  files.prepare_out(out)
   images = np.concatenate([*sample_chunks(opened, num)])
   _write(opened, out, images, lambda images: pictures.enlarge(pictures.grid(images)))
   print(f'prior: {num:,} samples, step {opened.restored.step} of {request.workdir}: {out}')
@@ -129,7 +129,7 @@ def render(opened: Opened, picture: Picture, num: int, out: str) -> Rendered:
 
   shape = jax.eval_shape(rendered, opened.variables, examples.abstract)[0].shape
   _check_size(opened, out, math.prod(shape[:2]), shape[2:])
-  make_folder(out)
+  files.prepare_out(out)
   images, described = jax.device_get(rendered(opened.variables, examples.read()))
   names, rows = opened.restored.session.spec.class_names, ()
   if picture.captions is not None and described:

@@ -10,7 +10,6 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from commands import cli
-from engine import run
 from engine.build import to_plain
 from errors import UserError, choose
 
@@ -42,14 +41,16 @@ def define_run_flags(argv: Sequence[str], sections: Sequence[str] = PLACEMENT) -
   workdir = cli.value_of(argv, 'workdir')
   if not workdir:
     return argv
+  # They import jax, for which `cli.launch` prepares the process.
+  from commands import overrides
+  from engine.restore import stored_config
+
   try:
-    stored = ConfigDict(to_plain(run.read_config(workdir)))
+    stored = stored_config(workdir)
   except UserError:
     if cli.asks_for_help(argv):
       return argv
     raise
-  from commands import overrides  # It imports jax, for which `cli.launch` prepares the process.
-
   shown = ConfigDict({section: stored[section] for section in sections})
   doc = f'Options of the run that can be overridden: --config.{"|".join(sections)}.…=VALUE.'
   return overrides.define(shown, argv, workdir, doc)

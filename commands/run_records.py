@@ -1,6 +1,5 @@
 """What the folders of runs hold, read without jax and without opening a checkpoint's arrays."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -130,7 +129,7 @@ def _read_lines(path: files.Path) -> list[dict[str, Any]]:
   text = path.read_bytes().decode(errors='replace') if path.exists() else ''
   for line in text.splitlines():
     try:
-      found = json.loads(line)
+      found = files.parse_json(line)
     except ValueError:
       continue
     if isinstance(found, dict) and is_number(found.get('step')):

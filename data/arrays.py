@@ -48,10 +48,12 @@ def read(folder: pathlib.Path, names: Iterable[str], mapped: bool = False) -> Ar
   """
   mode = 'r' if mapped else None
   try:
-    sums = json.loads((folder / 'sums.json').read_text())
+    sums = files.read_json(files.path(folder / 'sums.json'))
     arrays = {name: np.load(folder / f'{name}.npy', mmap_mode=mode) for name in names}
     whole = all(_sum(array) == sums[name] for name, array in arrays.items())
-  except (OSError, ValueError, EOFError, KeyError, TypeError):
+  except (
+    Exception
+  ):  # NumPy raises many kinds for a damaged file; whatever is here can be made again
     return None
   return arrays if whole else None
 
@@ -84,4 +86,5 @@ def _remove_stale(parent: pathlib.Path) -> None:
 
 
 def _sum(array: np.ndarray) -> int:
-  return zlib.crc32(array.reshape(-1).view(np.uint8))
+  header = f'{array.dtype.str} {array.shape}'.encode()
+  return zlib.crc32(array.reshape(-1).view(np.uint8), zlib.crc32(header))

@@ -69,7 +69,7 @@ class Spec(NamedTuple):
   @property
   def tokenizer_key(self) -> str:
     """A hash of the tokenizer, hexadecimal; '' for none."""
-    return hashlib.sha256(self.tokenizer.encode()).hexdigest()[:16] if self.tokenizer else ''
+    return tokenizer_key(self.tokenizer)
 
   @classmethod
   def from_json(cls, stored: dict[str, Any]) -> 'Spec':
@@ -87,3 +87,8 @@ class Spec(NamedTuple):
 def input_columns(stored: Iterable[Mapping[str, Any]]) -> tuple[InputColumn, ...]:
   """Converts the columns of a table from JSON, mappings with the attributes of `InputColumn`."""
   return tuple(InputColumn(**{**each, 'words': tuple(each.get('words', ()))}) for each in stored)
+
+
+def tokenizer_key(text: str) -> str:
+  """Returns a hash of a tokenizer's JSON, hexadecimal; '' for none."""
+  return hashlib.sha256(text.encode()).hexdigest()[:16] if text else ''

@@ -3,13 +3,14 @@
 A checkpoint is a folder `checkpoints/STEP` of three items: `variables` (parameters, mutable
 collections, averages) and `training` (optimizers, key, step) in Orbax's standard format, no pickle,
 and the JSON `meta` that describes them: `used`, seeds, data, config, versions, the figure that
-ranks it, and a fingerprint of every leaf, which is compared on restore since Orbax does not notice
-a flipped bit. What comes after training reads `variables` alone.
+ranks it, a fingerprint of every leaf, which is compared on restore since Orbax does not notice a
+flipped bit, and a checksum of itself. What comes after training reads `variables` alone.
 """
 
 import contextlib
 import dataclasses
 import errno
+import itertools
 import math
 import os
 import sys
@@ -20,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 import files
+from engine.checksum import is_whole, with_sum
 from engine.memory import is_out_of_memory
 from engine.sharding import path_name
 from engine.state import State, Weights, weights
@@ -113,7 +115,7 @@ class Checkpoints:
     items = _items(state)
     fingerprints = {name: fingerprint(item) for name, item in items.items()}
     ranks = self._ranks(figures)
-    meta = {**meta, 'step': step, 'best': ranks, 'fingerprint': fingerprints}
+    meta = with_sum({**meta, 'step': step, 'best': ranks, 'fingerprint': fingerprints})
     self._known_ranks()[step] = ranks
     with self.disk_errors():
       self._manager().save(
@@ -204,8 +206,15 @@ class Checkpoints:
   def _known_ranks(self) -> dict[int, dict[str, float]]:
     """The ranks of every checkpoint by step, read once."""
     if self._ranks_or_none is None:
-      metas = {step: _read_meta(self.folder / str(step)) for step in self.steps()}
+      read = {step: _read_meta(self.folder / str(step)) for step in self.steps()}
+      metas = {step: meta if meta and meta['step'] == step else None for step, meta in read.items()}
       self._ranks_or_none = {step: meta['best'] if meta else {} for step, meta in metas.items()}
+      for step in [step for step, meta in metas.items() if meta is None and self.best]:
+        print(
+          f'warning: checkpoint {step} is damaged (its description is unreadable or of another '
+          'step), so that it is not among those that are compared for the best',
+          file=sys.stderr,
+        )
     return self._ranks_or_none
 
   def _ranks(self, figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -221,12 +230,19 @@ class Checkpoints:
     }
 
   def _newest(self, target: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    for step in reversed(self.steps()):
+    for step in sorted([*self.steps(), *self._no_folders()], reverse=True):
       items, meta, reason = self._read(step, target)
       if not reason:
         return items, meta
       self._set_aside(step, reason)
     return None
+
+  def _no_folders(self) -> list[int]:
+    """The steps under whose names there is a file or a broken link, which Orbax passes over."""
+    if not files.is_local(self.folder):
+      return []
+    names = [each.name for each in files.entries(self.folder) if not each.is_dir()]
+    return [int(name) for name in names if name.isdigit()]
 
   def _read(
     self, step: int, target: Mapping[str, Any]
@@ -235,12 +251,16 @@ class Checkpoints:
     import orbax.checkpoint as ocp
 
     folder = self.folder / str(step)
+    if not folder.is_dir():
+      return {}, {}, 'it is no folder'
     meta = _read_meta(folder)
     if meta is None:
       return {}, {}, 'its description is unreadable'
+    if meta['step'] != step:
+      return {}, meta, f'it is that of step {meta["step"]}'
     for name, item in target.items():
       # A difference that the user asked for is no damage, and is said before anything is read.
-      _compare(meta['fingerprint'][name], item)
+      _compare(meta['fingerprint'][name], item, f'checkpoint {step} in {self.folder.parent}')
     items = {}
     for name, item in target.items():
       try:
@@ -249,6 +269,7 @@ class Checkpoints:
       except Exception as error:  # Orbax raises many kinds for a damaged file.
         if is_out_of_memory(error):
           raise
+        _check_readable(error, folder)
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         return {}, meta, first.partition(' See full TensorStore details')[0][:200].rstrip('.')
       found = fingerprint(items[name])
@@ -262,8 +283,9 @@ class Checkpoints:
       print(f'warning: checkpoint {step} is damaged ({reason})', file=sys.stderr)
       return
     self.set_aside.append(step)
-    aside = self.folder.parent / 'damaged_checkpoints' / str(step)
-    files.move_folder(self.folder / str(step), aside)
+    aside = _unused(self.folder.parent / 'damaged_checkpoints', str(step))
+    with self.disk_errors():
+      files.move_folder(self.folder / str(step), aside)
     print(
       f'warning: checkpoint {step} is damaged ({reason}); set aside as {aside}', file=sys.stderr
     )
@@ -276,6 +298,8 @@ class Checkpoints:
   def _make_manager(self):
     import orbax.checkpoint as ocp
 
+    for step in self.steps():
+      _check_times(self.folder / str(step))
     policies = ocp.checkpoint_managers
     # Ranked by what our own descriptions say: Orbax's metrics files are one more thing to damage.
     keep = policies.AnyPreservationPolicy([policies.LatestN(self._keep), _Best(self)])
@@ -312,6 +336,12 @@ class _Best:
     return [step in best for step in steps]
 
 
+def _unused(folder: files.Path, name: str) -> files.Path:
+  """The path NAME in a folder, or NAME-2, NAME-3, … where there is one already."""
+  names = (name if number == 1 else f'{name}-{number}' for number in itertools.count(1))
+  return next(folder / each for each in names if not (folder / each).exists())
+
+
 def _rank_name(lane: int) -> str:
   return f'lane_{lane}'
 
@@ -325,7 +355,7 @@ def _items(state: State) -> dict[str, Any]:
 # What a disk refuses a write with.
 _REFUSED = (
   errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR,
-  errno.EEXIST,
+  errno.EEXIST, errno.EFBIG,
 )  # fmt: skip
 _FORBIDDEN = (401, 403)  # HTTP statuses
 
@@ -374,25 +404,90 @@ def _refusal(error: Exception, folder: files.Path) -> OSError | None:
   if isinstance(error, jax.errors.JaxRuntimeError):
     return None
   text = str(error)
-  possible = _REFUSED if str(folder) in text else (errno.ENOSPC, errno.EDQUOT)
+  possible = _REFUSED if str(folder) in text else (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
   quoted = [number for number in possible if os.strerror(number) in text]
   return OSError(quoted[0], os.strerror(quoted[0])) if quoted else None
 
 
+# Orbax's own description of a checkpoint, and the types of its values.
+_ORBAX_META = '_CHECKPOINT_METADATA'
+_TYPES: Mapping[str, type] = {
+  'item_handlers': dict,
+  'metrics': dict,
+  'performance_metrics': dict,
+  'init_timestamp_nsecs': int,
+  'commit_timestamp_nsecs': int,
+  'custom_metadata': dict,
+}
+
+
+def _check_times(folder: files.Path) -> None:
+  """Sets the file aside in which Orbax says when a checkpoint was written, if it is damaged.
+
+  Nothing that is restored is in it, but Orbax fails on one that is JSON of another form.
+  """
+  path = folder / _ORBAX_META
+  try:
+    found = files.read_json(path)
+    whole = isinstance(found, dict) and all(
+      isinstance(found.get(key), (kind, type(None))) for key, kind in _TYPES.items()
+    )
+  except FileNotFoundError:
+    return
+  except (OSError, ValueError):
+    whole = False
+  if not whole:
+    files.move_file(path, _unused(folder, f'{_ORBAX_META}.damaged'))
+    print(f'warning: {path} is damaged and set aside; it holds times alone', file=sys.stderr)
+
+
 def _read_meta(folder: files.Path) -> dict[str, Any] | None:
-  """The description of a checkpoint; None where it cannot be read."""
+  """The description of a checkpoint; None where it is damaged.
+
+  Raises:
+    UserError: the system does not let it be read.
+  """
   import orbax.checkpoint as ocp
 
   try:
     with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
       meta = checkpointer.restore(folder / META)
-  except Exception:  # Orbax raises many kinds for a missing or damaged file.
+  except Exception as error:  # Orbax raises many kinds for a missing or damaged file.
+    _check_readable(error, folder)
     return None
-  return meta if isinstance(meta, dict) and {'fingerprint', 'step', 'best'} <= meta.keys() else None
+  known = {'fingerprint', 'step', 'best'}
+  whole = isinstance(meta, dict) and known <= meta.keys() and is_whole(meta)
+  return meta if whole else None
 
 
-def _compare(saved: Mapping[str, Any], target: Any) -> None:
-  """Raises UserError, naming the leaves, unless `target` has the saved structure."""
+# What keeps a checkpoint from being read that is not damaged: who asks, the network, the disk.
+_UNREADABLE = (
+  errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT,
+)  # fmt: skip
+_UNAVAILABLE = ('PERMISSION_DENIED', 'UNAUTHENTICATED', 'UNAVAILABLE', 'DEADLINE_EXCEEDED')
+
+
+def _check_readable(error: Exception, folder: files.Path) -> None:
+  """Raises UserError where an error does not say that a checkpoint is damaged.
+
+  A whole one is never set aside because it could not be read for a while.
+  """
+  text = str(error)
+  numbers = [number for number in _UNREADABLE if os.strerror(number) in text]
+  if isinstance(error, OSError) and error.errno in _UNREADABLE:
+    numbers = [error.errno]
+  words = [word for word in _UNAVAILABLE if word in text]
+  status = getattr(error, 'code', None)
+  if numbers or words or status in _FORBIDDEN:
+    reason = os.strerror(numbers[0]) if numbers else words[0] if words else f'HTTP {status}'
+    raise UserError(
+      f'{folder} cannot be read ({reason}), and may be whole; let this user read it and run the '
+      'same command again, or move it away to go on from an earlier checkpoint'
+    ) from error
+
+
+def _compare(saved: Mapping[str, Any], target: Any, what: str) -> None:
+  """Raises UserError, naming the leaves, unless `target` has the saved structure of `what`."""
   expected = {name: describe(leaf) for name, leaf in _named_leaves(target)}
   missing = sorted(set(expected) - set(saved))
   extra = sorted(set(saved) - set(expected))
@@ -404,7 +499,7 @@ def _compare(saved: Mapping[str, Any], target: Any) -> None:
       if names
     ]
     raise UserError(
-      f'the checkpoint does not fit this config ({"; ".join(parts)}); use the config it was made '
+      f'{what} does not fit this config ({"; ".join(parts)}); use the config it was made '
       'with, or another --workdir'
     )
 

@@ -11,13 +11,15 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import files
 from errors import UserError
 
 # Seconds between renewals of a lock in a bucket, and how long it counts without one.
 RENEWED_EVERY, COUNTS_FOR = 60.0, 300.0
+# Seconds for which a lock on a disk is tried: a listing holds one for an instant to look at it.
+_TRIED_FOR, _PAUSE = 1.0, 0.02
 # Seconds until a lock that was taken over is looked at again: another may have done the same.
 _SETTLES_IN = 2.0
 
@@ -34,13 +36,24 @@ def hold_file(path: files.Path, what: str) -> Iterator[None]:
     UserError: another process holds it.
   """
   with open(path, 'w') as handle:
-    try:
-      fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not _locked(handle):
       raise UserError(
         f'another process is training in {what}; wait for it, or choose another --workdir'
-      ) from None
+      )
     yield
+
+
+def _locked(handle: IO[str]) -> bool:
+  """Locks a file; False where another process holds it for longer than a listing looks."""
+  last = time.monotonic() + _TRIED_FOR
+  while True:
+    try:
+      fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      return True
+    except BlockingIOError:
+      if time.monotonic() > last:
+        return False
+      time.sleep(_PAUSE)
 
 
 def is_held(path: files.Path) -> bool:
@@ -158,7 +171,7 @@ class _Object:
   def _read(self) -> _Held | None:
     """Who holds the lock; None where there is no object."""
     try:
-      found = _Held(**json.loads(self._store.cat_file(self._name)))
+      found = _Held(**files.parse_json(self._store.cat_file(self._name)))
       return found._replace(time=float(found.time))
     except FileNotFoundError:
       return None

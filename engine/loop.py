@@ -72,7 +72,7 @@ def train(config: ConfigDict, workdir: str) -> None:
       for line in run.claim(workdir, config, session.spec, steps):
         say('changed', line)
     stack.callback(checkpoints.close)
-    state, start, meta = _restore_or_init(checkpoints, session, say)
+    state, start, meta = _restore_or_init(checkpoints, workdir, session, say)
     for line in _changed_schedule(session, start, meta):
       say('changed', line)
     patience = [Patience(*each) for each in meta['patience']]
@@ -119,12 +119,13 @@ def train(config: ConfigDict, workdir: str) -> None:
 
 
 def _restore_or_init(
-  checkpoints: Checkpoints, session: Session, say: Say
+  checkpoints: Checkpoints, workdir: str, session: Session, say: Say
 ) -> tuple[State, int, dict[str, Any]]:
   """The newest whole checkpoint, its step and description; or the state at step 0."""
   found = checkpoints.restore(session.abstract)
   if found is not None:
     state, meta = found
+    run.check_origin(workdir, meta, session.config)
     spec = session.spec
     if (meta['data'], meta['n']) != (spec.identity, spec.n):
       sizes = f'{meta["n"]:,} then, {spec.n:,} now'

@@ -1,10 +1,11 @@
 """The output of a run for a person: lines, a progress bar, metrics.jsonl, samples, trackers."""
 
+import contextlib
 import json
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import numpy as np
@@ -13,6 +14,7 @@ import files
 from data.text import tokenization
 from engine import pictures
 from engine.tracking import Tracked, Trackers
+from errors import UserError
 
 if TYPE_CHECKING:
   from rich.progress import Progress
@@ -62,8 +64,9 @@ class Report:
     self._workdir = files.path(workdir)
     self._last_step = last_step
     self._started = time.time()
-    _drop_lines_after(self._workdir / METRICS, first_step)
-    self._lines = files.append_lines(self._workdir / METRICS)
+    with _log_errors(self._workdir / METRICS):
+      _drop_lines_after(self._workdir / METRICS, first_step)
+      self._lines = files.append_lines(self._workdir / METRICS)
     kind = _Bar if sys.stdout.isatty() else _Plain
     self._bar = kind(first_step, last_step)
     tracked = Tracked(self._workdir, first_step, shown.options, shown.best)
@@ -220,7 +223,20 @@ def _counting_bar(what: str, screen: TextIO) -> 'Progress':
 
 def last_step(folder: files.Path) -> int:
   """Returns the last step that the run in a folder logged; 0 for none."""
-  return max((step for step, _ in _logged(folder / METRICS)), default=0)
+  with _log_errors(folder / METRICS):
+    return max((step for step, _ in _logged(folder / METRICS)), default=0)
+
+
+@contextlib.contextmanager
+def _log_errors(path: files.Path) -> Iterator[None]:
+  """Within it, an error of the disk is a UserError that names the log."""
+  try:
+    yield
+  except OSError as error:
+    raise UserError(
+      f'{path} cannot be read and written ({error.strerror or error}); move it away and run the '
+      'same command again'
+    ) from error
 
 
 def _logged(path: files.Path) -> list[tuple[int, str]]:
@@ -228,9 +244,10 @@ def _logged(path: files.Path) -> list[tuple[int, str]]:
   if not path.exists():
     return []
   found = []
-  for line in path.read_text().splitlines():
+  # A damaged line may be no text.
+  for line in path.read_bytes().decode(errors='replace').splitlines():
     try:
-      found.append((int(json.loads(line)['step']), line))
+      found.append((int(files.parse_json(line)['step']), line))
     except (ValueError, KeyError, TypeError):
       continue  # The half-written last line of a killed process.
   return found

@@ -8,13 +8,12 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-import files
 from data.examples import Examples
 from data.section import check_features, open_testing
-from data.spec import Spec
 from engine import run
 from engine.build import to_plain
 from engine.checkpoint import Checkpoints
+from engine.declarations import check_config
 from engine.lanes import take_lane
 from engine.memory import check_memory, weights_need
 from engine.session import Session, open_session
@@ -87,9 +86,8 @@ def restore_run(
   Raises:
     UserError: no run, no such checkpoint or lane, it is damaged, or it holds NaN or inf.
   """
-  config = ConfigDict(run.read_config(workdir))
-  spec = Spec.from_json(run.read_description(workdir)['data'])
-  spec = spec._replace(tokenizer=run.read_tokenizer(workdir))
+  config, spec = stored_config(workdir), run.read_spec(workdir)
+  run.warn_of_edits(workdir)
   session = open_session(_placed(config, placement), spec)
   check_lane(session, lane, workdir)
   checkpoints = Checkpoints(
@@ -105,6 +103,7 @@ def restore_run(
   if found is None:
     raise UserError(f'every checkpoint of {workdir} is damaged; train again in another --workdir')
   held, meta = found
+  run.check_origin(workdir, meta, config)
   _check_finite(held, f'checkpoint {int(meta["step"])} of {workdir}')
   return Restored(session, held, int(meta['step']))
 
@@ -125,6 +124,21 @@ def restore_lanes(
   for lane in lanes:
     own = by_lane and lane != lanes[0]
     yield lane, restore_run(workdir, checkpoint, lane, placement) if own else first
+
+
+def stored_config(workdir: str) -> ConfigDict:
+  """Returns the config of a run, in a form that the rest of the code can rely on.
+
+  Raises:
+    UserError: the folder is no run, or its config is damaged.
+  """
+  # Lists of JSON become tuples again, which flags can set.
+  config = ConfigDict(to_plain(run.read_config(workdir)))
+  try:
+    check_config(config)
+  except UserError as error:
+    raise run.damaged_config(workdir, str(error)) from error
+  return config
 
 
 def _check_finite(held: Weights, checkpoint: str) -> None:
@@ -202,8 +216,3 @@ def open_split(session: Session, split: str) -> Examples:
   source = open_testing(session.data, session.spec, split)
   check_features(source, session.spec)
   return source
-
-
-def make_folder(out: str) -> None:
-  """Makes the folder that the file `--out` is to be written in; see `files.prepare_out`."""
-  files.prepare_out(out)

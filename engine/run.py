@@ -1,22 +1,25 @@
 """A run's folder: which config it belongs to, and who may write there."""
 
 import json
-from collections.abc import Iterator
+import re
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from ml_collections import ConfigDict
 
 import files
-from data.spec import Spec
+from data.spec import Spec, tokenizer_key
 from data.text import tokenization
 from engine import lock
 from engine.build import to_plain
+from engine.checksum import checksum, is_whole, with_sum
 from engine.code_version import code_version
 from engine.runtime import versions
 from errors import UserError
 
-TOKENIZER = 'tokenizer.json'
+CONFIG, DESCRIPTION, TOKENIZER = 'config.json', 'run.json', 'tokenizer.json'
 # Rises when runs of before can no longer be read; the commit is the last one that reads those.
 FORMAT, LAST_COMMIT = 2, '83a6fd8'
 
@@ -61,19 +64,22 @@ def claim(workdir: str, config: ConfigDict, spec: Spec, steps: int | None = None
   """
   changed = changes(workdir, config, spec)
   folder, plain = files.path(workdir), _as_json(config)
+  written = [read_config(workdir)] if (folder / CONFIG).exists() else []
   description = {
     'format': FORMAT,
     'data': spec.to_json(),
     'versions': versions(),
     'code': code_version(),
     'steps': steps,
+    # The config of before too: it is still there where the process is killed in between.
+    'configs': [checksum(each) for each in (*written, plain)],
   }
   try:
     if spec.tokenizer:
       files.write_text(folder / TOKENIZER, spec.tokenizer)
-    files.write_json(folder / 'run.json', description)
+    files.write_json(folder / DESCRIPTION, with_sum(description))
     # The last one: a folder with a config is a run, also where the process was killed here.
-    files.write_json(folder / 'config.json', plain)
+    files.write_json(folder / CONFIG, plain)
   except OSError as error:
     raise _refused(workdir, error) from error
   return changed
@@ -85,17 +91,18 @@ def changes(workdir: str, config: ConfigDict, spec: Spec) -> list[str]:
   Raises:
     UserError: the folder belongs to another config or tokenizer.
   """
-  if not (files.path(workdir) / 'config.json').exists():
+  if not (files.path(workdir) / CONFIG).exists():
     return []
-  old, new, tokenizer = read_config(workdir), _as_json(config), read_tokenizer(workdir)
-  changed, moved = differences(old, new), _moved(old, new, tokenizer)
+  old, new = read_config(workdir), _as_json(config)
+  same_tokenizer = _tokenizer_key(workdir) in (None, spec.tokenizer_key)
+  changed, moved = differences(old, new), _moved(old, new, spec.tokenizer if same_tokenizer else '')
   refused = [line for key, line in changed.items() if not _is_free(key) and key not in moved]
   if refused:
     raise UserError(
       f'{workdir} holds a run of another config ({"; ".join(refused)}); choose another '
       '--workdir, or give the options of that run'
     )
-  if spec.tokenizer != tokenizer:
+  if not same_tokenizer:
     raise UserError(
       f'{workdir} holds a run with another tokenizer than {spec.name} makes now: the text or '
       f'{config.data.text.tokenizer} changed; choose another --workdir'
@@ -114,8 +121,20 @@ def read_config(workdir: str) -> dict[str, Any]:
   Raises:
     UserError: the folder is no run, of another format, or its config is unreadable.
   """
-  read_description(workdir)
-  return {**_YOUNGER, **_read(workdir, 'config.json')}
+  if not _lost_its_description(workdir):
+    read_description(workdir)
+  return {**_YOUNGER, **_read(workdir, CONFIG, _SAME_CONFIG)}
+
+
+_SAME_CONFIG = (
+  'put it back, or delete it and run train.py with the same --config and options, which goes on '
+  'from the newest checkpoint'
+)
+
+
+def damaged_config(workdir: str, reason: str) -> UserError:
+  """Returns the error for a run whose config cannot be used."""
+  return _damaged(workdir, CONFIG, f'or of another version: {reason}', _SAME_CONFIG)
 
 
 def read_description(workdir: str) -> dict[str, Any]:
@@ -124,35 +143,141 @@ def read_description(workdir: str) -> dict[str, Any]:
   Raises:
     UserError: the folder is no run, of another format, or its description is unreadable.
   """
-  description = _read(workdir, 'run.json')
+  way_out = _new(workdir)
+  if _lost_its_description(workdir):
+    raise UserError(
+      f'{files.path(workdir) / DESCRIPTION} is gone; run train.py --workdir={workdir}, which '
+      'writes it anew'
+    )
+  description = _read(workdir, DESCRIPTION, way_out)
+  if not is_whole(description):
+    raise _damaged(workdir, DESCRIPTION, 'it differs from what was written', way_out)
   found = description.get('format', 1)
   if found != FORMAT:
     raise UserError(
       f'{workdir} is a run of format {found}, and this version reads format {FORMAT}; commit '
       f'{LAST_COMMIT} is the last that reads format 1; train again in another --workdir'
     )
+  if not isinstance(description.get('data'), dict):
+    raise _damaged(workdir, DESCRIPTION, 'it describes no data', way_out)
   return description
 
 
+def _lost_its_description(workdir: str) -> bool:
+  """Whether a folder is a run whose run.json is gone; one of Hugging Face has no checkpoints."""
+  folder = files.path(workdir)
+  kept = all((folder / name).exists() for name in (CONFIG, 'checkpoints'))
+  return kept and not (folder / DESCRIPTION).exists()
+
+
 def read_tokenizer(workdir: str) -> str:
-  """The JSON of a run's tokenizer; '' for a run that has none."""
-  path = files.path(workdir) / TOKENIZER
-  return path.read_text() if path.exists() else ''
+  """Returns the JSON of a run's tokenizer; '' for a run that has none, or where it is gone.
+
+  Raises:
+    UserError: it is not the one that the run was trained with.
+  """
+  key, path = _tokenizer_key(workdir), files.path(workdir) / TOKENIZER
+  if key == '' or not path.exists():
+    return ''
+  try:
+    text = path.read_text()
+  except (OSError, UnicodeDecodeError) as error:
+    raise _damaged(workdir, TOKENIZER, _reason(error), _NEW_TOKENIZER) from error
+  if key not in (None, tokenizer_key(text)):
+    raise _damaged(workdir, TOKENIZER, 'the run has another tokenizer', _NEW_TOKENIZER)
+  return text
 
 
-def _read(workdir: str, name: str) -> dict[str, Any]:
-  path = files.path(workdir) / name
-  if not path.exists():
+def _tokenizer_key(workdir: str) -> str | None:
+  """The hash of the tokenizer that a run was trained with; None where it is not known."""
+  if not (files.path(workdir) / DESCRIPTION).exists():
+    return None
+  return read_description(workdir)['data'].get('tokenizer', '')
+
+
+_NEW_TOKENIZER = (
+  'put it back, or delete it and run train.py, which makes it again from the same text'
+)
+
+
+def read_spec(workdir: str) -> Spec:
+  """Returns the description of a run's training split, with the tokenizer.
+
+  Raises:
+    UserError: the folder is no run, or damaged.
+  """
+  stored = read_description(workdir)['data']
+  try:
+    spec = Spec.from_json(stored)
+  except (KeyError, TypeError, ValueError, AttributeError) as error:
+    raise _damaged(
+      workdir, DESCRIPTION, f'{type(error).__name__}: {error}', _new(workdir)
+    ) from error
+  spec = spec._replace(tokenizer=read_tokenizer(workdir))
+  if spec.tokenizer_key != stored.get('tokenizer', ''):
+    raise _damaged(workdir, TOKENIZER, 'it is gone', _NEW_TOKENIZER)
+  return spec
+
+
+def _new(workdir: str) -> str:
+  return f'delete it and run train.py --workdir={workdir}, which writes it anew'
+
+
+def check_origin(workdir: str, meta: Mapping[str, Any], config: ConfigDict) -> None:
+  """Raises UserError unless a checkpoint is of a run of `config`.
+
+  Args:
+    workdir: the folder of the run.
+    meta: the description of the checkpoint.
+    config: that the run in the folder has.
+  """
+  changed = differences(meta.get('config', {}), _as_json(config))
+  other = [line for key, line in changed.items() if not _is_free(key) and not _MAY_MOVE(key)]
+  if other and 'config' in meta:
+    step = int(meta['step'])
     raise UserError(
-      f'{workdir} is no run: there is no {path}; give the --workdir that train.py wrote to'
+      f'checkpoint {step} in {workdir} is of a run of another config ({"; ".join(other[:5])}): put '
+      f'back the {CONFIG} or the checkpoint that belongs there, or move checkpoints/{step} away to '
+      'go on from an earlier one'
     )
+
+
+# Options that name a run or a tokenizer, which may have moved since a checkpoint was written.
+_MAY_MOVE = re.compile(r'init_from\..*\.run|data\.text\.tokenizer').fullmatch
+
+
+def warn_of_edits(workdir: str) -> None:
+  """Says on stderr where the config of a run is not as it was written."""
+  sums = read_description(workdir).get('configs')
+  if sums is not None and checksum(read_config(workdir)) not in sums:
+    print(
+      f'warning: {files.path(workdir) / CONFIG} is not as train.py wrote it: it was edited, or is '
+      'damaged',
+      file=sys.stderr,
+    )
+
+
+def _read(workdir: str, name: str, way_out: str) -> dict[str, Any]:
+  path = files.path(workdir) / name
   try:
     found = files.read_json(path)
-  except ValueError as error:
-    raise UserError(f'{path} is damaged ({error}); start again in another --workdir') from error
-  if not isinstance(found, dict):
-    raise UserError(f'{path} is damaged (it holds no mapping); start again in another --workdir')
+  except (FileNotFoundError, NotADirectoryError):
+    raise UserError(
+      f'{workdir} is no run: there is no {path}; give the --workdir that train.py wrote to'
+    ) from None
+  except (OSError, ValueError) as error:
+    raise _damaged(workdir, name, _reason(error), way_out) from error
+  if not isinstance(found, dict) or not found:
+    raise _damaged(workdir, name, 'it holds no mapping', way_out)
   return found
+
+
+def _damaged(workdir: str, name: str, reason: str, way_out: str) -> UserError:
+  return UserError(f'{files.path(workdir) / name} is damaged ({reason}); {way_out}')
+
+
+def _reason(error: Exception) -> str:
+  return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 @contextmanager
@@ -182,7 +307,7 @@ def check_place(workdir: str) -> None:
 
 def check_still_there(workdir: str) -> None:
   """Raises UserError where the folder of a run that is training was moved or removed."""
-  if not (files.path(workdir) / 'config.json').exists():
+  if not (files.path(workdir) / CONFIG).exists():
     raise UserError(
       f'{workdir} was moved or removed while it was trained in, so that nothing more can be saved '
       'there; where it was moved, go on with --workdir set to its new place'

@@ -323,3 +323,28 @@ def test_samples_are_the_same_on_another_mesh(cgan, script, tmp_path):
     assert done.returncode == 0, done.stderr
   one, eight = (np.load(tmp_path / f'{name}.npz')['image'] for name in ('one', 'eight'))
   np.testing.assert_allclose(one, eight, atol=1e-5)
+
+
+LATE = """
+import asyncio, gc
+from commands import cli
+
+async def fails():
+  raise ValueError('the first one was told already')
+
+async def leaves_a_task():
+  asyncio.ensure_future(fails())
+  await asyncio.sleep(0.01)
+
+def main():
+  asyncio.run(leaves_a_task())
+  gc.collect()
+  print('ended')
+
+cli.launch(main, ['script'])
+"""
+
+
+def test_what_fails_in_the_background_after_an_error_is_not_shown(script):
+  done = script('-c', LATE)
+  assert (done.returncode, done.stdout, done.stderr) == (0, 'ended\n', '')

@@ -283,7 +283,7 @@ def _read(path: files.Path) -> dict[str, Any]:
   if not path.is_file():
     return {}
   try:
-    value = json.loads(path.read_text())
+    value = files.parse_json(path.read_text())
   except ValueError as error:
     raise errors.UserError(
       f'{path.name} is no JSON ({error}); download or save it again'

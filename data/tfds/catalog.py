@@ -93,11 +93,22 @@ class Prepared(NamedTuple):
     return (shape, plain.get('dtype', 'uint8')), 0
 
   def class_names(self, feature: str) -> tuple[str, ...]:
-    """Returns the names of a feature's classes, in order; empty if the data set names none."""
+    """Returns the names of a feature's classes, in order; empty if the data set names none.
+
+    Raises:
+      UserError: the file of the names is damaged.
+    """
+    name = f'{feature}.labels.txt'
     try:
-      return tuple((self.folder / f'{feature}.labels.txt').read_text().splitlines())
-    except OSError:
+      found = tuple((self.folder / name).read_text().splitlines())
+    except FileNotFoundError:
       return ()
+    except (OSError, UnicodeDecodeError) as error:
+      raise damaged(self.folder, f'{name}: {error}') from error
+    described = self.feature(feature)
+    if described is not None and len(found) != described[1]:
+      raise damaged(self.folder, f'{name} names {len(found)} classes of {described[1]}')
+    return found
 
   def input_columns(self) -> tuple[InputColumn, ...]:
     """Returns the columns that `inputs` are made of; empty if the data set does not say.
@@ -181,8 +192,8 @@ def _versions(root: files.Path, name: str) -> Iterator[files.Path]:
 
 def _default_config(folder: files.Path) -> str:
   try:
-    return files.read_json(folder / '.config' / 'metadata.json')['default_config_name']
-  except (OSError, ValueError, KeyError):
+    return f'{files.read_json(folder / ".config" / "metadata.json")["default_config_name"]}'
+  except (OSError, ValueError, KeyError, TypeError):
     configs = [entry.name for entry in files.entries(folder) if entry.is_dir()]
   if len(configs) > 1:
     raise errors.UserError(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -220,17 +221,24 @@ class Source(Examples):
     records = self._read_records(indices)
     if names not in self._decode:
       self._decode[names] = self._decoder(names)
-    return [self._decode[names](record) for record in records]
+    try:
+      return [self._decode[names](record) for record in records]
+    except (ValueError, KeyError, TypeError) as error:  # examples of other features
+      raise catalog.damaged(self._folder.folder, _first_line(error)) from error
 
   def _read_records(self, indices: Indices) -> Sequence[bytes]:
-    if self._records is None:
-      self._open()
     try:
+      if self._records is None:
+        self._open()
       return self._records.__getitems__([int(index) for index in indices])
-    except RuntimeError as error:  # all that array_record raises
-      raise catalog.damaged(self._folder.folder, str(error).split(';')[0]) from error
+    except (errors.UserError, MemoryError):
+      raise
+    except Exception as error:  # TFDS and array_record raise many kinds for damaged files
+      raise catalog.damaged(self._folder.folder, _first_line(error)) from error
 
   def _blocks(self, n: int) -> Iterator[Sequence[bytes]]:
+    self._read_records([0])  # opens them
+    self._check_counts()
     for block in blocks(n, _HASHED):
       yield self._read_records(block)
 
@@ -241,6 +249,29 @@ class Source(Examples):
     raw = tfds.decode.DeserializeMethod.RAW_BYTES
     self._records = self._builder.as_data_source(self._split, deserialize_method=raw)
 
+  def _check_counts(self) -> None:
+    """Raises UserError where a record file holds another number of examples than is described.
+
+    TFDS reads what is described, and would leave some out without a word.
+    """
+    from array_record.python import array_record_module
+
+    for split in self._builder.info.splits.values():
+      for path, described in zip(split.filepaths, split.shard_lengths):
+        if not os.path.exists(path):  # of another split, which is not copied from the bucket
+          continue
+        try:
+          reader = array_record_module.ArrayRecordReader(os.fspath(path))
+          held = reader.num_records()
+          reader.close()
+        except RuntimeError as error:
+          raise catalog.damaged(self._folder.folder, _first_line(error)) from error
+        if held != described:
+          name = os.path.basename(path)
+          raise catalog.damaged(
+            self._folder.folder, f'{name} holds {held} examples, and {described} are described'
+          )
+
   def _decoder(self, names: tuple[str, ...]) -> Callable[[bytes], dict[str, Any]]:
     import tensorflow_datasets as tfds
 
@@ -248,6 +279,10 @@ class Source(Examples):
     stored = self._builder.info.features
     used = tfds.features.FeaturesDict({name: _still_encoded(stored[name]) for name in names})
     return used.deserialize_example_np
+
+
+def _first_line(error: Exception) -> str:
+  return (str(error).split(';')[0].strip().splitlines() or [type(error).__name__])[0]
 
 
 def _digest(parts: Any) -> str:

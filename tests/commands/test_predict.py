@@ -445,7 +445,7 @@ def test_a_text_without_a_mask_is_refused(made):
   'options, part',
   [
     ({'out': 'x.txt'}, '--out=x.txt must end in .csv, .jsonl or .npz'),
-    ({'out': '/proc/nowhere/x.csv'}, 'cannot write /proc/nowhere/x.csv'),
+    ({'out': '/proc/nowhere/x.csv'}, 'cannot write --out=/proc/nowhere/x.csv'),
     ({'batch_size': 0}, '--batch_size=0 must be at least 1'),
     ({'average': 'slow'}, 'slow'),
     ({'checkpoint': '9'}, '9'),

@@ -48,7 +48,7 @@ def test_a_split_is_decoded_once(mnist5k, monkeypatch):
   assert_same({name: array[some] for name, array in first.items()}, mnist5k.read(some))
 
 
-@pytest.mark.parametrize('damage', ['cut', 'flip', 'remove', 'no sums'])
+@pytest.mark.parametrize('damage', ['cut', 'flip', 'dtype', 'noise', 'remove', 'no sums'])
 def test_damage_is_mended(mnist5k, monkeypatch, damage):
   first = mnist5k.load()
   (image,) = cached_files('image.npy')
@@ -58,6 +58,12 @@ def test_damage_is_mended(mnist5k, monkeypatch, damage):
     raw = bytearray(image.read_bytes())
     raw[-1] ^= 1
     image.write_bytes(raw)
+  elif damage == 'dtype':
+    raw = image.read_bytes()
+    assert raw.count(b"'|u1'") == 1
+    image.write_bytes(raw.replace(b"'|u1'", b"'|i1'"))
+  elif damage == 'noise':
+    image.write_bytes(b'PK\x03\x04' + bytes(100))  # taken for an archive
   elif damage == 'remove':
     image.unlink()
   else:

@@ -149,3 +149,40 @@ def test_numbers_that_are_not_finite(tmp_path, feature, value, column, shown):
     got.load()
   with pytest.raises(UserError, match=f'^{message}1 of 2 examples; prepare'):
     got.read([0, 1])
+
+
+@pytest.mark.parametrize(
+  ('content', 'reason'),
+  [(b'\xff\xfe', "label.labels.txt: 'utf-8'"), (b'0\n1\n', 'names 2 classes of 10')],
+)
+def test_names_of_classes_that_are_damaged(prepared_root, tmp_path, content, reason):
+  folder = copy_of(prepared_root, tmp_path)
+  (folder / 'label.labels.txt').write_bytes(content)
+  with pytest.raises(UserError, match=rf'1\.0\.0 is damaged \(.*{reason}'):
+    section.open_training(options(tmp_path))
+
+
+@pytest.mark.parametrize('kind', ['folder', 'link to itself', 'empty'])
+def test_a_record_file_that_is_none(prepared_root, tmp_path, kind):
+  folder = copy_of(prepared_root, tmp_path)
+  path = next(folder.glob('*-train.array_record-00000*'))
+  path.unlink()
+  if kind == 'folder':
+    path.mkdir()
+  elif kind == 'empty':
+    path.touch()
+  else:
+    path.symlink_to(path.name)
+  with pytest.raises(UserError, match=r'1\.0\.0 is damaged \('):
+    section.open_training(options(tmp_path))
+
+
+@pytest.mark.parametrize('described', ['39', '4000'])
+def test_record_files_with_another_number_of_examples(prepared_root, tmp_path, described):
+  folder = copy_of(prepared_root, tmp_path)
+  info = json.loads((folder / 'dataset_info.json').read_text())
+  test = next(split for split in info['splits'] if split['name'] == 'test')
+  test['shardLengths'] = [described]
+  (folder / 'dataset_info.json').write_text(json.dumps(info))
+  with pytest.raises(UserError, match=rf'holds 1000 examples, and {described} are described'):
+    source.open_source('mnist5k', 'test', str(tmp_path))

@@ -185,6 +185,7 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
     (lambda folder: ValueError(f'INTERNAL: {folder} [Permission denied]'), 'this user may not'),
     (lambda _: ValueError('RESOURCE_EXHAUSTED: [No space left on device]'), 'disk of .* full'),
     (lambda folder: FileNotFoundError(2, 'No such file', str(folder)), 'is missing'),
+    (lambda _: ValueError('UNKNOWN: [File too large]'), r'limits the size of files in .*ulimit'),
   ],
 )
 def test_what_a_disk_refuses_is_told_apart(tmp_path, error, part):
@@ -282,3 +283,117 @@ def test_damage_in_a_bucket_falls_back_to_the_one_before(bucket_of_runs, capsys)
   assert f'set aside as {PLACE}/damaged_checkpoints/2' in capsys.readouterr().err
   assert opened(PLACE).steps() == [1]
   assert f'some/run/damaged_checkpoints/{biggest.removeprefix(in_bucket(""))}' in objects
+
+
+def restored(folder):
+  """The step that is restored of `fill`'s, and its description."""
+  found = opened(folder, best='test/x').restore(abstract(state(0.0)))
+  return None if found is None else found[1]['step']
+
+
+def test_a_checkpoint_under_another_number_is_damage(tmp_path, capsys):
+  fill(tmp_path, [1.0, 2.0])
+  folder = tmp_path / 'checkpoints'
+  shutil.rmtree(folder / '2')
+  shutil.copytree(folder / '1', folder / '2')
+  assert restored(tmp_path) == 1
+  assert 'checkpoint 2 is damaged (it is that of step 1)' in capsys.readouterr().err
+  assert sorted(path.name for path in folder.iterdir()) == ['1']
+
+
+@pytest.mark.parametrize('kind', ['file', 'broken link', 'link to itself'])
+def test_what_is_no_folder_is_not_passed_over(tmp_path, capsys, kind):
+  fill(tmp_path, [1.0, 2.0])
+  path = tmp_path / 'checkpoints' / '2'
+  shutil.rmtree(path)
+  if kind == 'file':
+    path.write_text('')
+  else:
+    path.symlink_to('/nowhere/at/all' if kind == 'broken link' else '2')
+  reader = Checkpoints(str(tmp_path), every=1, keep=2, best='', best_mode='min', read_only=True)
+  assert reader.restore_weights(weights(abstract(state(0.0))))[1]['step'] == 1
+  assert 'checkpoint 2 is damaged (it is no folder)' in capsys.readouterr().err
+  assert restored(tmp_path) == 1
+  again = opened(tmp_path)
+  again.save(2, state(2.0), {}, [])
+  again.close()
+  assert opened(tmp_path).steps() == [1, 2]
+
+
+@pytest.mark.parametrize('key, value', [('used', 7), ('best', {'lane_0': 0.5}), ('more', 1)])
+def test_a_changed_value_of_a_description_is_damage(tmp_path, key, value):
+  fill(tmp_path, [1.0, 2.0])
+  path = tmp_path / 'checkpoints' / '2' / 'meta' / 'metadata'
+  path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+  assert restored(tmp_path) == 1
+
+
+def test_what_was_set_aside_before_stays(tmp_path):
+  fill(tmp_path, [1.0])
+  for _ in range(2):
+    again = opened(tmp_path)
+    again.save(2, state(2.0), {}, [])
+    again.close()
+    (tmp_path / 'checkpoints' / '2' / 'meta' / 'metadata').write_text('')
+    assert restored(tmp_path) == 1
+  assert sorted(path.name for path in (tmp_path / 'damaged_checkpoints').iterdir()) == ['2', '2-2']
+
+
+def test_a_file_in_the_way_of_what_is_set_aside_is_one_sentence(tmp_path):
+  fill(tmp_path, [1.0, 2.0])
+  (tmp_path / 'damaged_checkpoints').write_text('a file')
+  (tmp_path / 'checkpoints' / '2' / 'meta' / 'metadata').write_text('')
+  with pytest.raises(UserError, match=r'cannot write to .*then goes on from step'):
+    restored(tmp_path)
+  assert (tmp_path / 'checkpoints' / '2').exists()
+
+
+@pytest.mark.parametrize(
+  'error, reason',
+  [
+    (PermissionError(13, 'Permission denied'), 'Permission denied'),
+    (OSError(24, 'Too many open files'), 'Too many open files'),
+    (ValueError('UNAVAILABLE: the bucket does not answer'), 'UNAVAILABLE'),
+    (ValueError('INTERNAL: reading failed [Input/output error]'), 'Input/output error'),
+  ],
+)
+@pytest.mark.parametrize('handler', ['JsonCheckpointHandler', 'StandardCheckpointHandler'])
+def test_a_checkpoint_that_cannot_be_read_now_is_not_set_aside(
+  tmp_path, monkeypatch, error, reason, handler
+):
+  import orbax.checkpoint as ocp
+
+  fill(tmp_path, [1.0, 2.0])
+
+  def refuse(*arguments, **options):
+    raise error
+
+  monkeypatch.setattr(getattr(ocp, handler), 'restore', refuse)
+  with pytest.raises(UserError, match=rf'checkpoints/2 cannot be read \({reason}\), and may be'):
+    restored(tmp_path)
+  assert opened(tmp_path).steps() == [1, 2] and not (tmp_path / 'damaged_checkpoints').exists()
+
+
+@pytest.mark.parametrize('damage', ['noise', 'of another step'])
+def test_a_best_that_is_not_known_is_said(tmp_path, capsys, damage):
+  fill(tmp_path, [1.0, 2.0])
+  folder = tmp_path / 'checkpoints'
+  if damage == 'noise':
+    (folder / '1' / 'meta' / 'metadata').write_text('')
+  else:
+    shutil.copy(folder / '2' / 'meta' / 'metadata', folder / '1' / 'meta' / 'metadata')
+  assert opened(tmp_path, best='test/x').best_step() == 2
+  assert 'checkpoint 1 is damaged (its description is unreadable or' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('key, value', [('item_handlers', 7), ('metrics', []), (None, None)])
+def test_orbax_fails_on_no_description_of_its_own(tmp_path, capsys, key, value):
+  """It reads those of all checkpoints before it writes one."""
+  fill(tmp_path, [1.0, 2.0])
+  path = tmp_path / 'checkpoints' / '1' / '_CHECKPOINT_METADATA'
+  path.write_text(json.dumps({**json.loads(path.read_text()), key: value}) if key else '[]')
+  again = opened(tmp_path, keep=3)
+  again.save(3, state(3.0), {}, [])
+  again.close()
+  assert opened(tmp_path).steps() == [1, 2, 3] and restored(tmp_path) == 3
+  assert f'{path} is damaged and set aside' in capsys.readouterr().err

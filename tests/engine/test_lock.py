@@ -157,3 +157,30 @@ def test_one_that_was_taken_over_ends_the_process_and_stays(bucket, monkeypatch,
     signal.signal(signal.SIGTERM, before)
   assert signals == [signal.SIGTERM] and held(bucket)['host'] == 'far'
   assert f'has taken over {PLACE}' in capsys.readouterr().err
+
+
+LOOK = """
+import sys
+import files
+from engine import lock
+print('looking', flush=True)
+while True:
+  lock.is_held(files.path(sys.argv[1]) / '.lock')
+"""
+
+
+def test_a_listing_keeps_no_training_from_starting(tmp_path):
+  """It holds the lock for the instant in which it looks at it."""
+  with run.only_writer(str(tmp_path)):
+    pass
+  process = subprocess.Popen(
+    [sys.executable, '-c', LOOK, str(tmp_path)], stdout=subprocess.PIPE, text=True
+  )
+  try:
+    assert process.stdout.readline() == 'looking\n'
+    for _ in range(100):
+      with run.only_writer(str(tmp_path)):
+        pass
+  finally:
+    process.kill()
+    process.wait()

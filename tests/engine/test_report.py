@@ -10,7 +10,8 @@ from PIL import Image
 from tensorboardX.proto import event_pb2, plugin_hparams_pb2
 
 from engine import pictures
-from engine.report import Counting, Report, Shown
+from engine.report import Counting, Report, Shown, last_step
+from errors import UserError
 
 OPTIONS = {'train.steps': 40, 'optimizer.name': 'adam', 'ema.on': True, 'data.classes': (3, 5)}
 SHOWN = Shown(('seed_0',), ('eval',), '', OPTIONS, 'eval/x', ('tensorboard',))
@@ -227,3 +228,22 @@ def summaries_in(folder):
     (length,) = struct.unpack_from('<Q', content, at)
     yield event_pb2.Event.FromString(content[at + 12 : at + 12 + length]).summary
     at += 12 + length + 4
+
+
+def test_a_log_with_noise_in_it_is_read_and_goes_on(tmp_path):
+  lines = [json.dumps({'step': step}).encode() for step in (1, 2, 3)]
+  (tmp_path / 'metrics.jsonl').write_bytes(b'\n'.join([lines[0], b'\xff\x00', *lines[1:]]))
+  assert last_step(tmp_path) == 3
+  Report(str(tmp_path), 2, 9, Shown(('',), (), '', {}, ''), visible=True).close()
+  assert (tmp_path / 'metrics.jsonl').read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+@pytest.mark.parametrize('kind', ['folder', 'broken link', 'link to itself'])
+def test_a_log_that_is_no_file_is_one_sentence(tmp_path, kind):
+  path = tmp_path / 'metrics.jsonl'
+  if kind == 'folder':
+    path.mkdir()
+  else:
+    path.symlink_to('/nowhere/at/all' if kind == 'broken link' else path.name)
+  with pytest.raises(UserError, match=r'metrics\.jsonl cannot be read and written \(.*; move it'):
+    Report(str(tmp_path), 0, 9, Shown(('',), (), '', {}, ''), visible=True)

@@ -136,3 +136,96 @@ def test_sources_that_moved_may_be_named_anew(tmp_path):
   base.rename(moved)
   with pytest.raises(UserError, match=r'data\.text\.tokenizer'):
     run.claim(workdir, started_from(str(moved), str(other)), spec)
+
+
+def put(workdir, name, text):
+  files.write_text(f'{workdir}/{name}', text)
+
+
+def changed_json(workdir, name, change):
+  content = files.read_json(files.path(workdir) / name)
+  change(content)
+  put(workdir, name, json.dumps(content))
+
+
+DEEP = '[' * 200_000 + ']' * 200_000
+
+
+@pytest.mark.parametrize('name', ['config.json', 'run.json'])
+@pytest.mark.parametrize('text', ['[]', '{}', '3', 'null', '', 'deep', '{"train": deep}'])
+def test_json_of_another_form_is_damage(workdir, name, text):
+  run.claim(workdir, config(), SPEC)
+  put(workdir, name, text.replace('deep', DEEP))
+  with pytest.raises(UserError, match=rf'{name} is damaged \(.*; .*delete it and run train\.py'):
+    run.read_config(workdir)
+
+
+@pytest.mark.parametrize('name', ['config.json', 'run.json', 'tokenizer.json'])
+def test_what_is_no_file_is_damage(tmp_path, name):
+  run.claim(str(tmp_path), config(), SPEC)
+  (tmp_path / name).unlink()
+  (tmp_path / name).mkdir()
+  with pytest.raises(UserError, match=rf'{name} is damaged \(Is a directory\)'):
+    run.read_config(str(tmp_path)), run.read_spec(str(tmp_path))
+
+
+@pytest.mark.parametrize('key, value', [('n', 4), ('class_names', ['a']), ('identity', 'abd')])
+def test_a_changed_value_of_a_description_is_noticed(workdir, key, value):
+  run.claim(workdir, config(), SPEC)
+  changed_json(workdir, 'run.json', lambda content: content['data'].update({key: value}))
+  with pytest.raises(UserError, match=r'run\.json is damaged \(it differs from what was written'):
+    run.read_spec(workdir)
+
+
+def test_a_description_that_is_gone_is_written_anew(workdir):
+  run.claim(workdir, config(), SPEC)
+  put(workdir, 'checkpoints/1/some', 'thing')
+  before = files.read_json(files.path(workdir) / 'run.json')
+  (files.path(workdir) / 'run.json').unlink()
+  with pytest.raises(UserError, match=r'run\.json is gone; run train\.py --workdir='):
+    run.read_spec(workdir)
+  # What train.py reads is the config.
+  assert run.read_config(workdir) == config().to_dict()
+  run.claim(workdir, config(), SPEC)
+  assert files.read_json(files.path(workdir) / 'run.json')['data'] == before['data']
+
+
+def test_a_tokenizer_that_changed_or_is_gone_is_named(workdir):
+  run.claim(workdir, config(), SPEC)
+  assert run.read_spec(workdir) == SPEC
+  put(workdir, 'tokenizer.json', '{"kind": "bytf"}')
+  with pytest.raises(UserError, match=r'tokenizer\.json is damaged \(the run has another'):
+    run.read_tokenizer(workdir)
+  (files.path(workdir) / 'tokenizer.json').unlink()
+  with pytest.raises(UserError, match=r'tokenizer\.json is damaged \(it is gone\)'):
+    run.read_spec(workdir)
+  # Training makes it again, the same one.
+  assert run.read_tokenizer(workdir) == ''
+  run.claim(workdir, config(), SPEC)
+  assert run.read_tokenizer(workdir) == SPEC.tokenizer
+  with pytest.raises(UserError, match='holds a run with another tokenizer'):
+    run.claim(workdir, config(), SPEC._replace(tokenizer='{"kind": "other"}'))
+
+
+def test_a_config_that_was_edited_is_said(workdir, capsys):
+  run.claim(workdir, config(), SPEC)
+  run.claim(workdir, config(steps=20), SPEC)
+  run.warn_of_edits(workdir)
+  assert capsys.readouterr().err == ''
+  # A process that was killed in between left the config of before.
+  put(workdir, 'config.json', json.dumps(config().to_dict()))
+  run.warn_of_edits(workdir)
+  assert capsys.readouterr().err == ''
+  changed_json(workdir, 'config.json', lambda content: content['train'].update(steps=21))
+  run.warn_of_edits(workdir)
+  assert 'config.json is not as train.py wrote it' in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_config_is_refused(tmp_path):
+  meta = {'step': 4, 'config': config().to_dict()}
+  run.check_origin(str(tmp_path), meta, config(steps=20))
+  run.check_origin(str(tmp_path), {'step': 4}, config(seed=1))  # imported without one
+  with pytest.raises(UserError, match=r'checkpoint 4 in .* another config \(train.seed: 0 → 1\)'):
+    run.check_origin(str(tmp_path), meta, config(seed=1))
+  moved = ConfigDict({**config().to_dict(), 'data': {'text': {'tokenizer': 'b'}}})
+  run.check_origin(str(tmp_path), meta, moved)

@@ -3,7 +3,6 @@
 Weights are read from safetensors files only, which contain numbers and no code.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ import ml_dtypes  # noqa: F401  registers bfloat16 with numpy
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+import files
 from errors import UserError
 
 CONFIG = 'config.json'
@@ -165,7 +165,7 @@ def _refusal(file: Path) -> str:
 
 def _read_json(path: Path) -> dict[str, Any]:
   try:
-    value = json.loads(path.read_text())
+    value = files.parse_json(path.read_text())
   except (OSError, ValueError) as error:
     raise UserError(f'{path} is unreadable ({error}); download or save it again') from error
   if not isinstance(value, Mapping):
