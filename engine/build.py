@@ -173,10 +173,9 @@ def _makes(value: Callable, kind: Any) -> bool:
   if inspect.isclass(value):
     # What is abstract is a parent.
     return inspect.isclass(kind) and issubclass(value, kind) and not inspect.isabstract(value)
-  try:
-    result = inspect.get_annotations(value, eval_str=True).get('return', kind)
-  except (NameError, TypeError):
-    return True
+  result = getattr(value, '__annotations__', {}).get('return', kind)
+  if isinstance(result, str):
+    result = vars(importlib.import_module(value.__module__)).get(result)
   if inspect.isclass(result) and inspect.isclass(kind):
     return issubclass(result, kind)
   return result == kind

@@ -1,6 +1,7 @@
 """A run's folder: which config it belongs to, and who may write there."""
 
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ from data.text import tokenization
 from engine import lock
 from engine.build import to_plain
 from engine.checksum import checksum, is_whole, with_sum
-from engine.code_version import code_version
+from engine.code_version import ROOT, code_version
 from engine.runtime import versions
 from errors import UserError
 
@@ -299,10 +300,29 @@ def only_writer(workdir: str) -> Iterator[None]:
 
 
 def check_place(workdir: str) -> None:
-  """Raises UserError where it is foreseen that `workdir` cannot be written; makes nothing."""
+  """Raises UserError where `workdir` cannot be written, or holds something else; makes nothing."""
+  if files.is_local(workdir):
+    occupied = _occupied(files.absolute(workdir))
+    if occupied:
+      raise UserError(
+        f'--workdir={workdir} {occupied}, and a run needs a folder of its own; give another one, '
+        'such as runs/NAME'
+      )
   reason = files.why_not_written(workdir)
   if reason:
     raise UserError(f'cannot write to --workdir={workdir}: {reason}')
+
+
+def _occupied(folder: files.Path) -> str:
+  """What makes a folder no place for a run, as in '--workdir=. is this project'; '' for nothing."""
+  for place, what in ((ROOT, 'this project'), (os.path.expanduser('~'), 'the home folder')):
+    inside = files.absolute(place)
+    if inside.is_relative_to(folder):
+      return f'{"is" if inside == folder else "holds"} {what}'
+  if (folder / CONFIG).exists():
+    return ''
+  runs = [each.name for each in files.entries(folder) if (each / DESCRIPTION).is_file()]
+  return f'holds other runs ({", ".join(runs[:3])}{", …" if runs[3:] else ""})' if runs else ''
 
 
 def check_still_there(workdir: str) -> None:

@@ -186,3 +186,11 @@ def test_record_files_with_another_number_of_examples(prepared_root, tmp_path, d
   (folder / 'dataset_info.json').write_text(json.dumps(info))
   with pytest.raises(UserError, match=rf'holds 1000 examples, and {described} are described'):
     source.open_source('mnist5k', 'test', str(tmp_path))
+
+
+def test_a_folder_without_versions_is_no_data_set(tmp_path):
+  for name in ('one', 'two'):
+    (tmp_path / 'downloads' / name / 'extracted').mkdir(parents=True)
+  for name in ('downloads', 'downloads/one'):
+    with pytest.raises(UserError, match=f'^config.data.name={name}: there is no data set {name}'):
+      source.open_source(name, 'train', str(tmp_path))

@@ -29,7 +29,7 @@ def test_a_value_of_the_config_comes_first():
     ('base.Evaluator', 'engine.evaluators', 'examples, measure, samples, speed$'),
     ('examples.OverSplit', 'engine.evaluators', 'examples.Examples'),
     ('examples.build_metric', 'engine.evaluators', 'examples.Examples'),
-    ('base.Objective', 'objectives', 'causal_lm.CausalLM, cgan.ConditionalGAN'),
+    ('base.Objective', 'objectives', 'causal_lm, cgan, classify, .*, vqvae$'),
     ('base.Captions', 'objectives', 'causal_lm'),
     ('base.Value', 'metrics', 'accuracy_score'),
     ('charts.curves', 'metrics', 'accuracy_score'),

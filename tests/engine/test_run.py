@@ -11,6 +11,7 @@ from data.spec import Spec
 from data.text import tokenization
 from engine import report, run
 from errors import UserError
+from tests.conftest import ROOT
 
 SPEC = Spec('some', 'train', 3, {'tokens': ((4,), 'int32')}, 0, 'abc', (), '{"kind": "byte"}')
 
@@ -95,6 +96,28 @@ def test_a_work_folder_that_cannot_be_made_is_one_sentence(place, tmp_path):
   with pytest.raises(UserError, match=r'cannot write to --workdir=.* is no folder; choose another'):
     with run.only_writer(place):
       pass
+
+
+def test_folders_that_hold_something_else_are_refused(tmp_path, monkeypatch):
+  home = tmp_path / 'people' / 'me'
+  home.mkdir(parents=True)
+  monkeypatch.setenv('HOME', str(home))
+  for name in 'ab':
+    files.write_json(tmp_path / 'runs' / name / 'run.json', {})
+  for place, what in (
+    ('/', 'holds this project'),
+    (str(ROOT), 'is this project'),
+    (f'{ROOT}/engine/..', 'is this project'),
+    ('~', 'is the home folder'),
+    (str(home.parent), 'holds the home folder'),
+    (str(tmp_path / 'runs'), r'holds other runs \(a, b\)'),
+  ):
+    with pytest.raises(UserError, match=f'^--workdir={place} {what}, and .* such as runs/NAME'):
+      run.check_place(place)
+  for place in ('~/run', str(ROOT / 'runs' / 'new'), str(tmp_path / 'runs' / 'c')):
+    run.check_place(place)
+  files.write_json(tmp_path / 'runs' / 'config.json', {})  # A run that has started there goes on.
+  run.check_place(str(tmp_path / 'runs'))
 
 
 def test_a_folder_that_the_system_refuses_is_one_sentence(tmp_path, monkeypatch):
