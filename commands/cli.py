@@ -130,6 +130,8 @@ def check_flags(argv: Sequence[str]) -> None:
 
 def _unknown_flag(name: str, argv: Sequence[str], more: Sequence[str] = ()) -> UserError:
   """The sentence for a flag that is neither defined by the script nor one of `more`."""
+  if name in ('help', 'nohelp'):
+    return UserError('--help takes no value; write it alone, or leave it out')
   defined = [f'--{flag.name}' for flag in flags.FLAGS.get_key_flags_for_module(argv[0])]
   known = sorted({*defined, *more})
   config = flags.FLAGS['config'].value if 'config' in flags.FLAGS else None

@@ -121,9 +121,12 @@ def resolve(name: str, room: str, where: str) -> Callable:
   found = pkgutil.iter_modules(importlib.import_module(room).__path__)
   files = [module.name for module in found if not module.ispkg]
   if file not in files:
+    usable = _names(files, room)
+    if len(usable) > _MOST_SHOWN:
+      usable = sorted({each.partition('.')[0] for each in usable})
     raise UserError(
-      f'{where}={name}: there is no {room.replace(".", "/")}/{file}.py{nearest(file, files)}; '
-      f'there are: {", ".join(_names(files, room))}'
+      f'{where}={name}: there is no {room.replace(".", "/")}/{file}.py{nearest(file, usable)}; '
+      f'there are: {", ".join(usable)}'
     )
   symbols = _symbols(file, room)
   if not symbol:
@@ -134,6 +137,7 @@ def resolve(name: str, room: str, where: str) -> Callable:
   return symbols[symbol]
 
 
+_MOST_SHOWN = 20
 # The packages whose things may be made by functions; the others hold classes of them.
 _WITH_FUNCTIONS = ('engine', 'models')
 # What a config may have built of a package.

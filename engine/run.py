@@ -25,7 +25,14 @@ CONFIG, DESCRIPTION, TOKENIZER = 'config.json', 'run.json', 'tokenizer.json'
 FORMAT, LAST_COMMIT = 2, '83a6fd8'
 
 # Sections that runs of this format may lack, since they were made before there were any.
-_YOUNGER = {'report': {'trackers': ['tensorboard']}}
+_YOUNGER: Mapping[str, Any] = {
+  'report': {'trackers': ['tensorboard']},
+  'data': {
+    'image': {'size': [], 'channels': 0, 'resize': 'center'},
+    'table': {'target': '', 'ignore': [], 'categories': [], 'missing': 'refuse'},
+    'jsonl': {'text': 'text', 'label': ''},
+  },
+}
 
 # Options that say how long a run goes, what it shows or where it computes, not what it computes.
 FREE = (
@@ -124,7 +131,17 @@ def read_config(workdir: str) -> dict[str, Any]:
   """
   if not _lost_its_description(workdir):
     read_description(workdir)
-  return {**_YOUNGER, **_read(workdir, CONFIG, _SAME_CONFIG)}
+  return _completed(_YOUNGER, _read(workdir, CONFIG, _SAME_CONFIG))
+
+
+def _completed(younger: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
+  """A stored config with the sections that it lacks, at its top or in a section."""
+  inner = {
+    key: {**younger[key], **value}
+    for key, value in stored.items()
+    if key in younger and isinstance(value, Mapping)
+  }
+  return {**younger, **stored, **inner}
 
 
 _SAME_CONFIG = (
@@ -232,9 +249,11 @@ def check_origin(workdir: str, meta: Mapping[str, Any], config: ConfigDict) -> N
     meta: the description of the checkpoint.
     config: that the run in the folder has.
   """
-  changed = differences(meta.get('config', {}), _as_json(config))
+  if 'config' not in meta:
+    return
+  changed = differences(_completed(_YOUNGER, meta['config']), _as_json(config))
   other = [line for key, line in changed.items() if not _is_free(key) and not _MAY_MOVE(key)]
-  if other and 'config' in meta:
+  if other:
     step = int(meta['step'])
     raise UserError(
       f'checkpoint {step} in {workdir} is of a run of another config ({"; ".join(other[:5])}): put '

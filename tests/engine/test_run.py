@@ -23,11 +23,17 @@ def workdir(request, tmp_path, bucket):
 
 
 REPORT = {'trackers': ['tensorboard']}
+# What runs of before files of one's own lack.
+OWN = {
+  'image': {'size': [], 'channels': 0, 'resize': 'center'},
+  'table': {'target': '', 'ignore': [], 'categories': [], 'missing': 'refuse'},
+  'jsonl': {'text': 'text', 'label': ''},
+}
 
 
 def config(seed=0, steps=10):
   train, text = {'steps': steps, 'seed': seed}, {'tokenizer': 'a'}
-  return ConfigDict({'train': train, 'data': {'text': text}, 'report': REPORT})
+  return ConfigDict({'train': train, 'data': {'text': text, **OWN}, 'report': REPORT})
 
 
 def test_what_is_claimed_is_read_back(workdir):
@@ -46,9 +52,12 @@ def test_what_is_claimed_is_read_back(workdir):
 def test_a_run_that_is_older_than_a_section_goes_on(workdir):
   older = config()
   del older.report
+  for key in OWN:
+    del older.data[key]
   run.claim(workdir, older, SPEC)
   assert 'report' not in files.read_json(files.path(workdir) / 'config.json')
   assert run.read_config(workdir)['report'] == REPORT
+  assert run.read_config(workdir)['data'] == {'text': {'tokenizer': 'a'}, **OWN}
   assert run.claim(workdir, config(), SPEC) == []
   new = config()
   new.report.trackers = ['wandb']
@@ -139,7 +148,7 @@ def test_a_run_that_was_removed_is_noticed(workdir):
 
 def test_sources_that_moved_may_be_named_anew(tmp_path):
   def started_from(run, tokenizer='byte'):
-    text = {'text': {'tokenizer': tokenizer}}
+    text = {'text': {'tokenizer': tokenizer}, **OWN}
     return ConfigDict({'data': text, 'init_from': {'model': {'run': run}}, 'report': REPORT})
 
   made = tokenization.train('byte', [], 0, ()).to_json()
@@ -250,5 +259,8 @@ def test_a_checkpoint_of_another_config_is_refused(tmp_path):
   run.check_origin(str(tmp_path), {'step': 4}, config(seed=1))  # imported without one
   with pytest.raises(UserError, match=r'checkpoint 4 in .* another config \(train.seed: 0 → 1\)'):
     run.check_origin(str(tmp_path), meta, config(seed=1))
-  moved = ConfigDict({**config().to_dict(), 'data': {'text': {'tokenizer': 'b'}}})
+  moved = ConfigDict({**config().to_dict(), 'data': {'text': {'tokenizer': 'b'}, **OWN}})
   run.check_origin(str(tmp_path), meta, moved)
+  older = config().to_dict()
+  older['data'] = {'text': {'tokenizer': 'a'}}  # written before there were files of one's own
+  run.check_origin(str(tmp_path), {'step': 4, 'config': older}, config())
