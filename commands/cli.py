@@ -63,6 +63,12 @@ def launch(
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)
     sys.exit(2)
+  except (RuntimeError, AssertionError) as error:
+    told = runtime.device_error(error)
+    if told is None:
+      raise
+    print(f'error: {told}', file=sys.stderr)
+    sys.exit(2)
   except KeyboardInterrupt:
     print(f'\nstopped; {lost}', file=sys.stderr)
     sys.exit(130)
