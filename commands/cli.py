@@ -63,6 +63,12 @@ def launch(
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)
     sys.exit(2)
+  except (RuntimeError, AssertionError) as error:
+    told = runtime.device_error(error)
+    if told is None:
+      raise
+    print(f'error: {told}', file=sys.stderr)
+    sys.exit(2)
   except KeyboardInterrupt:
     print(f'\nstopped; {lost}', file=sys.stderr)
     sys.exit(130)
@@ -130,6 +136,8 @@ def check_flags(argv: Sequence[str]) -> None:
 
 def _unknown_flag(name: str, argv: Sequence[str], more: Sequence[str] = ()) -> UserError:
   """The sentence for a flag that is neither defined by the script nor one of `more`."""
+  if name in ('help', 'nohelp'):
+    return UserError('--help takes no value; write it alone, or leave it out')
   defined = [f'--{flag.name}' for flag in flags.FLAGS.get_key_flags_for_module(argv[0])]
   known = sorted({*defined, *more})
   config = flags.FLAGS['config'].value if 'config' in flags.FLAGS else None

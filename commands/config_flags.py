@@ -95,7 +95,18 @@ def _define(config: ConfigDict, path: str, argv: Sequence[str]) -> Sequence[str]
   from commands import overrides  # It imports jax, for which `cli.launch` prepares the process.
 
   words = _expand_init_from(_without_config(argv), config)
-  return overrides.define(config, words, path, _DOC)
+  rest = overrides.define(config, words, path, _DOC)
+  _check_test_split(config, words)
+  return rest
+
+
+def _check_test_split(config: ConfigDict, words: Sequence[str]) -> None:
+  """Raises UserError for a flag of the test split with folds; a config has one in either case."""
+  if 'data.test_split' in cli.overrides(words) and config.data.folds:
+    raise UserError(
+      f'--config.data.test_split={config.data.test_split} has no effect with config.data.folds='
+      f'{config.data.folds}: the fold that is held out is evaluated on; leave the flag out'
+    )
 
 
 def complete_init_from(config: ConfigDict) -> None:

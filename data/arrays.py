@@ -15,7 +15,7 @@ from data.examples import Examples
 from data.folders import cache_dir
 from data.spec import Spec
 
-_VERSION = 2  # of the layout below and of decoding; old files are ignored when it is raised
+_VERSION = 3  # of the layout below and of decoding; old files are ignored when it is raised
 _STALE_S = 3600.0
 
 Arrays = dict[str, np.ndarray]

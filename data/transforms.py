@@ -99,6 +99,15 @@ def check_size(augment: Mapping[str, Any], image_shape: tuple[int, ...] | None) 
       )
 
 
+def check_neighbours(augment: Mapping[str, Any], rows: int) -> None:
+  """Raises UserError where images are to be mixed with others of batches that hold one."""
+  if rows == 1 and augment.get('mixup'):
+    raise UserError(
+      f'config.data.augment.mixup={augment["mixup"]} has no effect with config.data.batch_size=1, '
+      'where there is no other image to mix in; set it to 0, or choose a larger batch'
+    )
+
+
 def random_crop(image: jax.Array, key: jax.Array, pixels: int) -> jax.Array:
   """Crops a random window of the image's own size [H, W, C] after padding by `pixels` zeros."""
   down, right = jax.random.randint(key, (2,), 0, 2 * pixels + 1)

@@ -4,7 +4,7 @@ import dataclasses
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -37,21 +37,6 @@ def build(spec: Mapping[str, Any], room: str, where: str, provided: Mapping[str,
       'images with --config.data.name, or another config'
     )
   return call(target, {**filled, **arguments}, where)
-
-
-def require_kind(found: Any, kind: type, name: str, where: str, what: str) -> None:
-  """Raises UserError unless an object, or a class, that a config named is of a kind.
-
-  Args:
-    found: what was built, or is to be.
-    kind: a class.
-    name: that it was named by.
-    where: the place of the section in the config.
-    what: the kind in words, as in 'is no module'.
-  """
-  is_kind = issubclass(found, kind) if inspect.isclass(found) else isinstance(found, kind)
-  if not is_kind:
-    raise UserError(f'{where}.name={name} is no {what}; name another')
 
 
 def name_of(spec: Any, where: str) -> str:
@@ -136,37 +121,86 @@ def resolve(name: str, room: str, where: str) -> Callable:
   found = pkgutil.iter_modules(importlib.import_module(room).__path__)
   files = [module.name for module in found if not module.ispkg]
   if file not in files:
+    usable = _names(files, room)
+    if len(usable) > _MOST_SHOWN:
+      usable = sorted({each.partition('.')[0] for each in usable})
     raise UserError(
-      f'{where}={name}: there is no {room.replace(".", "/")}/{file}.py{nearest(file, files)}; '
-      f'there are: {", ".join(sorted(files))}'
+      f'{where}={name}: there is no {room.replace(".", "/")}/{file}.py{nearest(file, usable)}; '
+      f'there are: {", ".join(usable)}'
     )
-  module = importlib.import_module(f'{room}.{file}')
-  symbols = {
-    key: value
-    for key, value in vars(module).items()
-    if not key.startswith('_') and _can_be_named(value, module.__name__, room)
-  }
+  symbols = _symbols(file, room)
   if not symbol:
-    same = [key for key in symbols if key.lower() == file.replace('_', '')]
-    symbol = same[0] if same else ''
+    symbol = _namesake(file, symbols)
   if symbol not in symbols:
-    known = ', '.join(f'{file}.{key}' for key in sorted(symbols))
-    raise UserError(f'{where}={name} names nothing{nearest(name, known.split(", "))}; try: {known}')
+    known = [f'{file}.{key}' for key in sorted(symbols)] or _names(files, room)
+    raise UserError(f'{where}={name} names nothing{nearest(name, known)}; try: {", ".join(known)}')
   return symbols[symbol]
 
 
+_MOST_SHOWN = 20
 # The packages whose things may be made by functions; the others hold classes of them.
 _WITH_FUNCTIONS = ('engine', 'models')
+# What a config may have built of a package.
+_KINDS: Mapping[str, tuple[str, ...]] = {
+  'models': ('flax.linen.Module',),
+  'objectives': ('objectives.base.Objective',),
+  'metrics': ('metrics.base.PredictionMetric', 'metrics.base.SampleMetric'),
+  'metrics.features': ('metrics.base.FeatureExtractor',),
+  'engine': ('engine.gradients.Strategy',),
+  'engine.evaluators': ('engine.evaluators.base.Evaluator',),
+  'engine.trackers': ('engine.tracking.Tracker',),
+}
 
 
-def _can_be_named(value: Any, module: str, room: str) -> bool:
-  """Whether a value in a module of a room is something that a config can have built."""
-  if not callable(value) or value.__module__ != module:
-    return False
-  if not inspect.isclass(value):
-    return room in _WITH_FUNCTIONS
-  # What is abstract is a parent, and a tuple a result.
-  return not inspect.isabstract(value) and not issubclass(value, tuple)
+def _symbols(file: str, room: str) -> dict[str, Any]:
+  """What a config may name in a file of a room, by name."""
+  module = importlib.import_module(f'{room}.{file}')
+  kinds = [_found(kind) for kind in _KINDS[room]]
+  return {
+    key: value
+    for key, value in vars(module).items()
+    if not key.startswith('_')
+    and callable(value)
+    and value.__module__ == module.__name__
+    and (inspect.isclass(value) or room in _WITH_FUNCTIONS)
+    and any(_makes(value, kind) for kind in kinds)
+  }
+
+
+def _found(path: str) -> Any:
+  module, _, name = path.rpartition('.')
+  return getattr(importlib.import_module(module), name)
+
+
+def _makes(value: Callable, kind: Any) -> bool:
+  """Whether a class is of a kind, or a function says that it returns one, or nothing of it."""
+  if inspect.isclass(value):
+    # What is abstract is a parent.
+    return inspect.isclass(kind) and issubclass(value, kind) and not inspect.isabstract(value)
+  result = getattr(value, '__annotations__', {}).get('return', kind)
+  if isinstance(result, str):
+    result = vars(importlib.import_module(value.__module__)).get(result)
+  if inspect.isclass(result) and inspect.isclass(kind):
+    return issubclass(result, kind)
+  return result == kind
+
+
+def _namesake(file: str, symbols: Iterable[str]) -> str:
+  """The symbol that the name of its file alone means; '' for none."""
+  return next((key for key in symbols if key.lower() == file.replace('_', '')), '')
+
+
+def _names(files: Iterable[str], room: str) -> list[str]:
+  """All that a config may name in a room."""
+  found = []
+  for file in sorted(files):
+    try:
+      symbols = _symbols(file, room)
+    except Exception:  # Whatever the import of a package that is optional raises.
+      symbols = {file: None}
+    same = _namesake(file, symbols)
+    found += [file if key == same else f'{file}.{key}' for key in sorted(symbols)]
+  return found
 
 
 def to_plain(value: Any) -> Any:

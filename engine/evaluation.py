@@ -11,7 +11,7 @@ from data.examples import Examples
 from data.section import Data, check_features, open_evaluated, open_testing
 from data.spec import Spec
 from engine.averages import Average
-from engine.build import call, require_kind, resolve, to_plain
+from engine.build import call, resolve, to_plain
 from engine.evaluators.base import Evaluator, Progress, Results
 from engine.evaluators.batches import Split
 from engine.session import Session
@@ -168,7 +168,6 @@ def open_evaluators(session: Session, split: str = '', unscheduled: bool = False
     if name in players:
       raise UserError(f'{where} has the name of a player, so their figures would; rename it')
     kind = resolve(section['name'], 'engine.evaluators', f'{where}.name')
-    require_kind(kind, Evaluator, section['name'], where, 'evaluator')
     options = {key: value for key, value in section.items() if key != 'name'}
     # Samples are compared with their own reference: they have no option "split".
     key = 'split' if 'split' in options else 'reference'

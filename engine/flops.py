@@ -20,6 +20,17 @@ def count_flops(jaxpr: core.Jaxpr) -> int:
   return sum(_flops_of(equation) for equation in jaxpr.eqns)
 
 
+def largest_product(jaxpr: core.Jaxpr) -> int:
+  """Returns the bytes of the largest matrix product or convolution that a function computes."""
+  largest = 0
+  for equation in jaxpr.eqns:
+    if equation.primitive.name in (*_COUNTS, *_EVALUATED):
+      result = _array(equation.outvars[0])
+      largest = max(largest, result.size * result.dtype.itemsize)
+    largest = max([largest, *map(largest_product, _inner_jaxprs(equation.params))])
+  return largest
+
+
 def _flops_of(equation: core.JaxprEqn) -> int:
   kind = equation.primitive.name
   if kind in _COUNTS:

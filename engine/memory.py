@@ -76,6 +76,13 @@ def resident_need(nbytes: int) -> Need:
   return Need({'examples': nbytes}, ('config.data.resident_mb=0, which streams them',))
 
 
+def product_need(largest: int, session: Session) -> Need:
+  """Returns the least that the largest product of a step, of `largest` bytes, needs on a device."""
+  smaller = ['a smaller config.data.batch_size', 'a larger config.train.accumulate (microbatches)']
+  size = largest // (session.mesh.size // session.mesh.shape['lane'])
+  return Need({'its largest product': size}, (*smaller, _smaller_modules(session)))
+
+
 def drawn_need(rows: int, one: jax.ShapeDtypeStruct, option: str) -> Need:
   """Returns the least that samples need on a device.
 

@@ -9,9 +9,10 @@ from ml_collections import ConfigDict
 
 from data.spec import Spec
 from data.text import tokenization
-from engine.build import build, require_kind, to_plain
+from engine.build import build, to_plain
 from engine.module_errors import construction_error, missing_module, objective_errors
 from engine.train_options import PRECISIONS
+from errors import UserError
 from objectives.base import Objective
 
 
@@ -41,7 +42,6 @@ def build_objective(config: ConfigDict, spec: Spec, precision: str) -> Objective
     objective: Objective = build(
       section, 'objectives', 'config.objective', {**provided, 'modules': modules}
     )
-    require_kind(objective, Objective, section['name'], 'config.objective', 'objective')
     moved = [name for player in objective.players for name in player.moves]
   for name in moved:
     if name not in modules:
@@ -54,7 +54,8 @@ def _module(section: Any, where: str, provided: Mapping[str, Any]) -> nn.Module:
     module = build(section, 'models', where, provided)
   except (TypeError, ArithmeticError) as error:
     raise construction_error(error, where, section) from error
-  require_kind(module, nn.Module, section['name'], where, 'module')
+  if not isinstance(module, nn.Module):
+    raise UserError(f'{where}.name={section["name"]} is no module; name another')
   return module
 
 

@@ -12,7 +12,7 @@ from engine import run
 from engine.build import to_plain
 from engine.declarations import check_config
 from engine.evaluation import Evaluators, open_lane_evaluators
-from engine.memory import check_memory, drawn_need, training_need
+from engine.memory import check_memory, drawn_need, product_need, training_need
 from engine.program import Traced, trace_step
 from engine.session import Session, open_session
 from engine.state import Weights, averaged_variables, weights
@@ -71,7 +71,9 @@ def preflight(config: ConfigDict, workdir: str) -> Preflight:
   _check_sources(session, workdir)
   evaluators = open_lane_evaluators(session)
   best = evaluators[0].ranking_figure(config.checkpoint.best)
-  return Preflight(session, evaluators, best, trace_step(session), lane_sampler(session))
+  traced = trace_step(session)
+  check_memory(product_need(traced.largest, session), 'a step')
+  return Preflight(session, evaluators, best, traced, lane_sampler(session))
 
 
 def _check_sources(session: Session, workdir: str) -> None:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from data.feed import Feed
 from data.transforms import prepare
 from engine import runtime
+from engine.flops import largest_product
 from engine.gradients import Metrics
 from engine.lanes import lane_axes
 from engine.session import Session
@@ -39,10 +40,12 @@ class Traced(NamedTuple):
   Attributes:
     step: `(state, batch) -> (state, metrics)`, jitted; with these shapes it is not traced again.
     names: of the metrics.
+    largest: bytes of the largest matrix product or convolution, over all devices.
   """
 
   step: Callable[[State, Any], tuple[State, Metrics]]
   names: tuple[str, ...]
+  largest: int
 
 
 def trace_step(session: Session) -> Traced:
@@ -53,8 +56,9 @@ def trace_step(session: Session) -> Traced:
   """
   step = jax.jit(session.train_step().__call__)
   with session.module_errors():
-    metrics = jax.eval_shape(step, session.lane_abstract, _abstract_batch(session))[1]
-  return Traced(step, tuple(sorted(metrics)))
+    traced = step.trace(session.lane_abstract, _abstract_batch(session))
+  metrics = traced.out_info[1]
+  return Traced(step, tuple(sorted(metrics)), largest_product(traced.jaxpr.jaxpr))
 
 
 def make_program(session: Session, feed: Feed, traced: Traced | None = None) -> Program:
@@ -70,7 +74,7 @@ def make_program(session: Session, feed: Feed, traced: Traced | None = None) -> 
   """
   capacity = session.train.dispatch
   # Traced once: in the loop arguments have the same shardings.
-  step, names = traced or trace_step(session)
+  step, names, _ = traced or trace_step(session)
   loop = _Loop(session, feed, step, names, capacity)
   several = session.lanes.number > 1
   at_once = session.mesh.shape['lane'] > 1 or jax.default_backend() != 'cpu'

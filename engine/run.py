@@ -1,6 +1,7 @@
 """A run's folder: which config it belongs to, and who may write there."""
 
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ from data.text import tokenization
 from engine import lock
 from engine.build import to_plain
 from engine.checksum import checksum, is_whole, with_sum
-from engine.code_version import code_version
+from engine.code_version import ROOT, code_version
 from engine.runtime import versions
 from errors import UserError
 
@@ -24,7 +25,14 @@ CONFIG, DESCRIPTION, TOKENIZER = 'config.json', 'run.json', 'tokenizer.json'
 FORMAT, LAST_COMMIT = 2, '83a6fd8'
 
 # Sections that runs of this format may lack, since they were made before there were any.
-_YOUNGER = {'report': {'trackers': ['tensorboard']}}
+_YOUNGER: Mapping[str, Any] = {
+  'report': {'trackers': ['tensorboard']},
+  'data': {
+    'image': {'size': [], 'channels': 0, 'resize': 'center'},
+    'table': {'target': '', 'ignore': [], 'categories': [], 'missing': 'refuse'},
+    'jsonl': {'text': 'text', 'label': ''},
+  },
+}
 
 # Options that say how long a run goes, what it shows or where it computes, not what it computes.
 FREE = (
@@ -123,7 +131,17 @@ def read_config(workdir: str) -> dict[str, Any]:
   """
   if not _lost_its_description(workdir):
     read_description(workdir)
-  return {**_YOUNGER, **_read(workdir, CONFIG, _SAME_CONFIG)}
+  return _completed(_YOUNGER, _read(workdir, CONFIG, _SAME_CONFIG))
+
+
+def _completed(younger: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
+  """A stored config with the sections that it lacks, at its top or in a section."""
+  inner = {
+    key: {**younger[key], **value}
+    for key, value in stored.items()
+    if key in younger and isinstance(value, Mapping)
+  }
+  return {**younger, **stored, **inner}
 
 
 _SAME_CONFIG = (
@@ -231,9 +249,11 @@ def check_origin(workdir: str, meta: Mapping[str, Any], config: ConfigDict) -> N
     meta: the description of the checkpoint.
     config: that the run in the folder has.
   """
-  changed = differences(meta.get('config', {}), _as_json(config))
+  if 'config' not in meta:
+    return
+  changed = differences(_completed(_YOUNGER, meta['config']), _as_json(config))
   other = [line for key, line in changed.items() if not _is_free(key) and not _MAY_MOVE(key)]
-  if other and 'config' in meta:
+  if other:
     step = int(meta['step'])
     raise UserError(
       f'checkpoint {step} in {workdir} is of a run of another config ({"; ".join(other[:5])}): put '
@@ -299,10 +319,29 @@ def only_writer(workdir: str) -> Iterator[None]:
 
 
 def check_place(workdir: str) -> None:
-  """Raises UserError where it is foreseen that `workdir` cannot be written; makes nothing."""
+  """Raises UserError where `workdir` cannot be written, or holds something else; makes nothing."""
+  if files.is_local(workdir):
+    occupied = _occupied(files.absolute(workdir))
+    if occupied:
+      raise UserError(
+        f'--workdir={workdir} {occupied}, and a run needs a folder of its own; give another one, '
+        'such as runs/NAME'
+      )
   reason = files.why_not_written(workdir)
   if reason:
     raise UserError(f'cannot write to --workdir={workdir}: {reason}')
+
+
+def _occupied(folder: files.Path) -> str:
+  """What makes a folder no place for a run, as in '--workdir=. is this project'; '' for nothing."""
+  for place, what in ((ROOT, 'this project'), (os.path.expanduser('~'), 'the home folder')):
+    inside = files.absolute(place)
+    if inside.is_relative_to(folder):
+      return f'{"is" if inside == folder else "holds"} {what}'
+  if (folder / CONFIG).exists():
+    return ''
+  runs = [each.name for each in files.entries(folder) if (each / DESCRIPTION).is_file()]
+  return f'holds other runs ({", ".join(runs[:3])}{", …" if runs[3:] else ""})' if runs else ''
 
 
 def check_still_there(workdir: str) -> None:

@@ -64,6 +64,24 @@ def _keep_large_buffers() -> None:
     mallopt(trim_threshold, 2**31 - 1)
 
 
+def device_error(error: Exception) -> str | None:
+  """Returns the sentence for what jax raises where it finds no device; None for another error."""
+  frame = error.__traceback__
+  while frame is not None and frame.tb_next is not None:
+    frame = frame.tb_next
+  if frame is None or not frame.tb_frame.f_code.co_filename.endswith('jax/_src/xla_bridge.py'):
+    return None
+  # An assertion is how jax ends where a plugin, such as that for CUDA, is not installed.
+  reason = (str(error).splitlines() or ['its package is not installed'])[0]
+  reason = reason.partition(' (set JAX_PLATFORMS')[0]
+  chosen = os.environ.get('JAX_PLATFORMS')
+  if not chosen:
+    return f'jax finds no device ({reason}); set JAX_PLATFORMS=cpu to compute on the CPU'
+  return (
+    f'JAX_PLATFORMS={chosen} is no platform of this machine ({reason}); unset it, or set it to cpu'
+  )
+
+
 def compiler_options() -> Mapping[str, str]:
   """Options for the jit of a training step on this platform.
 

@@ -14,7 +14,7 @@ from data.own.options import Image, Jsonl, Table
 from data.section import ALL_FOLDS, Data, open_training, open_whole
 from data.spec import Spec
 from data.text.options import Text
-from data.transforms import check_size
+from data.transforms import check_neighbours, check_size
 from engine import sharding
 from engine.averages import Average, named_averages
 from engine.build import build, call, to_plain
@@ -133,6 +133,7 @@ def open_session(config: ConfigDict, spec: Spec | None = None, tokenizer: str = 
   check_size(data.augment, spec.features.get('image', (None,))[0])
   objective = build_objective(config, spec, train.precision)
   per_step = examples_per_step(objective, data.batch_size)
+  check_neighbours(data.augment, per_step)
   steps = run_length(train, spec.n, per_step)
   if steps < train.steps:
     why = (
@@ -187,12 +188,7 @@ def open_session(config: ConfigDict, spec: Spec | None = None, tokenizer: str = 
 def _gradient(section: Mapping[str, Any]) -> Strategy:
   """Builds the strategy that `config.train.gradient` names."""
   where = 'config.train.gradient'
-  strategy = build(section, 'engine', where)
-  if not callable(strategy):
-    raise UserError(
-      f'{where}.name={section["name"]} is no strategy of gradients; name one, e.g. gradients.mean'
-    )
-  return strategy
+  return build(section, 'engine', where)
 
 
 def _lanes(seeds: int, seed: int, data: Data, trained: bool) -> Lanes:

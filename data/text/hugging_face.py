@@ -11,7 +11,7 @@ Its settings are taken as transformers takes them (`AutoTokenizer.from_pretraine
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import errors
@@ -225,18 +225,34 @@ def _ids_of_model(folder: files.Path, tokenizer: Any) -> dict[str, Any]:
   """The ids of the model's files that the tokenizer has, as `Settings` names them."""
   size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
   found: dict[str, tuple[int, ...]] = {}
-  for file in (GENERATION, CONFIG):
-    stored = _read(folder / file)
-    for name in ('eos_token_id', 'bos_token_id', 'pad_token_id'):
-      ids = [id for id in _ids(stored.get(name), name, file) if 0 <= id < size]
-      if ids:
-        found.setdefault(name, tuple(ids))
+  for _, name, given in _given_ids(folder):
+    ids = [id for id in given if 0 <= id < size]
+    if ids:
+      found.setdefault(name, tuple(ids))
   one = {name: ids[0] for name, ids in found.items()}
   return dict(
     ends=found.get('eos_token_id', ()),
     start=one.get('bos_token_id'),
     pad=one.get('pad_token_id'),
   )
+
+
+def unknown_ids(folder: files.Path, size: int) -> list[str]:
+  """The ids of the model's files that none of `size` tokens has, as 'eos_token_id=9 (FILE)'."""
+  return [
+    f'{name}={id} ({file})'
+    for file, name, given in _given_ids(folder)
+    for id in given
+    if not 0 <= id < size
+  ]
+
+
+def _given_ids(folder: files.Path) -> Iterator[tuple[str, str, list[int]]]:
+  """Yields (file, name, ids) of the model's files."""
+  for file in (GENERATION, CONFIG):
+    stored = _read(folder / file)
+    for name in ('eos_token_id', 'bos_token_id', 'pad_token_id'):
+      yield file, name, _ids(stored.get(name), name, file)
 
 
 def _ids(value: Any, name: str, file: str) -> list[int]:

@@ -194,7 +194,12 @@ def _default_config(folder: files.Path) -> str:
   try:
     return f'{files.read_json(folder / ".config" / "metadata.json")["default_config_name"]}'
   except (OSError, ValueError, KeyError, TypeError):
-    configs = [entry.name for entry in files.entries(folder) if entry.is_dir()]
+    # Other folders, such as TFDS's own of downloads, hold no versions.
+    configs = [
+      entry.name
+      for entry in files.entries(folder)
+      if any(_VERSION.fullmatch(each.name) for each in files.entries(entry))
+    ]
   if len(configs) > 1:
     raise errors.UserError(
       f'{folder} holds several configs; write "{folder.name}/NAME" with NAME one of '

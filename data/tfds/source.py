@@ -66,10 +66,13 @@ class Source(Examples):
     """Reads and decodes examples: every feature of the spec, [B, …], B the number of indices.
 
     Raises:
-      UserError: images cannot be decoded or differ in size, a label is no class, or a text is not
-        UTF-8.
+      UserError: images cannot be decoded or differ in size, a label is no class, a number is not
+        finite, or a text is not UTF-8.
     """
-    return self._read(indices, tuple(self.spec.features))
+    values = self._read(indices, tuple(self.spec.features))
+    for name, column in values.items():
+      self._check_finite(name, column, indices)
+    return values
 
   def column(self, name: str) -> np.ndarray:
     """Reads one feature of every example, [N, …], without decoding the others."""
@@ -78,11 +81,31 @@ class Source(Examples):
 
   def load(self) -> dict[str, np.ndarray]:
     """Reads all examples, [N, …] of each feature; decoded once and kept in the cache."""
-    return arrays.decode_cached(self, super().load)
+    return arrays.decode_cached(self, self._decode_all)
 
   def __getstate__(self) -> dict[str, Any]:
     # Open files cannot be pickled; a worker process opens its own.
     return {**self.__dict__, '_builder': None, '_records': None, '_decode': {}}
+
+  def _decode_all(self) -> arrays.Arrays:
+    for name, (_, dtype) in self.spec.features.items():
+      if dtype == 'float32':  # before the blocks, so that the message counts all rows
+        self._check_finite(name, self.column(name), range(len(self)))
+    return super().load()
+
+  def _check_finite(self, name: str, values: np.ndarray, indices: Indices) -> None:
+    """Raises UserError where numbers [B] or [B, D] are nan or infinite."""
+    if values.dtype.kind != 'f' or np.isfinite(values).all():
+      return
+    bad = np.argwhere(~np.isfinite(values))
+    row, *place = bad[0]
+    column = [np.array_equal(each[1:], place) for each in bad]
+    what = f'column {place[0]} of the {name}' if place else f'the {name}'
+    raise errors.UserError(
+      f'{what} of {self._title} is {values[tuple(bad[0])]} in example {indices[row]}, and not '
+      f'finite in {sum(column):,} of {len(indices):,} examples; prepare the data set again with '
+      'these values filled in, or without these examples'
+    )
 
   def _read(self, indices: Indices, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     examples = self._examples(indices, names)

@@ -12,7 +12,7 @@ import numpy as np
 from data import placement
 from data.spec import Spec
 from engine import runtime
-from engine.build import build, require_kind
+from engine.build import build
 from engine.evaluators.base import Evaluator, Figure, Progress, Results
 from engine.evaluators.batches import PerExample, Split, one_late
 from engine.evaluators.reference import Reference
@@ -71,13 +71,6 @@ class Samples(Evaluator):
     return self._reference.examples.spec
 
   def check(self) -> None:
-    require_kind(
-      self._extractor,
-      FeatureExtractor,
-      self.features['name'],
-      f'{self.where}.features',
-      'feature extractor',
-    )
     for key, metric in self._metrics.items():
       self._check_numbers(key, metric)
     images = jax.ShapeDtypeStruct((1, *self.spec.features['image'][0]), jnp.float32)

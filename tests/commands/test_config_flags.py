@@ -468,3 +468,14 @@ def test_only_the_run_that_started_there_goes_on(parse, started, tmp_path):
 def test_a_folder_without_a_run_needs_a_config(parse, tmp_path):
   with pytest.raises(UserError, match=r'give --config too, .* holds no run'):
     parse(f'--workdir={tmp_path}')
+
+
+def test_a_test_split_with_folds_has_no_effect(parse):
+  split = '--config.data.test_split=test[:10]'
+  config = f'--config={ROOT}/configs/mlp.py'
+  assert parse(config, split).data.test_split == 'test[:10]'
+  assert parse(config, '--config.data.folds=5').data.folds == 5
+  message = r'--config\.data\.test_split=test\[:10\] has no effect with config\.data\.folds=5'
+  for words in ((split, '--config.data.folds=5'), ('--config.data.folds=5', *split.split('='))):
+    with pytest.raises(UserError, match=message):
+      parse(config, *words)

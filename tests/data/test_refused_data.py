@@ -106,7 +106,7 @@ def test_numbers_of_more_than_32_bits(tmp_path, feature, value, shown):
     'group': tfds.features.Scalar(np.int64),
   }
   good = {
-    'inputs': np.array([0.0, np.inf]), 'target': np.float64(1), 'label': 2**31 - 1,
+    'inputs': np.array([0.0, 3e38]), 'target': np.float64(1), 'label': 2**31 - 1,
     'group': -(2**31),
   }  # fmt: skip
   bad = {'inputs': np.array([0.0, value])}.get(feature, value)
@@ -116,11 +116,39 @@ def test_numbers_of_more_than_32_bits(tmp_path, feature, value, shown):
   got = source.open_source('wide', 'train', str(tmp_path), columns=('group',))
   fine = got.read([0, 1])
   assert fine['label'].tolist() == [2**31 - 1] * 2 and fine['group'].tolist() == [-(2**31)] * 2
-  assert fine['inputs'].dtype == np.float32 and np.isinf(fine['inputs'][0, 1])
+  assert fine['inputs'].dtype == np.float32 and fine['inputs'][0, 1] == np.float32(3e38)
   with pytest.raises(UserError, match=f'the {feature} of example 2 of wide train is {shown}'):
     got.read([1, 2])
   with pytest.raises(UserError, match=f'the {feature} of example 2 of wide train'):
     got.load()
+
+
+@pytest.mark.parametrize(
+  ('feature', 'value', 'column', 'shown'),
+  [
+    ('inputs', np.nan, 'column 1 of the inputs', 'nan'),
+    ('inputs', -np.inf, 'column 1 of the inputs', '-inf'),
+    ('target', np.nan, 'the target', 'nan'),
+    ('target', np.inf, 'the target', 'inf'),
+  ],
+)
+def test_numbers_that_are_not_finite(tmp_path, feature, value, column, shown):
+  import tensorflow_datasets as tfds
+
+  features = {
+    'inputs': tfds.features.Tensor(shape=(2,), dtype=np.float32, encoding='bytes'),
+    'target': tfds.features.Scalar(np.float32),
+  }
+  good = {'inputs': np.zeros(2, np.float32), 'target': np.float32(1)}
+  bad = np.array([0, value], np.float32) if feature == 'inputs' else np.float32(value)
+  prepare(tmp_path, 'gaps', features, {'train': [good, {**good, feature: bad}] * 2})
+  got = source.open_source('gaps', 'train', str(tmp_path))
+  assert got.read([0, 2])['inputs'].tolist() == [[0, 0]] * 2
+  message = f'{column} of gaps train is {shown} in example 1, and not finite in '
+  with pytest.raises(UserError, match=f'^{message}2 of 4 examples; prepare'):
+    got.load()
+  with pytest.raises(UserError, match=f'^{message}1 of 2 examples; prepare'):
+    got.read([0, 1])
 
 
 @pytest.mark.parametrize(
@@ -158,3 +186,11 @@ def test_record_files_with_another_number_of_examples(prepared_root, tmp_path, d
   (folder / 'dataset_info.json').write_text(json.dumps(info))
   with pytest.raises(UserError, match=rf'holds 1000 examples, and {described} are described'):
     source.open_source('mnist5k', 'test', str(tmp_path))
+
+
+def test_a_folder_without_versions_is_no_data_set(tmp_path):
+  for name in ('one', 'two'):
+    (tmp_path / 'downloads' / name / 'extracted').mkdir(parents=True)
+  for name in ('downloads', 'downloads/one'):
+    with pytest.raises(UserError, match=f'^config.data.name={name}: there is no data set {name}'):
+      source.open_source(name, 'train', str(tmp_path))

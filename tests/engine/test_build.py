@@ -23,21 +23,19 @@ def test_a_value_of_the_config_comes_first():
   assert build(spec, 'models', 'config.modules.generator', KNOWN).dtype is jnp.float32
 
 
-def test_a_function_is_given_nothing_but_its_own_keywords():
-  known = {'x': 0, 'lengths': None}  # The names of its arguments.
-  with pytest.raises(UserError, match=r"^config\.m: missing a required argument: 'x'; it takes"):
-    build(dict(name='pooling.mean'), 'models', 'config.m', known)
-
-
 @pytest.mark.parametrize(
   ('name', 'room', 'others'),
   [
-    ('base.Evaluator', 'engine.evaluators', 'base'),
+    ('base.Evaluator', 'engine.evaluators', 'examples, measure, samples, speed$'),
     ('examples.OverSplit', 'engine.evaluators', 'examples.Examples'),
     ('examples.build_metric', 'engine.evaluators', 'examples.Examples'),
-    ('base.Objective', 'objectives', 'base.Picture'),
-    ('base.Value', 'metrics', ''),
-    ('charts.curves', 'metrics', ''),
+    ('base.Objective', 'objectives', 'causal_lm, cgan, classify, .*, vqvae$'),
+    ('base.Captions', 'objectives', 'causal_lm'),
+    ('base.Value', 'metrics', 'accuracy_score'),
+    ('charts.curves', 'metrics', 'accuracy_score'),
+    ('pooling.mean', 'models', 'cnn'),
+    ('loop.train', 'engine', 'gradients.mean$'),
+    ('gradients.mean_gradient', 'engine', 'gradients.mean$'),
   ],
 )
 def test_parents_results_and_functions_are_not_to_be_named(name, room, others):

@@ -235,7 +235,7 @@ REFUSED = {
   'a class that is no evaluator': (
     mlp,
     dict(name='batches.Split', open_examples=1, resident_mb=1),
-    r'e\.name=batches\.Split is no evaluator; name another',
+    r'e\.name=batches\.Split names nothing; try: examples, measure, samples, speed',
   ),
   'one sample': (
     gan,
@@ -406,7 +406,7 @@ def test_an_empty_split_is_no_other_name_of_the_test_split(name):
     )
     config.evaluators.e.every = 1
     key = 'e.split'
-  with pytest.raises(UserError, match=f'config.evaluators.{key} is empty; give test, train or'):
+  with pytest.raises(UserError, match=f"config.evaluators.{key}= names no split; give 'test', 't"):
     open_evaluators(open_session(config))
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from engine.flops import count_flops
+from engine.flops import count_flops, largest_product
 from models.kernels import dense
 
 
@@ -71,3 +71,15 @@ def test_the_gradient_of_a_kernel_of_our_own_counts():
     return dense.product(x, w).sum()
 
   assert counted(jax.grad(loss, argnums=(0, 1)), w, x) == 3 * 2 * 3 * 5 * 7
+
+
+def test_the_largest_product_is_found_within_loops():
+  def function(x):
+    small = jax.lax.scan(lambda carry, _: (carry @ carry, None), x[:4, :4], length=9)[0]
+    return (x @ x.T).astype(jnp.bfloat16).sum() + small.sum() + jnp.ones(10**6).sum()
+
+  def size(x):
+    return largest_product(jax.make_jaxpr(function)(x).jaxpr)
+
+  assert size(jnp.ones((5, 4))) == 5 * 5 * 4
+  assert size(jnp.ones((4, 4))) == size(jnp.ones((3, 4)).repeat(2, 0)[:4]) == 4 * 4 * 4

@@ -5,6 +5,7 @@ from ml_collections import ConfigDict
 
 from configs import gan, gpt, mlp, tabular, vae, vqvae
 from data.spec import Spec
+from engine import memory
 from engine.preflight import preflight
 from engine.session import open_session
 from errors import UserError
@@ -49,6 +50,12 @@ CASES = [
     'mnist5k',
     {'optimizer.model.name': 'sgd', 'optimizer.model.nesterov': True},
     'config.optimizer.model.nesterov=True has no effect without config.optimizer.model.momentum',
+  ),
+  (
+    mlp,
+    'mnist5k',
+    {'data.augment.mixup': 0.2, 'data.batch_size': 1},
+    'config.data.augment.mixup=0.2 has no effect with config.data.batch_size=1',
   ),
 ]
 
@@ -133,3 +140,12 @@ def test_a_run_to_start_from_that_is_none_is_found_before_the_folder_is_made(tmp
   # A run that has saved something no longer needs its source.
   (tmp_path / 'run' / 'checkpoints' / '10').mkdir(parents=True)
   preflight(config, str(tmp_path / 'run'))
+
+
+def test_a_product_larger_than_the_memory_is_named_before_anything_is_compiled(
+  tmp_path, monkeypatch
+):
+  config = changed(gpt, '', {'data.batch_size': 10**5, 'train.epochs': 0.0})
+  monkeypatch.setattr(memory, '_host_free', lambda: 10**10)
+  with pytest.raises(UserError, match=r'a step needs .*largest product.*config\.data\.batch_size'):
+    preflight(config, str(tmp_path / 'run'))

@@ -11,6 +11,7 @@ from data.spec import Spec
 from data.text import tokenization
 from engine import report, run
 from errors import UserError
+from tests.conftest import ROOT
 
 SPEC = Spec('some', 'train', 3, {'tokens': ((4,), 'int32')}, 0, 'abc', (), '{"kind": "byte"}')
 
@@ -22,11 +23,17 @@ def workdir(request, tmp_path, bucket):
 
 
 REPORT = {'trackers': ['tensorboard']}
+# What runs of before files of one's own lack.
+OWN = {
+  'image': {'size': [], 'channels': 0, 'resize': 'center'},
+  'table': {'target': '', 'ignore': [], 'categories': [], 'missing': 'refuse'},
+  'jsonl': {'text': 'text', 'label': ''},
+}
 
 
 def config(seed=0, steps=10):
   train, text = {'steps': steps, 'seed': seed}, {'tokenizer': 'a'}
-  return ConfigDict({'train': train, 'data': {'text': text}, 'report': REPORT})
+  return ConfigDict({'train': train, 'data': {'text': text, **OWN}, 'report': REPORT})
 
 
 def test_what_is_claimed_is_read_back(workdir):
@@ -45,9 +52,12 @@ def test_what_is_claimed_is_read_back(workdir):
 def test_a_run_that_is_older_than_a_section_goes_on(workdir):
   older = config()
   del older.report
+  for key in OWN:
+    del older.data[key]
   run.claim(workdir, older, SPEC)
   assert 'report' not in files.read_json(files.path(workdir) / 'config.json')
   assert run.read_config(workdir)['report'] == REPORT
+  assert run.read_config(workdir)['data'] == {'text': {'tokenizer': 'a'}, **OWN}
   assert run.claim(workdir, config(), SPEC) == []
   new = config()
   new.report.trackers = ['wandb']
@@ -97,6 +107,28 @@ def test_a_work_folder_that_cannot_be_made_is_one_sentence(place, tmp_path):
       pass
 
 
+def test_folders_that_hold_something_else_are_refused(tmp_path, monkeypatch):
+  home = tmp_path / 'people' / 'me'
+  home.mkdir(parents=True)
+  monkeypatch.setenv('HOME', str(home))
+  for name in 'ab':
+    files.write_json(tmp_path / 'runs' / name / 'run.json', {})
+  for place, what in (
+    ('/', 'holds this project'),
+    (str(ROOT), 'is this project'),
+    (f'{ROOT}/engine/..', 'is this project'),
+    ('~', 'is the home folder'),
+    (str(home.parent), 'holds the home folder'),
+    (str(tmp_path / 'runs'), r'holds other runs \(a, b\)'),
+  ):
+    with pytest.raises(UserError, match=f'^--workdir={place} {what}, and .* such as runs/NAME'):
+      run.check_place(place)
+  for place in ('~/run', str(ROOT / 'runs' / 'new'), str(tmp_path / 'runs' / 'c')):
+    run.check_place(place)
+  files.write_json(tmp_path / 'runs' / 'config.json', {})  # A run that has started there goes on.
+  run.check_place(str(tmp_path / 'runs'))
+
+
 def test_a_folder_that_the_system_refuses_is_one_sentence(tmp_path, monkeypatch):
   def refuse(*arguments, **options):
     raise OSError(30, 'Read-only file system')
@@ -116,7 +148,7 @@ def test_a_run_that_was_removed_is_noticed(workdir):
 
 def test_sources_that_moved_may_be_named_anew(tmp_path):
   def started_from(run, tokenizer='byte'):
-    text = {'text': {'tokenizer': tokenizer}}
+    text = {'text': {'tokenizer': tokenizer}, **OWN}
     return ConfigDict({'data': text, 'init_from': {'model': {'run': run}}, 'report': REPORT})
 
   made = tokenization.train('byte', [], 0, ()).to_json()
@@ -227,5 +259,8 @@ def test_a_checkpoint_of_another_config_is_refused(tmp_path):
   run.check_origin(str(tmp_path), {'step': 4}, config(seed=1))  # imported without one
   with pytest.raises(UserError, match=r'checkpoint 4 in .* another config \(train.seed: 0 → 1\)'):
     run.check_origin(str(tmp_path), meta, config(seed=1))
-  moved = ConfigDict({**config().to_dict(), 'data': {'text': {'tokenizer': 'b'}}})
+  moved = ConfigDict({**config().to_dict(), 'data': {'text': {'tokenizer': 'b'}, **OWN}})
   run.check_origin(str(tmp_path), meta, moved)
+  older = config().to_dict()
+  older['data'] = {'text': {'tokenizer': 'a'}}  # written before there were files of one's own
+  run.check_origin(str(tmp_path), {'step': 4, 'config': older}, config())

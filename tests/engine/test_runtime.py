@@ -43,3 +43,16 @@ def test_late_writes_after_one_that_failed_are_not_shown(capsys, monkeypatch):
     unraisable.clear()
   runtime._show_uncaught(ValueError, ValueError('a bug'), None)
   assert 'ValueError: a bug' in capsys.readouterr().err
+
+
+def test_a_platform_that_is_not_here_is_one_sentence(monkeypatch):
+  refused = "Unable to initialize backend 'tpu': no libtpu.so"
+  place = '/lib/jax/_src/xla_bridge.py'
+  error = _raised(place, f"{refused} (set JAX_PLATFORMS='' to choose one)")
+  for chosen, start in (('tpu', 'JAX_PLATFORMS=tpu is no platform'), ('', 'jax finds no device')):
+    monkeypatch.setenv('JAX_PLATFORMS', chosen)
+    told = runtime.device_error(error)
+    assert told.startswith(start) and f'({refused});' in told
+  monkeypatch.setenv('JAX_PLATFORMS', 'cuda')
+  assert '(its package is not installed)' in runtime.device_error(_raised(place, ''))
+  assert runtime.device_error(_raised('train.py', refused)) is None

@@ -61,7 +61,10 @@ def test_writing_stops_at_the_end_token(model, files, stops, tmp_path, capsys):
   assert tokens == ([258, 78] if stops else [258, 78] + [END] * 10)
   assert text == ('hello' if stops else 'hello' + '</s>' * 10)
   disagree = 'texts end at 7, the eos_token_id of the model, and not at 261'
-  assert (disagree in capsys.readouterr().out) == (not stops and bool(files))
+  said = capsys.readouterr().out
+  assert (disagree in said) == (not stops and bool(files))
+  lost = 'left out eos_token_id=50256 (config.json): no token has this number'
+  assert (lost in said) == (model == {'eos_token_id': 50256})
 
 
 def test_a_text_begins_as_the_folder_says(tmp_path):

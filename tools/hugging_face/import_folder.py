@@ -16,6 +16,7 @@ from configs import bert, gpt
 from configs.defaults import optimizer
 from data.spec import Spec
 from data.text import tokenization
+from data.text.hugging_face import unknown_ids
 from data.text.subword import Subword
 from engine import run
 from engine.build import to_plain
@@ -90,6 +91,9 @@ def import_folder(folder: str, workdir: str, scan: bool) -> None:
   for what, names in (('unused', source.unused), ('fresh', source.fresh)):
     if names:
       print(f'{what:9}{len(names)}: {_shortened(names)}')
+  lost = unknown_ids(files.path(folder), tokenizer.size)
+  if lost:
+    notes.append(f'left out {", ".join(lost)}: no token has this number')
   for note in (*source.notes, *notes):
     print(f'note     {note}', flush=True)
   with new_folder(Path(workdir), '--workdir') as part:
