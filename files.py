@@ -52,6 +52,14 @@ def path(place: str | os.PathLike) -> Path:
   return Path(expanded)
 
 
+def named_path(place: str, option: str) -> Path:
+  """Returns `path` of what an option holds; errors begin with the option, as a user writes it."""
+  try:
+    return path(place)
+  except UserError as error:
+    raise UserError(f'{option}={error}') from error
+
+
 def is_local(place: str | os.PathLike) -> bool:
   """Whether a path is on this machine, not in a bucket."""
   return not os.fspath(place).startswith(_BUCKET)
@@ -184,7 +192,7 @@ def prepare_out(out: str) -> None:
   Raises:
     UserError: it cannot be written there.
   """
-  place = path(out)
+  place = named_path(out, '--out')
   if place.is_dir():
     raise UserError(f'--out={out} is a folder; give the name of a file')
   try:

@@ -33,7 +33,8 @@ def roots(data_dir: str) -> tuple[files.Path, ...]:
   Raises:
     UserError: there is no folder `data_dir`.
   """
-  if data_dir and files.is_local(data_dir) and not files.path(data_dir).is_dir():
+  given = files.named_path(data_dir, 'config.data.data_dir')
+  if data_dir and files.is_local(data_dir) and not given.is_dir():
     raise errors.UserError(
       f'config.data.data_dir={data_dir} is no folder; create it, or leave the option empty to use '
       '$TFDS_DATA_DIR or ~/tensorflow_datasets'

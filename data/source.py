@@ -47,6 +47,10 @@ def open_source(
     UserError: no such data set or split, its raw files are missing, or it cannot be read.
   """
   names, splits = split_names(name), split.split('|')
+  if '' in names:
+    raise errors.UserError(
+      f"{key}={name} has an empty name; give one, such as mnist5k, or several joined by '+'"
+    )
   if len(splits) not in (1, len(names)):
     raise errors.UserError(
       f'{where}={split} has {len(splits)} splits for the {len(names)} data sets of '

@@ -71,7 +71,7 @@ def claim(workdir: str, config: ConfigDict, spec: Spec, steps: int | None = None
     UserError: the folder belongs to another config or tokenizer, or cannot be written.
   """
   changed = changes(workdir, config, spec)
-  folder, plain = files.path(workdir), _as_json(config)
+  folder, plain = _folder(workdir), _as_json(config)
   written = [read_config(workdir)] if (folder / CONFIG).exists() else []
   description = {
     'format': FORMAT,
@@ -99,7 +99,7 @@ def changes(workdir: str, config: ConfigDict, spec: Spec) -> list[str]:
   Raises:
     UserError: the folder belongs to another config or tokenizer.
   """
-  if not (files.path(workdir) / CONFIG).exists():
+  if not (_folder(workdir) / CONFIG).exists():
     return []
   old, new = read_config(workdir), _as_json(config)
   same_tokenizer = _tokenizer_key(workdir) in (None, spec.tokenizer_key)
@@ -164,7 +164,7 @@ def read_description(workdir: str) -> dict[str, Any]:
   way_out = _new(workdir)
   if _lost_its_description(workdir):
     raise UserError(
-      f'{files.path(workdir) / DESCRIPTION} is gone; run train.py --workdir={workdir}, which '
+      f'{_folder(workdir) / DESCRIPTION} is gone; run train.py --workdir={workdir}, which '
       'writes it anew'
     )
   description = _read(workdir, DESCRIPTION, way_out)
@@ -183,7 +183,7 @@ def read_description(workdir: str) -> dict[str, Any]:
 
 def _lost_its_description(workdir: str) -> bool:
   """Whether a folder is a run whose run.json is gone; one of Hugging Face has no checkpoints."""
-  folder = files.path(workdir)
+  folder = _folder(workdir)
   kept = all((folder / name).exists() for name in (CONFIG, 'checkpoints'))
   return kept and not (folder / DESCRIPTION).exists()
 
@@ -194,7 +194,7 @@ def read_tokenizer(workdir: str) -> str:
   Raises:
     UserError: it is not the one that the run was trained with.
   """
-  key, path = _tokenizer_key(workdir), files.path(workdir) / TOKENIZER
+  key, path = _tokenizer_key(workdir), _folder(workdir) / TOKENIZER
   if key == '' or not path.exists():
     return ''
   try:
@@ -208,7 +208,7 @@ def read_tokenizer(workdir: str) -> str:
 
 def _tokenizer_key(workdir: str) -> str | None:
   """The hash of the tokenizer that a run was trained with; None where it is not known."""
-  if not (files.path(workdir) / DESCRIPTION).exists():
+  if not (_folder(workdir) / DESCRIPTION).exists():
     return None
   return read_description(workdir)['data'].get('tokenizer', '')
 
@@ -271,14 +271,18 @@ def warn_of_edits(workdir: str) -> None:
   sums = read_description(workdir).get('configs')
   if sums is not None and checksum(read_config(workdir)) not in sums:
     print(
-      f'warning: {files.path(workdir) / CONFIG} is not as train.py wrote it: it was edited, or is '
+      f'warning: {_folder(workdir) / CONFIG} is not as train.py wrote it: it was edited, or is '
       'damaged',
       file=sys.stderr,
     )
 
 
+def _folder(workdir: str) -> files.Path:
+  return files.named_path(workdir, '--workdir')
+
+
 def _read(workdir: str, name: str, way_out: str) -> dict[str, Any]:
-  path = files.path(workdir) / name
+  path = _folder(workdir) / name
   try:
     found = files.read_json(path)
   except (FileNotFoundError, NotADirectoryError):
@@ -293,7 +297,7 @@ def _read(workdir: str, name: str, way_out: str) -> dict[str, Any]:
 
 
 def _damaged(workdir: str, name: str, reason: str, way_out: str) -> UserError:
-  return UserError(f'{files.path(workdir) / name} is damaged ({reason}); {way_out}')
+  return UserError(f'{_folder(workdir) / name} is damaged ({reason}); {way_out}')
 
 
 def _reason(error: Exception) -> str:
@@ -307,7 +311,7 @@ def only_writer(workdir: str) -> Iterator[None]:
   Raises:
     UserError: another process trains there, or the folder cannot be made or written.
   """
-  folder = files.path(workdir)
+  folder = _folder(workdir)
   hold = lock.hold_file if files.is_local(folder) else lock.hold_object
   with ExitStack() as stack:
     try:
@@ -320,6 +324,7 @@ def only_writer(workdir: str) -> Iterator[None]:
 
 def check_place(workdir: str) -> None:
   """Raises UserError where `workdir` cannot be written, or holds something else; makes nothing."""
+  _folder(workdir)  # refuses what is no path
   if files.is_local(workdir):
     occupied = _occupied(files.absolute(workdir))
     if occupied:
@@ -346,7 +351,7 @@ def _occupied(folder: files.Path) -> str:
 
 def check_still_there(workdir: str) -> None:
   """Raises UserError where the folder of a run that is training was moved or removed."""
-  if not (files.path(workdir) / CONFIG).exists():
+  if not (_folder(workdir) / CONFIG).exists():
     raise UserError(
       f'{workdir} was moved or removed while it was trained in, so that nothing more can be saved '
       'there; where it was moved, go on with --workdir set to its new place'

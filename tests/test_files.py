@@ -11,6 +11,8 @@ import PIL.Image
 import pytest
 
 import files
+from data import folders
+from engine import run
 from errors import UserError
 
 
@@ -218,3 +220,15 @@ def test_what_the_system_raised_is_told_in_words(tmp_path):
     said = files.why_not_written(tmp_path / 'a' / 'b', OSError(number, os.strerror(number)))
     assert part in said and str(tmp_path) in said
   assert 'Input/output error' in files.why_not_written(tmp_path, OSError(5, os.strerror(5)))
+
+
+@pytest.mark.parametrize('place', ['~nobody77/x', 'file:///tmp/x', 'gs:/bucket/x'])
+def test_a_path_that_cannot_be_is_told_with_its_option(place):
+  for option, use in (
+    ('--out', files.prepare_out),
+    ('--workdir', run.check_place),
+    ('--workdir', run.read_description),
+    ('config.data.data_dir', folders.roots),
+  ):
+    with pytest.raises(UserError, match=f'^{option}={place} (names no home|is no folder)'):
+      use(place)

@@ -1,6 +1,7 @@
 """Data that cannot be used, and options of data without effect, are refused in one sentence."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -194,3 +195,9 @@ def test_a_folder_without_versions_is_no_data_set(tmp_path):
   for name in ('downloads', 'downloads/one'):
     with pytest.raises(UserError, match=f'^config.data.name={name}: there is no data set {name}'):
       source.open_source(name, 'train', str(tmp_path))
+
+
+@pytest.mark.parametrize('name', ['', 'mnist5k+', '+mnist5k'])
+def test_an_empty_name_is_told_with_all_of_them(tmp_path, name):
+  with pytest.raises(UserError, match=rf'^config\.data\.name={re.escape(name)} has an empty name'):
+    source.open_source(name, 'train', str(tmp_path))
