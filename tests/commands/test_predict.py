@@ -2,11 +2,8 @@
 
 import csv
 import functools
-import io
 import json
 import shutil
-import sys
-from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -16,17 +13,23 @@ import pytest
 import files
 from commands.predict_run import Request, places, predict_run
 from commands.prediction_table import cell
-from data.section import open_testing
 from data.spec import InputColumn, Spec
 from data.text import tokenization
 from data.tfds import catalog
 from engine import restore
-from engine.evaluators.batches import PerExample, Split, round_up
 from errors import UserError
 from tests import runs
+from tests.commands.predictions import (
+  BATCH,
+  arrays,
+  evaluated,
+  piped,
+  refusal,
+  table,
+  write_pictures,
+)
 from tests.golden import tiny
 
-BATCH = 64
 # A table of three rows that scikit-learn's diabetes run takes.
 HEADER = 'age,sex,bmi,bp,s1,s2,s3,s4,s5,s6'
 ROWS = ['59,2,32.1,101,157,93.2,38,4,4.8598,87', '48,1,21.6,87,183,103.2,70,3,3.8918,69']
@@ -64,53 +67,10 @@ def tagger(tmp_path_factory):
     return runs.saved_run(workdir, config)
 
 
-def arrays(workdir, tmp_path, *inputs, **options):
-  predict_run(Request(workdir, inputs, out=f'{tmp_path}/out.npz', **options))
-  return dict(np.load(tmp_path / 'out.npz'))
-
-
-def table(capsys, workdir, *inputs, **options):
-  """The lines on the terminal, in cells, without the head."""
-  predict_run(Request(workdir, inputs, **options))
-  lines = capsys.readouterr().out.splitlines()[1:]
-  return [[each.strip() for each in line.split('  ') if each.strip()] for line in lines]
-
-
-def piped(monkeypatch, content):
-  monkeypatch.setattr(sys, 'stdin', SimpleNamespace(buffer=io.BytesIO(content)))
-
-
-def refusal(workdir, *inputs, **options):
-  with pytest.raises(UserError) as caught:
-    predict_run(Request(workdir, inputs, **options))
-  return str(caught.value)
-
-
-def evaluated(workdir, lane=0):
-  """What evaluation computes of each test example, and the examples."""
-  restored = restore.restore_run(workdir, '')
-  session = restored.session
-  examples = open_testing(session.data, session.spec)
-  size = round_up(min(BATCH, len(examples)), session.mesh)
-  found = PerExample(session.objective.evaluate, session).over(
-    restored.variables(lane), restored.key(lane), Split(lambda: examples, 0), size
-  )
-  parts = [batch.values for batch in found]
-  values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-  return values, examples.read(range(len(examples)))
-
-
 def model_of(restored):
   """The run's module, applied as its own, on rows of any length."""
   model, variables = restored.session.objective.modules['model'], restored.variables()['model']
   return jax.jit(functools.partial(model.apply, variables, train=False))
-
-
-def write_pictures(folder, images):
-  folder.mkdir()
-  for number, image in enumerate(images):
-    PIL.Image.fromarray(image.squeeze()).save(folder / f'{number:05d}.png')
-  return str(folder)
 
 
 # --- the same as evaluation
