@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 import files
 from commands import cli
+from data.own.names import absolute_names
 from engine import run
 from engine.build import to_plain
 from errors import UserError
@@ -96,7 +97,21 @@ def _define(config: ConfigDict, path: str, argv: Sequence[str]) -> Sequence[str]
   from commands import overrides  # It imports jax, for which `cli.launch` prepares the process.
 
   words = _expand_init_from(_without_config(argv), config)
-  return overrides.define(config, words, path, _DOC)
+  rest = overrides.define(config, words, path, _DOC)
+  complete_paths(config)
+  return rest
+
+
+def complete_paths(config: ConfigDict) -> None:
+  """Makes the paths of files of one's own absolute: a run may go on from another folder; in place.
+
+  Raises:
+    UserError: KIND: is followed by no path.
+  """
+  data = config.get('data', {})  # a config that lacks sections is refused later
+  for key in ('name', 'test_name'):
+    if isinstance(data.get(key), str):
+      data[key] = absolute_names(data[key])
 
 
 def complete_init_from(config: ConfigDict) -> None:

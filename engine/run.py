@@ -1,13 +1,16 @@
 """A run's folder: which config it belongs to, and who may write there."""
 
+import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from ml_collections import ConfigDict
 
 import files
+from data.own.names import absolute_names, own_files, split_names
+from data.own.options import Image, Jsonl, Table
 from data.spec import Spec
 from data.text import tokenization
 from engine import lock
@@ -21,7 +24,8 @@ TOKENIZER = 'tokenizer.json'
 FORMAT, LAST_COMMIT = 2, '83a6fd8'
 
 # Sections that runs of this format may lack, since they were made before there were any.
-_YOUNGER = {'report': {'trackers': ['tensorboard']}}
+_YOUNGER: Mapping[str, Any] = {'report': {'trackers': ['tensorboard']}}
+_YOUNGER_OF_DATA = {'image': Image(), 'table': Table(), 'jsonl': Jsonl()}
 
 # Options that say how long a run goes, what it shows or where it computes, not what it computes.
 FREE = (
@@ -83,12 +87,18 @@ def changes(workdir: str, config: ConfigDict, spec: Spec) -> list[str]:
   """Returns one line per option that differs from those of the run in `workdir` and may.
 
   Raises:
-    UserError: the folder belongs to another config or tokenizer.
+    UserError: the folder belongs to another config or tokenizer, or to other examples.
   """
   if not (files.path(workdir) / 'config.json').exists():
     return []
   old, new, tokenizer = read_config(workdir), _as_json(config), read_tokenizer(workdir)
+  for key in {'name', 'test_name'} & {*old['data']}:
+    old['data'][key] = absolute_names(old['data'][key])  # runs of before have what was given
   changed, moved = differences(old, new), _moved(old, new, tokenizer)
+  stored = read_description(workdir).get('data', {})
+  same = (stored.get('identity'), stored.get('n')) == (spec.identity, spec.n)
+  if same:
+    moved |= _moved_files(old['data'], new['data'])
   refused = [line for key, line in changed.items() if not _is_free(key) and key not in moved]
   if refused:
     raise UserError(
@@ -100,7 +110,38 @@ def changes(workdir: str, config: ConfigDict, spec: Spec) -> list[str]:
       f'{workdir} holds a run with another tokenizer than {spec.name} makes now: the text or '
       f'{config.data.text.tokenizer} changed; choose another --workdir'
     )
+  # Before anything is written: what samples are called is read from run.json.
+  if not same and 'n' in stored and _has_checkpoints(workdir):
+    raise other_examples(stored['n'], spec)
   return [*changed.values()]
+
+
+def _has_checkpoints(workdir: str) -> bool:
+  folder = files.path(workdir) / 'checkpoints'
+  return folder.is_dir() and bool(files.entries(folder))
+
+
+def other_examples(n: int, spec: Spec) -> UserError:
+  """The error for a run that cannot go on, since its examples have changed.
+
+  Args:
+    n: how many examples there were.
+    spec: of the training split as it is now.
+  """
+  own = [name for name in split_names(spec.name) if own_files(name)]
+  way_back = 'put that data back, point --config.data.data_dir at it'
+  if own:
+    way_back = f'put the files of {" and ".join(own)} back as they were'
+  return UserError(f'{changed_examples(n, spec)}; {way_back}, or train in another --workdir')
+
+
+def changed_examples(n: int, spec: Spec) -> str:
+  """Says that the examples of a run's training split have changed; see `other_examples`."""
+  changed = 'as many, but others' if n == spec.n else f'{n:,} then, {spec.n:,} now'
+  return (
+    f'the examples of {spec.name} {spec.split} are not those that the run was trained on '
+    f'({changed})'
+  )
 
 
 def _as_json(config: ConfigDict) -> dict[str, Any]:
@@ -115,7 +156,11 @@ def read_config(workdir: str) -> dict[str, Any]:
     UserError: the folder is no run, of another format, or its config is unreadable.
   """
   read_description(workdir)
-  return {**_YOUNGER, **_read(workdir, 'config.json')}
+  config = {**_YOUNGER, **_read(workdir, 'config.json')}
+  if isinstance(config.get('data'), dict):
+    younger = {key: dataclasses.asdict(each) for key, each in _YOUNGER_OF_DATA.items()}
+    config['data'] = {**json.loads(json.dumps(younger)), **config['data']}
+  return config
 
 
 def read_description(workdir: str) -> dict[str, Any]:
@@ -223,6 +268,18 @@ def _moved(old: dict[str, Any], new: dict[str, Any], tokenizer: str) -> set[str]
     if files.path(after).exists() and tokenization.read(after).to_json() == tokenizer:
       found.add('data.text.tokenizer')
   return found
+
+
+def _moved_files(old: Mapping[str, Any], new: Mapping[str, Any]) -> set[str]:
+  """The option that names files of one's own, where they have the same examples elsewhere.
+
+  Args:
+    old: the section `config.data` of the run, whose training examples are those of now.
+    new: the section now.
+  """
+  before, after = (split_names(section.get('name', '')) for section in (old, new))
+  kinds = [[(own_files(name) or (name,))[0] for name in names] for names in (before, after)]
+  return {'data.name'} if kinds[0] == kinds[1] else set()
 
 
 def _is_free(key: str) -> bool:

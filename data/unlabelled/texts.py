@@ -31,8 +31,6 @@ from data.unlabelled.base import (
 )
 from errors import UserError, nearest
 
-# The column of a CSV file, and the key of a JSON Lines file, where none is named.
-COLUMN = 'text'
 # What a folder of texts is searched for.
 _IN_FOLDERS = ('.txt', '.jsonl')
 _SURROGATE = re.compile('[\ud800-\udfff]')
