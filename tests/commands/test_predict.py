@@ -17,6 +17,7 @@ from data.spec import InputColumn, Spec
 from data.text import tokenization
 from data.tfds import catalog
 from engine import restore
+from engine.session import open_session
 from errors import UserError
 from tests import runs
 from tests.commands.predictions import (
@@ -29,6 +30,7 @@ from tests.commands.predictions import (
   write_pictures,
 )
 from tests.golden import tiny
+from tests.marks import slow_where
 
 # A table of three rows that scikit-learn's diabetes run takes.
 HEADER = 'age,sex,bmi,bp,s1,s2,s3,s4,s5,s6'
@@ -43,6 +45,7 @@ def made(tmp_path_factory):
   def make(name, data, seeds=1):
     config = tiny.config_of(name, data)
     config.seeds = seeds
+    config.data.test_split = 'test[:80]'
     if name == 'cnn':
       config.modules.model.update(channels=(2, 4), widths=(8,))
     if name in tiny.TEXT:
@@ -76,7 +79,8 @@ def model_of(restored):
 # --- the same as evaluation
 
 
-def test_pictures_of_the_test_split_get_the_bits_of_evaluation(made, tmp_path, capsys):
+def test_pictures_of_the_test_split_get_the_bits_of_evaluation(made, tmp_path, capsys, monkeypatch):
+  monkeypatch.setattr('commands.predict_run._COUNTED', 80)
   workdir = made('cnn', 'mnist5k')
   expected, examples = evaluated(workdir)
   folder = write_pictures(tmp_path / 'test', examples['image'])
@@ -89,7 +93,9 @@ def test_pictures_of_the_test_split_get_the_bits_of_evaluation(made, tmp_path, c
   assert f'{len(examples["image"]):,} inputs' in shown.out and 'predict 0/' in shown.err
 
 
-@pytest.mark.parametrize('data', ['breast_cancer', 'diabetes'])
+@pytest.mark.parametrize(
+  'data', slow_where(lambda data: data == 'breast_cancer', ['breast_cancer', 'diabetes'])
+)
 def test_tables_get_the_bits_of_evaluation(made, tmp_path, data):
   workdir = made('tabular', data)
   expected, examples = evaluated(workdir)
@@ -129,7 +135,8 @@ def test_losses_of_a_text_are_those_of_the_model_in_windows(made, tmp_path, caps
   forward, losses = model_of(restored), []
   for first in range(0, len(tokens) - 1, 8):
     row = np.array(tokens[first : first + 9])
-    shares = np.asarray(jax.nn.log_softmax(forward(row[None, :-1])[0]))
+    padded = np.pad(row[:-1], (0, 9 - len(row)))
+    shares = np.asarray(jax.nn.log_softmax(forward(padded[None])[0]))
     losses += [-float(shares[place, target]) for place, target in enumerate(row[1:])]
   assert len(losses) == len(tokens) - 1 and found['loss'].shape == (3, 8)
   given = [loss for row, n in zip(found['loss'], found['length']) for loss in row[: n - 1]]
@@ -139,6 +146,7 @@ def test_losses_of_a_text_are_those_of_the_model_in_windows(made, tmp_path, caps
   assert '<|endoftext|>' in out and '\\xc3' in out
 
 
+@pytest.mark.slow
 def test_a_text_without_an_entry_that_begins_it_has_no_first_loss(made, tmp_path):
   workdir = made('gpt_shakespeare_cpu', 'names')
   assert not restore.restore_run(workdir, '').session.objective.specials
@@ -156,9 +164,10 @@ def test_masks_are_filled_by_the_likeliest_tokens(made, tmp_path, capsys):
   tokens = [*b'M', specials['mask'], *b'ry is a ', specials['mask'], specials['end']]
   forward = model_of(restored)
   for row, (first, place) in zip(rows, [(0, 1), (8, 2)], strict=True):
-    window = np.array([tokens[first : first + 8]])
-    length = np.array([window.shape[1]])
-    shares = np.asarray(jax.nn.softmax(forward(window, lengths=length)[0, place]))
+    window = np.array(tokens[first : first + 8])
+    length = np.array([len(window)])
+    padded = np.pad(window, (0, 8 - len(window)))
+    shares = np.asarray(jax.nn.softmax(forward(padded[None], lengths=length)[0, place]))
     second, first = (f'{share:.4f}' for share in np.sort(shares)[-2:])
     assert row[-2] == first and row[-1].endswith(f' {second}')
   assert [row[-4] for row in rows] == ['1', '2']
@@ -180,14 +189,14 @@ def test_every_token_of_a_text_is_tagged(tagger, capsys):
 
 
 def test_several_lanes_give_the_mean_of_their_probabilities(made, tmp_path):
-  workdir = made('mlp', 'mnist5k', seeds=3)
+  workdir = made('mlp', 'mnist5k', seeds=2)
   images = np.random.default_rng(0).integers(0, 256, (3, 28, 28), np.uint8)
   folder = write_pictures(tmp_path / 'x', images)
-  of_lanes = [arrays(workdir, tmp_path, folder, lane=i)['probability'] for i in range(3)]
+  of_lanes = [arrays(workdir, tmp_path, folder, lane=i)['probability'] for i in range(2)]
   assert np.abs(of_lanes[0] - of_lanes[1]).max() > 1e-3
   found = arrays(workdir, tmp_path, folder)
   np.testing.assert_allclose(found['probability'], np.mean(of_lanes, axis=0), atol=1e-6)
-  assert '--lane=3 is none of the 3 lanes' in refusal(workdir, folder, lane=3)
+  assert '--lane=2 is none of the 2 lanes' in refusal(workdir, folder, lane=2)
 
 
 def test_no_prediction_depends_on_the_batch(made, tmp_path):
@@ -355,7 +364,10 @@ def test_texts_from_everywhere(made, tmp_path, monkeypatch, capsys):
   (tmp_path / 'b.jsonl').write_text('{"text": "Otto"}\n\n{"text": "Ida", "n": 1}\n')
   (tmp_path / 'c.csv').write_text('n,word\n1,"Ann, Sue"\n2,Tom\n')
   inputs = (f'{tmp_path}/a.txt', f'{tmp_path}/b.jsonl')
-  names = lambda *inputs, **more: [r[0] for r in table(capsys, workdir, *inputs, **more)]  # noqa: E731
+
+  def names(*inputs, **options):
+    return [row[0] for row in table(capsys, workdir, *inputs, batch_size=1, **options)]
+
   assert names(*inputs, texts=('Bo',)) == ['Bo', cell(inputs[0], 40), 'Otto', 'Ida']
   assert names(inputs[0], lines=True) == ['Anna', 'Maria']
   assert names(f'{tmp_path}/c.csv', column='word') == ['Ann, Sue', 'Tom']
@@ -368,7 +380,7 @@ def test_texts_from_everywhere(made, tmp_path, monkeypatch, capsys):
   'name, options, part',
   [
     ('x.txt', {}, 'has no text'),
-    ('bytes.txt', {}, 'is not text in UTF-8 (byte 1)'),
+    ('bytes.txt', {}, 'is not UTF-8 at byte 1'),
     ('x.jsonl', {}, 'x.jsonl:1 has no text "text" (did you mean "texts"?)'),
     ('bad.jsonl', {}, 'line 2 is no JSON'),
     ('x.csv', {'column': 'c'}, 'choose one of its columns with --column: a, b'),
@@ -405,7 +417,7 @@ def test_a_text_without_a_mask_is_refused(made):
   'options, part',
   [
     ({'out': 'x.txt'}, '--out=x.txt must end in .csv, .jsonl or .npz'),
-    ({'out': '/proc/nowhere/x.csv'}, 'cannot write /proc/nowhere/x.csv'),
+    ({'out': '/proc/nowhere/x.csv'}, 'cannot write --out=/proc/nowhere/x.csv'),
     ({'batch_size': 0}, '--batch_size=0 must be at least 1'),
     ({'average': 'slow'}, 'slow'),
     ({'checkpoint': '9'}, '9'),
@@ -419,27 +431,29 @@ def test_requests_are_refused(made, tmp_path, options, part):
   assert part in refusal(made('cnn', 'mnist5k'), folder, **options)
 
 
-def test_what_predicts_nothing_names_sample_py(tmp_path_factory):
+def test_what_predicts_nothing_names_sample_py(made, monkeypatch):
+  workdir = made('cnn', 'mnist5k')
+  assert 'give --input' in refusal(workdir)
   config = runs.small(tiny.config_of('gan', 'mnist5k'))
-  workdir = runs.saved_run(tmp_path_factory.mktemp('gan') / 'run', config)
+  gan = open_session(config, tiny.spec('mnist5k'))
+  restored = restore.restore_run(workdir, '')._replace(session=gan)
+  monkeypatch.setattr('commands.predict_run.restore_run', lambda *_: restored)
   said = refusal(workdir, 'a.png')
   assert 'a run of gan, which predicts nothing' in said and 'sample.py' in said
-  assert 'give --input' in refusal(workdir)
 
 
 def test_files_hold_every_class(made, tmp_path, capsys):
-  workdir = made('tabular', 'breast_cancer')
-  row = ','.join(map(str, range(30)))
-  (tmp_path / 'x.csv').write_text(f'{row}\n{row}\n')
+  workdir = made('cnn', 'mnist5k')
+  folder = write_pictures(tmp_path / 'x', np.zeros((2, 28, 28), np.uint8))
   for out in ('y.csv', 'y.jsonl'):
-    predict_run(Request(workdir, (f'{tmp_path}/x.csv',), out=f'{tmp_path}/{out}'))
+    predict_run(Request(workdir, (folder,), out=f'{tmp_path}/{out}'))
   with open(tmp_path / 'y.csv', newline='') as file:
     rows = [*csv.DictReader(file)]
   lines = [json.loads(line) for line in (tmp_path / 'y.jsonl').read_text().splitlines()]
-  assert [row['input'] for row in rows] == [f'{tmp_path}/x.csv:1', f'{tmp_path}/x.csv:2']
-  shares = [float(rows[0][f'probability of {name}']) for name in ('malignant', 'benign')]
+  assert [row['input'] for row in rows] == [f'{folder}/{n:05d}.png' for n in range(2)]
+  shares = [float(rows[0][f'probability of {name}']) for name in range(10)]
   assert sum(shares) == pytest.approx(1) and float(rows[0]['probability']) == max(shares)
-  assert rows[0]['class'] == ('malignant', 'benign')[int(np.argmax(shares))]
+  assert rows[0]['class'] == str(np.argmax(shares))
   assert {k: str(v) for k, v in lines[1].items()} == rows[1]
 
 
@@ -451,6 +465,11 @@ def test_the_script(made, tmp_path, script):
   head, row = done.stdout.splitlines()
   assert head.split()[-2:] == ['class', '2'] and 'class 3' not in head
   assert row.startswith('…') and row.split()[0].endswith('00001.png')
+
+
+@pytest.mark.slow
+def test_the_flags_of_the_script(made, script):
+  workdir = made('cnn', 'mnist5k')
   listed = script('predict.py', f'--workdir={workdir}', '--help').stdout
   assert '--top' in listed and '--resize' in listed and '--input' in listed
   done = script('predict.py', f'--workdir={workdir}', '--tpo=2')
