@@ -128,13 +128,7 @@ def _restore_or_init(
     run.check_origin(workdir, meta, session.config)
     spec = session.spec
     if (meta['data'], meta['n']) != (spec.identity, spec.n):
-      sizes = f'{meta["n"]:,} then, {spec.n:,} now'
-      changed = 'as many, but others' if meta['n'] == spec.n else sizes
-      raise UserError(
-        f'the examples of {spec.name} {spec.split} are not those that the run was trained on '
-        f'({changed}); put that data back, point --config.data.data_dir at it, or train in another '
-        '--workdir'
-      )
+      raise run.other_examples(meta['n'], spec)
     return state, int(meta['step']), meta
   _check_fresh(checkpoints, say)
   state = session.init()
