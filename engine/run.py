@@ -67,6 +67,7 @@ def claim(workdir: str, config: ConfigDict, spec: Spec, steps: int | None = None
     'versions': versions(),
     'code': code_version(),
     'steps': steps,
+    'saved': has_saved(workdir),
   }
   try:
     if spec.tokenizer:
@@ -77,6 +78,23 @@ def claim(workdir: str, config: ConfigDict, spec: Spec, steps: int | None = None
   except OSError as error:
     raise _refused(workdir, error) from error
   return changed
+
+
+def has_saved(workdir: str) -> bool:
+  """Whether a run stopped or finished in `workdir`, and so left a checkpoint."""
+  if not (files.path(workdir) / 'config.json').exists():
+    return False
+  return bool(read_description(workdir).get('saved', False))
+
+
+def note_saved(workdir: str) -> None:
+  """Notes in run.json that the run's checkpoint is on disk; UserError if it cannot be written."""
+  try:
+    files.write_json(
+      files.path(workdir) / 'run.json', {**read_description(workdir), 'saved': True}
+    )
+  except OSError as error:
+    raise _refused(workdir, error) from error
 
 
 def changes(workdir: str, config: ConfigDict, spec: Spec) -> list[str]:
@@ -119,7 +137,10 @@ def read_config(workdir: str) -> dict[str, Any]:
 
 
 def read_description(workdir: str) -> dict[str, Any]:
-  """Returns `format`, `data` (a data set's description), `versions`, `code` and `steps` of a run.
+  """Returns what run.json says of a run.
+
+  `format`, `data` (a data set's description), `versions`, `code`, `steps`, and `saved`: whether it
+  stopped or finished once, with a checkpoint.
 
   Raises:
     UserError: the folder is no run, of another format, or its description is unreadable.
