@@ -83,6 +83,7 @@ def claim(workdir: str, config: ConfigDict, spec: Spec, steps: int | None = None
     'steps': steps,
     # The config of before too: it is still there where the process is killed in between.
     'configs': [checksum(each) for each in (*written, plain)],
+    'saved': has_saved(workdir),
   }
   try:
     if spec.tokenizer:
@@ -93,6 +94,22 @@ def claim(workdir: str, config: ConfigDict, spec: Spec, steps: int | None = None
   except OSError as error:
     raise _refused(workdir, error) from error
   return changed
+
+
+def has_saved(workdir: str) -> bool:
+  """Whether a run stopped or finished in `workdir`, and so left a checkpoint."""
+  if not (files.path(workdir) / CONFIG).exists() or _lost_its_description(workdir):
+    return False
+  return bool(read_description(workdir).get('saved', False))
+
+
+def note_saved(workdir: str) -> None:
+  """Notes in run.json that the run's checkpoint is on disk; UserError if it cannot be written."""
+  description = {**read_description(workdir), 'saved': True}
+  try:
+    files.write_json(files.path(workdir) / DESCRIPTION, with_sum(description))
+  except OSError as error:
+    raise _refused(workdir, error) from error
 
 
 def changes(workdir: str, config: ConfigDict, spec: Spec) -> list[str]:
@@ -195,7 +212,10 @@ def damaged_config(workdir: str, reason: str) -> UserError:
 
 
 def read_description(workdir: str) -> dict[str, Any]:
-  """Returns `format`, `data` (a data set's description), `versions`, `code` and `steps` of a run.
+  """Returns what run.json says of a run.
+
+  `format`, `data` (a data set's description), `versions`, `code`, `steps`, and `saved`: whether it
+  stopped or finished once, with a checkpoint.
 
   Raises:
     UserError: the folder is no run, of another format, or its description is unreadable.
