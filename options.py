@@ -105,7 +105,8 @@ class Option(NamedTuple):
     """Returns one value as the type; `shown` is how messages begin."""
     value = self._typed(value, shown)
     if isinstance(value, float) and not abs(value) <= _LARGEST_FLOAT:
-      raise UserError(f'{shown} must be a finite number')
+      beyond = ' that float32 holds' if math.isfinite(value) else ''
+      raise UserError(f'{shown} must be a finite number{beyond}')
     unbounded = self.type is int and self.high is None and self.below is None
     if unbounded and value > _LARGEST_INT:
       raise UserError(f'{shown} must be at most {_LARGEST_INT}')

@@ -31,8 +31,9 @@ FORMAT, LAST_COMMIT = 2, '83a6fd8'
 _YOUNGER: Mapping[str, Any] = {
   'report': {'trackers': ['tensorboard']},
   'data': {
-    key: json.loads(json.dumps(dataclasses.asdict(section)))
-    for key, section in {'image': Image(), 'table': Table(), 'jsonl': Jsonl()}.items()
+    'image': json.loads(json.dumps(dataclasses.asdict(Image()))),
+    'table': json.loads(json.dumps(dataclasses.asdict(Table()))),
+    'jsonl': json.loads(json.dumps(dataclasses.asdict(Jsonl()))),
   },
 }
 
