@@ -105,9 +105,8 @@ class Option(NamedTuple):
     """Returns one value as the type; `shown` is how messages begin."""
     value = self._typed(value, shown)
     if isinstance(value, float) and not abs(value) <= _LARGEST_FLOAT:
-      if math.isfinite(value):
-        raise UserError(f'{shown} must be at most {_LARGEST_FLOAT:.3g}')
-      raise UserError(f'{shown} must be a finite number')
+      beyond = ' that float32 holds' if math.isfinite(value) else ''
+      raise UserError(f'{shown} must be a finite number{beyond}')
     unbounded = self.type is int and self.high is None and self.below is None
     if unbounded and value > _LARGEST_INT:
       raise UserError(f'{shown} must be at most {_LARGEST_INT}')
@@ -119,9 +118,8 @@ class Option(NamedTuple):
   def _typed(self, value: Any, shown: str) -> Any:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if self.type is float and is_number:
-      if isinstance(value, int):  # which may be too large for a float
-        value = max(-_MOST, min(value, _MOST))
-      return float(value)
+      # A whole number may be too large for a float.
+      return float(value) if abs(value) <= sys.float_info.max else math.inf
     if isinstance(value, self.type) and (self.type is not int or is_number):
       return value
     raise UserError(f'{shown} must be {_KINDS[self.type][0]}')
@@ -139,7 +137,6 @@ class Option(NamedTuple):
 
 # Of int32 and float32.
 _LARGEST_INT, _LARGEST_FLOAT = 2**31 - 1, (2 - 2**-23) * 2.0**127
-_MOST = int(sys.float_info.max)
 
 # One value and several of them, in words.
 _KINDS: Mapping[type, tuple[str, str]] = {

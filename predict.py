@@ -21,7 +21,8 @@ flags.DEFINE_multi_string(
   'input',
   [],
   'What to predict, by what the run reads. Pictures: files, or a folder with the folders below it; '
-  '"-" reads their names, one a line. Tables: .csv files; "-" reads one. Text: files, of which a '
+  '"-" reads their names, one a line. Tables: .csv files; "-" reads one. Both: .npz files with an '
+  'array x. Text: files, of which a '
   '.txt is one text, or a folder; "-" reads lines. Several are separated by commas, or the flag is '
   'repeated; words without a flag are inputs, too.',
 )

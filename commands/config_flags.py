@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 import files
 from commands import cli
+from data.own.names import absolute_names
 from errors import UserError
 
 _DOC = 'The experiment: configs/NAME.py[:ARGUMENT]; --config.SECTION.OPTION=VALUE changes it.'
@@ -97,6 +98,7 @@ def _define(config: ConfigDict, path: str, argv: Sequence[str]) -> Sequence[str]
   words = _expand_init_from(_without_config(argv), config)
   rest = overrides.define(config, words, path, _DOC)
   _check_test_split(config, words)
+  complete_paths(config)
   return rest
 
 
@@ -107,6 +109,18 @@ def _check_test_split(config: ConfigDict, words: Sequence[str]) -> None:
       f'--config.data.test_split={config.data.test_split} has no effect with config.data.folds='
       f'{config.data.folds}: the fold that is held out is evaluated on; leave the flag out'
     )
+
+
+def complete_paths(config: ConfigDict) -> None:
+  """Makes the paths of files of one's own absolute: a run may go on from another folder; in place.
+
+  Raises:
+    UserError: KIND: is followed by no path.
+  """
+  data = config.get('data', {})  # a config that lacks sections is refused later
+  for key in ('name', 'test_name'):
+    if isinstance(data.get(key), str):
+      data[key] = absolute_names(data[key])
 
 
 def complete_init_from(config: ConfigDict) -> None:

@@ -15,6 +15,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import files
+from data.own.names import own_files, split_names
+from data.section import open_training
 from engine import run, runtime, summaries
 from engine.averages import chosen_averages
 from engine.build import to_plain
@@ -178,6 +180,20 @@ def _introduce(
     splits.setdefault(f'{spec.name} {spec.split}: {spec.n:,} examples', []).append(name)
   for split, names in splits.items():
     print(f'data     {split} ({", ".join(names)})', flush=True)
+  for line in _changed_files(restored.session):
+    print(f'changed  {line}', flush=True)
+
+
+def _changed_files(session: Session) -> list[str]:
+  """Says that files of one's own, which the run is evaluated on, have changed since its training.
+
+  Their test split may have changed with them.
+  """
+  names = [name for name in split_names(session.data.name) if own_files(name)]
+  if not names or session.data.tested not in split_names(session.data.name):
+    return []
+  now, then = open_training(session.data, session.spec.tokenizer).spec, session.spec
+  return [] if now.identity == then.identity else [run.changed_examples(then.n, now)]
 
 
 def _evaluate(restored: Restored, lane: int, evaluators: Evaluators, seed: int | None) -> Evaluated:

@@ -179,8 +179,8 @@ def _reading(request: Request, session: Session, predictor: Predictor) -> Readin
   return Reading(
     request.workdir,
     session.data,
-    section.get('image', {}),  # runs of before these sections have none
-    section.get('jsonl', {}).get('text', texts.COLUMN),
+    section['image'],
+    section['jsonl']['text'],
     session.spec,
     predictor.starts,
     predictor.marks,

@@ -7,7 +7,7 @@ from typing import Any
 from data.examples import Examples
 from data.own.names import split_names
 from data.own.options import Image, Jsonl, Own, Table, check_effect
-from data.selection import Fold, match_classes
+from data.selection import Fold, check_input_columns, match_classes
 from data.source import open_source
 from data.spec import Spec
 from data.text.options import Text, open_text
@@ -164,6 +164,7 @@ def _open_matched(data: Data, name: str, split: str, where: str, spec: Spec) -> 
   """Opens a split with its classes numbered as in `spec`, which has `data.classes` only."""
   key = 'config.data.test_name' if name == data.test_name else 'config.data.name'
   whole = open_source(name, split, data.data_dir, (), data.columns, where, key, data.own)
+  check_input_columns(whole, spec)
   if not data.text:  # the features of text are known once it is tokenized
     check_features(whole, spec, key if name == data.test_name else '')
   return match_classes(whole, spec, subset=bool(data.classes))

@@ -1,13 +1,14 @@
 """Examples made from others: subsets of classes, renumbered classes, folds, concatenated splits."""
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
 
 import errors
 from data.examples import Examples, Indices
-from data.spec import Spec
+from data.spec import InputColumn, Spec
 
 
 class _Subset(Examples):
@@ -130,6 +131,35 @@ def match_classes(examples: Examples, spec: Spec, subset: bool = False) -> Examp
   return Relabelled(examples, names)
 
 
+def check_input_columns(examples: Examples, spec: Spec) -> None:
+  """Raises UserError where the inputs of two tables are made of their columns in different ways.
+
+  Args:
+    examples: of one table.
+    spec: the description of the other. Tables that do not say it of their columns are not compared.
+  """
+  own, others = examples.spec.input_columns, spec.input_columns
+  if not own or not others or own == others:
+    return
+  pairs = itertools.zip_longest(own, others, fillvalue=InputColumn('(none)'))
+  a, b = next((a, b) for a, b in pairs if a != b)
+  differing = {
+    'name': f'the column "{a.name}" stands for "{b.name}"',
+    'words': f'the words of "{a.name}" are {_some(a.words)} for {_some(b.words)}',
+    'fill': f'missing values of "{a.name}" are {_filled(a)} for {_filled(b)}',
+    'is_truth': f'"{a.name}" holds true and false in one of them only',
+  }
+  first = next(name for name in differing if getattr(a, name) != getattr(b, name))
+  raise errors.UserError(
+    f'the inputs of {examples.spec.name} and {spec.name} differ: {differing[first]}; put the rows '
+    'into one table, or into a folder as train.csv and test.csv, which are prepared alike'
+  )
+
+
+def _filled(column: InputColumn) -> str:
+  return 'refused' if column.fill is None else f'{column.fill:g}'
+
+
 def _some(names: Sequence[str]) -> str:
   """Lists the first of many names."""
   return ', '.join([*map(repr, names[:5]), *(['…'] if len(names) > 5 else [])]) or 'none'
@@ -226,12 +256,13 @@ class Joined(Examples):
     parts: examples with the same features and classes.
 
   Raises:
-    UserError: their features, numbers of classes or class names differ.
+    UserError: their features, numbers of classes, class names or the columns of tables differ.
   """
 
   def __init__(self, parts: Sequence[Examples]):
     first = parts[0].spec
     for part in parts[1:]:
+      check_input_columns(part, first)
       if (part.spec.features, part.spec.num_classes) != (first.features, first.num_classes):
         raise errors.UserError(
           f'{first.name} and {part.spec.name} cannot be joined: {_describe(first)} against '

@@ -69,10 +69,12 @@ def train(config: ConfigDict, workdir: str) -> None:
   with ExitStack() as stack:
     if first:
       stack.enter_context(run.only_writer(workdir))
-      for line in run.claim(workdir, config, session.spec, steps):
+      for line in run.changes(workdir, config, session.spec):
         say('changed', line)
     stack.callback(checkpoints.close)
     state, start, meta = _restore_or_init(checkpoints, workdir, session, say)
+    if first:  # not before, so that what is refused leaves the run as it was
+      run.claim(workdir, config, session.spec, steps)
     for line in _changed_schedule(session, start, meta):
       say('changed', line)
     patience = [Patience(*each) for each in meta['patience']]
@@ -115,6 +117,7 @@ def train(config: ConfigDict, workdir: str) -> None:
     )
     with checkpoints.disk_errors():
       stopped = trainer.run(state, start)
+    trainer.wait_until_saved()
     report.say(f'finished{trainer.why_early(stopped)} {_what_next(workdir, stopped, session)}')
 
 
@@ -128,13 +131,7 @@ def _restore_or_init(
     run.check_origin(workdir, meta, session.config)
     spec = session.spec
     if (meta['data'], meta['n']) != (spec.identity, spec.n):
-      sizes = f'{meta["n"]:,} then, {spec.n:,} now'
-      changed = 'as many, but others' if meta['n'] == spec.n else sizes
-      raise UserError(
-        f'the examples of {spec.name} {spec.split} are not those that the run was trained on '
-        f'({changed}); put that data back, point --config.data.data_dir at it, or train in another '
-        '--workdir'
-      )
+      raise run.other_examples(meta['n'], spec)
     return state, int(meta['step']), meta
   _check_fresh(checkpoints, say)
   state = session.init()
@@ -160,7 +157,8 @@ def _check_fresh(checkpoints: Checkpoints, say: Say) -> None:
   if not logged:
     return
   damaged = bool(checkpoints.set_aside)
-  if logged >= checkpoints.every and not damaged and not files.entries(checkpoints.folder):
+  saved = logged >= checkpoints.every or run.has_saved(str(folder))
+  if saved and not damaged and not files.entries(checkpoints.folder):
     raise UserError(
       f'{folder} holds a run that reached step {logged}, and its checkpoints, which were in '
       f'{checkpoints.folder}, are gone; put them back, choose another --workdir, or delete '
@@ -392,9 +390,15 @@ class _Trainer:
     with jax.transfer_guard('allow'):
       self.checkpoints.save(step, state, meta, evaluated)
 
+  def wait_until_saved(self) -> None:
+    """Returns when the checkpoint is on disk, and notes it in run.json."""
+    self.checkpoints.wait()
+    if jax.process_index() == 0:
+      run.note_saved(self.workdir)
+
   def _leave(self, step: int, state: State, number: int) -> NoReturn:
     self._save(step, state, [])
-    self.checkpoints.wait()
+    self.wait_until_saved()
     self.report.say(
       f'stopped  by {signal.Signals(number).name} at step {step} of {self.options.steps}, saved in '
       f'{self.workdir}; run the same command to go on'

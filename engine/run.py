@@ -1,5 +1,6 @@
 """A run's folder: which config it belongs to, and who may write there."""
 
+import dataclasses
 import json
 import os
 import re
@@ -11,6 +12,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 import files
+from data.own.names import absolute_names, own_files, split_names
+from data.own.options import Image, Jsonl, Table
 from data.spec import Spec, tokenizer_key
 from data.text import tokenization
 from engine import lock
@@ -28,9 +31,9 @@ FORMAT, LAST_COMMIT = 2, '83a6fd8'
 _YOUNGER: Mapping[str, Any] = {
   'report': {'trackers': ['tensorboard']},
   'data': {
-    'image': {'size': [], 'channels': 0, 'resize': 'center'},
-    'table': {'target': '', 'ignore': [], 'categories': [], 'missing': 'refuse'},
-    'jsonl': {'text': 'text', 'label': ''},
+    'image': json.loads(json.dumps(dataclasses.asdict(Image()))),
+    'table': json.loads(json.dumps(dataclasses.asdict(Table()))),
+    'jsonl': json.loads(json.dumps(dataclasses.asdict(Jsonl()))),
   },
 }
 
@@ -81,6 +84,7 @@ def claim(workdir: str, config: ConfigDict, spec: Spec, steps: int | None = None
     'steps': steps,
     # The config of before too: it is still there where the process is killed in between.
     'configs': [checksum(each) for each in (*written, plain)],
+    'saved': has_saved(workdir),
   }
   try:
     if spec.tokenizer:
@@ -93,17 +97,39 @@ def claim(workdir: str, config: ConfigDict, spec: Spec, steps: int | None = None
   return changed
 
 
+def has_saved(workdir: str) -> bool:
+  """Whether a run stopped or finished in `workdir`, and so left a checkpoint."""
+  if not (files.path(workdir) / CONFIG).exists() or _lost_its_description(workdir):
+    return False
+  return bool(read_description(workdir).get('saved', False))
+
+
+def note_saved(workdir: str) -> None:
+  """Notes in run.json that the run's checkpoint is on disk; UserError if it cannot be written."""
+  description = {**read_description(workdir), 'saved': True}
+  try:
+    files.write_json(files.path(workdir) / DESCRIPTION, with_sum(description))
+  except OSError as error:
+    raise _refused(workdir, error) from error
+
+
 def changes(workdir: str, config: ConfigDict, spec: Spec) -> list[str]:
   """Returns one line per option that differs from those of the run in `workdir` and may.
 
   Raises:
-    UserError: the folder belongs to another config or tokenizer.
+    UserError: the folder belongs to another config or tokenizer, or to other examples.
   """
   if not (_folder(workdir) / CONFIG).exists():
     return []
   old, new = read_config(workdir), _as_json(config)
   same_tokenizer = _tokenizer_key(workdir) in (None, spec.tokenizer_key)
+  for key in {'name', 'test_name'} & {*old['data']}:
+    old['data'][key] = absolute_names(old['data'][key])  # runs of before have what was given
   changed, moved = differences(old, new), _moved(old, new, spec.tokenizer if same_tokenizer else '')
+  stored = {} if _lost_its_description(workdir) else read_description(workdir).get('data', {})
+  same = (stored.get('identity'), stored.get('n')) == (spec.identity, spec.n)
+  if same:
+    moved |= _moved_files(old['data'], new['data'])
   refused = [line for key, line in changed.items() if not _is_free(key) and key not in moved]
   if refused:
     raise UserError(
@@ -115,7 +141,38 @@ def changes(workdir: str, config: ConfigDict, spec: Spec) -> list[str]:
       f'{workdir} holds a run with another tokenizer than {spec.name} makes now: the text or '
       f'{config.data.text.tokenizer} changed; choose another --workdir'
     )
+  # Before anything is written: what samples are called is read from run.json.
+  if not same and 'n' in stored and _has_checkpoints(workdir):
+    raise other_examples(stored['n'], spec)
   return [*changed.values()]
+
+
+def _has_checkpoints(workdir: str) -> bool:
+  folder = files.path(workdir) / 'checkpoints'
+  return folder.is_dir() and bool(files.entries(folder))
+
+
+def other_examples(n: int, spec: Spec) -> UserError:
+  """The error for a run that cannot go on, since its examples have changed.
+
+  Args:
+    n: how many examples there were.
+    spec: of the training split as it is now.
+  """
+  own = [name for name in split_names(spec.name) if own_files(name)]
+  way_back = 'put that data back, point --config.data.data_dir at it'
+  if own:
+    way_back = f'put the files of {" and ".join(own)} back as they were'
+  return UserError(f'{changed_examples(n, spec)}; {way_back}, or train in another --workdir')
+
+
+def changed_examples(n: int, spec: Spec) -> str:
+  """Says that the examples of a run's training split have changed; see `other_examples`."""
+  changed = 'as many, but others' if n == spec.n else f'{n:,} then, {spec.n:,} now'
+  return (
+    f'the examples of {spec.name} {spec.split} are not those that the run was trained on '
+    f'({changed})'
+  )
 
 
 def _as_json(config: ConfigDict) -> dict[str, Any]:
@@ -156,7 +213,10 @@ def damaged_config(workdir: str, reason: str) -> UserError:
 
 
 def read_description(workdir: str) -> dict[str, Any]:
-  """Returns `format`, `data` (a data set's description), `versions`, `code` and `steps` of a run.
+  """Returns what run.json says of a run.
+
+  `format`, `data` (a data set's description), `versions`, `code`, `steps`, and `saved`: whether it
+  stopped or finished once, with a checkpoint.
 
   Raises:
     UserError: the folder is no run, of another format, or its description is unreadable.
@@ -392,6 +452,18 @@ def _moved(old: dict[str, Any], new: dict[str, Any], tokenizer: str) -> set[str]
     if files.path(after).exists() and tokenization.read(after).to_json() == tokenizer:
       found.add('data.text.tokenizer')
   return found
+
+
+def _moved_files(old: Mapping[str, Any], new: Mapping[str, Any]) -> set[str]:
+  """The option that names files of one's own, where they have the same examples elsewhere.
+
+  Args:
+    old: the section `config.data` of the run, whose training examples are those of now.
+    new: the section now.
+  """
+  before, after = (split_names(section.get('name', '')) for section in (old, new))
+  kinds = [[(own_files(name) or (name,))[0] for name in names] for names in (before, after)]
+  return {'data.name'} if kinds[0] == kinds[1] else set()
 
 
 def _is_free(key: str) -> bool:

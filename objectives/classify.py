@@ -65,11 +65,11 @@ class Classify(Objective):
     where = 'config.objective'
     if self._classes:
       self._check_classes(where)
-    for name, without in (('label_smoothing', 'at 0'), ('class_weights', 'empty')):
-      if getattr(self, name) and not self._classes:
+    for option_name, default in (('label_smoothing', '0'), ('class_weights', '()')):
+      if getattr(self, option_name) and not self._classes:
         raise UserError(
-          f'{where}.{name} has no effect with {where}.loss={self.loss}, which has no classes; '
-          f'leave it {without}'
+          f'{where}.{option_name} has no effect with {where}.loss={self.loss}, which has no '
+          f'classes; leave it at {default}'
         )
     self._configure('model', outputs=self._loss.outputs(self.num_classes))
 

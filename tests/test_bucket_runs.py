@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 
 import files
 from commands.sample_run import Request, sample_run
@@ -30,6 +31,7 @@ def sampled(workdir, out):
     return {name: arrays[name].tobytes() for name in arrays}
 
 
+@pytest.mark.slow
 def test_a_run_is_saved_resumed_and_sampled(bucket_of_runs, tmp_path, capsys):
   whole = str(tmp_path / 'whole')
   loop.train(config_of(8), whole)

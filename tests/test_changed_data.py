@@ -46,6 +46,8 @@ def test_a_run_does_not_go_on_with_changed_data(tmp_path, monkeypatch, capsys):
   message = r'examples of some train are not those .* \(as many, but others\); .*data_dir'
   with pytest.raises(UserError, match=message):
     train(4)
+  described = json.loads((workdir / 'run.json').read_text())
+  assert described['data']['identity'] == first and described['steps'] == 2
   write(tmp_path, labels[:12])
   with pytest.raises(UserError, match=r'\(16 then, 12 now\)'):
     train(4)

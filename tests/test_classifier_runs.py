@@ -82,7 +82,10 @@ def test_explanations_are_rendered_and_there_are_no_samples(trained, tmp_path):
   sample_run(request)
   with np.load(out) as arrays:
     assert arrays['image'].shape == (3, 4, 28, 28, 3)
-  with pytest.raises(UserError, match=r'--kind=prior is unknown.*; there are: explain'):
+  with pytest.raises(
+    UserError,
+    match=r'is not sampled from, which --kind=prior would do; choose --kind from: explain',
+  ):
     sample_run(request._replace(kind='prior'))
 
 

@@ -161,7 +161,7 @@ def test_a_grid_is_a_picture(finished, script, tmp_path):
 def test_a_checkpoint_that_is_not_there(finished, script):
   workdir, _ = finished
   done = script('sample.py', f'--workdir={workdir}', '--checkpoint=7')
-  assert done.returncode == 2 and 'there are: [10, 20]' in done.stderr
+  assert done.returncode == 2 and 'one of the steps saved: 10, 20' in done.stderr
 
 
 def test_going_on_with_more_steps(finished, script):

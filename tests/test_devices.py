@@ -48,6 +48,7 @@ def test_eight_devices_equal_one(one, mesh, tmp_path, script):
   assert_close(one, tmp_path / 'run')
 
 
+@pytest.mark.slow
 def test_saved_on_four_restored_on_one(one, tmp_path, script):
   workdir = tmp_path / 'run'
   done = script('train.py', *arguments(workdir, '--config.train.steps=10'), devices=4)

@@ -58,7 +58,7 @@ FILLED = {
 # Mistakes that a page could show.
 WRONG = {
   'python train.py --config=configs/gan.py --dry_rum': 'there is no flag --dry_rum',
-  'python train.py --config=configs/gna.py': 'there is no config configs/gna.py',
+  'python train.py --config=configs/gna.py': 'there is no config --config=configs/gna.py',
   'python train.py --config=configs/gan.py --config.train.step=3': 'config.train.step',
   'python train.py --config=configs/gan.py --config.train.steps=0': 'must be at least 1',
   'python train.py --config=configs/gpt2.py:125m': '125m',

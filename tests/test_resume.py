@@ -106,7 +106,8 @@ def test_complete_and_another_config(family, script):
   assert 'train.seed: 0 → 5' in other.stderr and 'Traceback' not in other.stderr
 
 
-@pytest.mark.parametrize('name', ['vae', pytest.param('vqvae', marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['vae', 'vqvae'])
 def test_one_player_resumes_as_exactly(name, tmp_path, script):
   """A warm-up that reads the step, binarised pixels; a codebook that no optimizer moves."""
   killed = arguments(short_runs.RUNS[name].flags, tmp_path / 'killed')

@@ -164,7 +164,10 @@ MISTAKES = {
   'top_p': (dict(top_p=0.0), '--top_p=0.0 must be above 0 and at most 1'),
   'top_k': (dict(top_k=-1), '--top_k=-1 must be at least 0'),
   'temperature': (dict(temperature=-1.0), '--temperature=-1.0 must be at least 0'),
-  'beyond float32': (dict(temperature=1e300), '--temperature=1e+300 must be at least 0 and at'),
+  'beyond float32': (
+    dict(temperature=1e300),
+    '--temperature=1e+300 must be a finite number that float32 holds',
+  ),
   'num': (dict(num=0), '--num=0 must be at least 1'),
   'seed': (dict(seed=-1), '--seed=-1 must be at least 0'),
   'ending': (dict(out='x.png'), 'must end in .txt'),

@@ -2,13 +2,12 @@
 
 import hashlib
 import re
-import zipfile
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from data.image_files import fit_image
+from data.array_files import INPUTS, as_images, as_rows, read_arrays
 from data.own import listing
 from data.own.contents import TRAIN, Contents, Entry, deal
 from data.own.listing import SPLITS, Listing
@@ -16,7 +15,6 @@ from data.own.options import Own
 from data.own.progress import Progress, some
 from errors import UserError
 
-_INPUTS = ('x', 'image', 'images', 'data', 'inputs', 'features')
 _TARGETS = ('y', 'label', 'labels', 'target', 'targets', 'class', 'classes')
 _MOST_CLASSES = 100  # more distinct whole numbers are no classes
 
@@ -85,35 +83,17 @@ def _load(path: str, title: str) -> tuple[dict[str, np.ndarray], str]:
   try:
     with open(path, 'rb') as file:
       digest = hashlib.file_digest(file, 'sha256').hexdigest()
-    opened = np.load(path, allow_pickle=False)
-    if not isinstance(opened, np.lib.npyio.NpzFile):
-      raise ValueError('it holds one array without a name, as np.save writes')
-    with opened as file:
-      progress = Progress(f'reading {title}', len(file.files), 'arrays')
-      found = {}
-      for name in file.files:
-        found[name] = _array(file, name, title)
-        progress.add()
-      return found, digest
-  except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    progress = Progress(f'reading {title}', 0, 'arrays')
+    found = {}
+    for name, array in read_arrays(path):
+      found[name] = array
+      progress.add()
+    return found, digest
+  except (OSError, ValueError) as error:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-    if 'pickled' in str(error):
-      reason = 'it is no file that NumPy wrote'
     raise UserError(
       f'config.data.name={title} cannot be read ({reason}); write it with '
-      "np.savez('data.npz', x_train=…, y_train=…, x_test=…, y_test=…)"
-    ) from error
-
-
-def _array(file: Any, name: str, title: str) -> np.ndarray:
-  try:
-    return np.asarray(file[name])
-  except ValueError as error:
-    if 'allow_pickle' not in str(error):
-      raise
-    raise UserError(
-      f'{title}: the array "{name}" holds Python objects, which may run code when they are loaded; '
-      'write it as numbers or as a NumPy array of text'
+      "np.savez('data.npz', x_train=…, y_train=…, x_test=…, y_test=…), as numbers or text"
     ) from error
 
 
@@ -127,7 +107,7 @@ def _pairs(
     words = re.split(r'[_\-. ]+', name.lower())
     splits = [SPLITS[word] for word in words if word in SPLITS]
     rest = [word for word in words if word not in SPLITS]
-    role = 'x' if rest in [[w] for w in _INPUTS] else 'y' if rest in [[w] for w in _TARGETS] else ''
+    role = 'x' if rest in [[w] for w in INPUTS] else 'y' if rest in [[w] for w in _TARGETS] else ''
     if not role or len(splits) > 1:
       others.append(name)
       continue
@@ -153,50 +133,13 @@ def _inputs(name: str, array: np.ndarray, title: str, own: Own) -> np.ndarray:
       f'{title}: "{name}" has the shape {array.shape}; images are (N, height, width) or (N, '
       'height, width, channels), rows of numbers (N, columns)'
     )
-  if array.dtype.kind not in 'uifb':
-    raise UserError(f'{title}: "{name}" holds {array.dtype}; write it as numbers')
-  return _rows(name, array, title) if array.ndim == 2 else _images(name, array, title, own)
-
-
-def _rows(name: str, array: np.ndarray, title: str) -> np.ndarray:
-  with np.errstate(over='ignore'):
-    narrow = array.astype(np.float32)
-  bad = np.argwhere(~np.isfinite(narrow))
-  if len(bad):
-    row, column = bad[0]
-    raise UserError(
-      f'{title}: row {row}, column {column} of "{name}" is {array[row, column]}, the first of '
-      f'{len(bad):,} values that are missing or too large; replace them'
-    )
-  return narrow
-
-
-def _images(name: str, array: np.ndarray, title: str, own: Own) -> np.ndarray:
-  import PIL.Image
-
-  whole = array.dtype.kind in 'uib' and array.min() >= 0 and array.max() <= 255
-  if not whole:
-    span = f'from {array.min()} to {array.max()}'
-    raise UserError(
-      f'{title}: "{name}" is {array.dtype} {span}, and images are whole numbers from 0 to 255; '
-      "convert it, e.g. (255 * x).round().astype('uint8') of numbers from 0 to 1"
-    )
-  pixels = (array if array.ndim == 4 else array[..., None]).astype(np.uint8)
-  if array.dtype.kind == 'b':
-    pixels *= 255
-  channels = pixels.shape[-1]
-  if channels not in (1, 3, 4):
-    first = ', e.g. by np.moveaxis(x, 1, -1)' if pixels.shape[1] in (1, 3, 4) else ''
-    raise UserError(
-      f'{title}: "{name}" has the shape {array.shape}, whose last axis must be 1, 3 or 4 channels; '
-      f'bring them there{first}'
-    )
-  size = own.image.height_width or pixels.shape[1:3]
-  wanted = own.image.channels or channels
-  if (*size, wanted) == pixels.shape[1:]:
-    return pixels
-  pictures = (PIL.Image.fromarray(row[..., 0] if channels == 1 else row) for row in pixels)
-  return np.stack([fit_image(each, size, wanted, own.image.resize) for each in pictures])
+  try:
+    if array.ndim == 2:
+      return as_rows(name, array)
+    image = own.image
+    return as_images(name, array, image.height_width, image.channels, image.resize)
+  except ValueError as error:
+    raise UserError(f'{title}: {error}') from error
 
 
 def _targets(

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from data.spec import InputColumn
+
 TRAIN, TEST, VALIDATION = 'train', 'test', 'validation'
 
 
@@ -34,6 +36,7 @@ class Contents(NamedTuple):
     notes: lines about what was found.
     left_out: what is not read, and why, by name.
     digest: stands for the content where that is more than the examples; else ''.
+    input_columns: of a table, the columns that `inputs` are made of, in order.
   """
 
   splits: Mapping[str, Sequence[Entry]]
@@ -44,6 +47,7 @@ class Contents(NamedTuple):
   notes: tuple[str, ...] = ()
   left_out: Mapping[str, str] = {}
   digest: str = ''
+  input_columns: Sequence[InputColumn] = ()
 
 
 def deal(entries: Sequence[Entry], others: Sequence[str] = (TEST,)) -> dict[str, list[Entry]]:

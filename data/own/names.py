@@ -1,7 +1,9 @@
 """Names of data sets: TFDS's, and KIND:PATH for files of one's own, several joined by '+'."""
 
+import os
 import re
 
+import files
 from errors import UserError
 
 FOLDER, CSV, NPZ, TEXT = 'folder', 'csv', 'npz', 'text'
@@ -37,3 +39,18 @@ def own_files(name: str) -> tuple[str, str] | None:
   if not path.strip():
     raise UserError(f'config.data.name={name} names no path; write {kind}:PATH')
   return kind, path
+
+
+def absolute_names(name: str) -> str:
+  """Returns the same names, with the paths of files of one's own from the root of the file system.
+
+  Raises:
+    UserError: there is no path.
+  """
+  return '+'.join(_absolute(each) for each in split_names(name))
+
+
+def _absolute(name: str) -> str:
+  kind, path = own_files(name) or ('', '')
+  # Links are kept: they may lead elsewhere tomorrow.
+  return f'{kind}:{os.path.abspath(files.path(path))}' if kind and files.is_local(path) else name

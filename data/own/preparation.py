@@ -24,7 +24,8 @@ from data.tfds import catalog, preparation
 from data.tfds.dataset_writer import write_failure
 from errors import UserError
 
-_VERSION = 1  # of what is encoded, and how; data sets of before are ignored when it is raised
+# Of what is encoded, and how: data sets of before are ignored when the number is raised.
+_VERSIONS = {FOLDER: 1, CSV: 2, NPZ: 1, TEXT: 1}
 _PER_FILE = 50_000  # examples in a record file
 _BLOCK = 256  # examples handed to the writer at a time
 
@@ -52,7 +53,7 @@ def open_prepared(name: str, kind: str, path: str, own: Own) -> catalog.Prepared
   if not files.is_local(path):
     raise UserError(f'config.data.name={name} must be a local path; copy it from the bucket first')
   place = os.fspath(files.absolute(path))
-  given = [_VERSION, kind, own.of(kind)]
+  given = [_VERSIONS[kind], kind, own.of(kind)]
   index = files.path(_root() / 'index' / f'{_hash([*given, place])}.json')
   known = _read_index(index)
   prepared = _find(known, name)
@@ -192,6 +193,8 @@ def _write(
         'add some'
       )
   writer.close_all()
+  if contents.input_columns:
+    files.write_json(folder / catalog.COLUMNS, [each._asdict() for each in contents.input_columns])
   return counts
 
 

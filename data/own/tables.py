@@ -1,9 +1,8 @@
 """Tables: csv:PATH, a file or a folder with train.csv and test.csv."""
 
 import array
-import csv
 import hashlib
-import io
+import json
 import math
 import os
 import re
@@ -17,18 +16,16 @@ from data.own.contents import TRAIN, Contents, Entry, deal
 from data.own.listing import SPLITS, File, Listing
 from data.own.options import MEAN, MEDIAN, REFUSE, Own
 from data.own.progress import Progress, some
+from data.spec import InputColumn
+from data.table_files import is_missing, number, read_rows
 from errors import UserError, nearest
 
 _SUFFIXES = ('.csv', '.tsv')
-_DELIMITERS = ',;\t|'
-# What stands for a missing value, in lower case.
-_MISSING = ('', 'na', 'n/a', '#n/a', 'nan', '-nan', 'null', 'none', '?')
 _MOST_WORDS = 100  # of a category
 _MOST_CLASSES = 100  # more distinct whole numbers are a regression's targets only
 _DATE = re.compile(r'(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})([ T].*)?')
 # '1,200', '$5', '30 %': numbers to a reader, but not to us.
 _DECORATED = re.compile(r'[$€£]?\s*[-+]?\d[\d.,\s]*\s*[%$€£]?')
-_DECIMAL_COMMA = re.compile(r'[-+]?\d+,\d+([eE][-+]?\d+)?')
 
 
 class _Word(NamedTuple):
@@ -97,7 +94,7 @@ def read(found: Listing, title: str, own: Own) -> Contents:
       listing.check_classes(pairs, title, 'rows')
   training = np.zeros(len(kept), bool)
   training[[entry.source for entry in splits.get(TRAIN, [])]] = True
-  matrix, described = _matrix(inputs, kept, training, title, own, lines)
+  matrix, inputs_of = _matrix(inputs, kept, training, title, own, lines)
   groups = {name: _whole(by_name[name], kept, title, lines) for name in columns}
 
   def example(entry: Entry) -> dict[str, Any]:
@@ -106,7 +103,7 @@ def read(found: Listing, title: str, own: Own) -> Contents:
     return {**read, 'target': np.float32(numbers[row])} if numbers is not None else read
 
   dropped = int((~kept).sum())
-  notes = [f'inputs of {title}: {described}']
+  notes = [f'inputs of {title}: {_description(inputs_of, matrix[kept])}']
   if dropped:
     notes.append(f'left out {dropped:,} of {len(kept):,} rows of {title}, which miss a value')
   return Contents(
@@ -116,7 +113,9 @@ def read(found: Listing, title: str, own: Own) -> Contents:
     example,
     'rows',
     tuple(notes),
-    digest='\x1f'.join([*header, *columns]),
+    # Rows that are dropped have their share in the columns, too.
+    digest=json.dumps([header, [*columns], inputs_of]),
+    input_columns=inputs_of,
   )
 
 
@@ -170,8 +169,8 @@ def _parse(
         )
       place = f'line {line}' if len(sources) == 1 else f'line {line} of {file.name}'
       for i, cell in enumerate(row):
-        number, code = _cell(cell.strip(), comma, as_words[i], words[i], place)
-        numbers[i].append(number)
+        value, code = _cell(cell.strip(), comma, as_words[i], words[i], place)
+        numbers[i].append(value)
         codes[i].append(code)
       splits.append(split)
       places.append(place)
@@ -190,15 +189,11 @@ def _cell(
   text: str, comma: bool, as_word: bool, words: dict[str, _Word], place: str
 ) -> tuple[float, int]:
   """The (number, code) of a cell; see `_Column`."""
-  if text.lower() in _MISSING:
+  if is_missing(text):
     return math.nan, -2
-  if not as_word:
-    plain = text.replace(',', '.') if comma and _DECIMAL_COMMA.fullmatch(text) else text
-    try:
-      if '_' not in plain:  # Python's way to group digits
-        return float(plain), -1
-    except ValueError:
-      pass
+  value = None if as_word else number(text, comma)
+  if value is not None:
+    return value, -1
   return math.nan, words.setdefault(text, _Word(len(words), place)).code
 
 
@@ -217,38 +212,25 @@ def _rows(file: File, title: str) -> tuple[Iterator[tuple[int, list[str]]], bool
     raise UserError(
       f'config.data.name={title}: {file.name} is no text; save the table as CSV UTF-8'
     )
-  delimiter = _delimiter(text)
-  return _numbered(text, delimiter, file, title), delimiter == ';'
+  rows, comma = read_rows(text)
+  return _named(rows, file, title), comma
 
 
-def _numbered(text: str, delimiter: str, file: File, title: str) -> Iterator[tuple[int, list[str]]]:
-  reader = csv.reader(io.StringIO(text, newline=''), delimiter=delimiter, strict=True)
-  while True:
-    line = reader.line_num + 1
-    try:
-      row = next(reader)
-    except StopIteration:
-      return
-    except csv.Error as error:
-      raise UserError(
-        f'{title}: line {line} of {file.name} is no CSV ({error}); mend it'
-      ) from error
-    if any(cell.strip() for cell in row):
-      yield line, row
-
-
-def _delimiter(text: str) -> str:
-  """The delimiter that gives the header most columns."""
-  first = next(filter(str.strip, text.splitlines()), '')
-  rows = {each: next(csv.reader([first], delimiter=each)) for each in _DELIMITERS}
-  return max(rows, key=lambda each: len(rows[each]))
+def _named(
+  rows: Iterator[tuple[int, list[str]]], file: File, title: str
+) -> Iterator[tuple[int, list[str]]]:
+  """The same rows, with the file in the message for what is no CSV."""
+  try:
+    yield from rows
+  except ValueError as error:
+    raise UserError(f'{title}: {file.name}: {error}; mend it') from error
 
 
 def _header(row: Sequence[str], file: File, title: str) -> list[str]:
   names = [cell.strip() for cell in row]
   if not names:
     raise UserError(f'config.data.name={title}: {file.name} is empty')
-  if any(_is_number(name) for name in names):
+  if any(number(name, comma=False) is not None for name in names):
     raise UserError(
       f'{title}: the first line of {file.name} holds numbers ({some(names)}), and must name the '
       'columns; add such a line'
@@ -262,13 +244,6 @@ def _header(row: Sequence[str], file: File, title: str) -> list[str]:
     if names.count(name) > 1:
       raise UserError(f'{title}: {file.name} has two columns "{name}"; rename one')
   return names
-
-
-def _is_number(text: str) -> bool:
-  try:
-    return math.isfinite(float(text)) or True
-  except ValueError:
-    return False
 
 
 # --- columns --------------------------------------------------------------------------------------
@@ -368,23 +343,41 @@ def _matrix(
   title: str,
   own: Own,
   lines: Sequence[str],
-) -> tuple[np.ndarray, str]:
-  """Returns the inputs float32 [N, D], and a line that describes them."""
-  parts, numeric, categories, constant = [], [], [], []
-  for column in map(_without_truth, inputs):
-    if not column.words:
-      values = _numbers(column, kept, training, title, own, lines)[:, None]
-      numeric.append(column.name)
-      if np.ptp(values[kept]) == 0:
-        constant.append(column.name)
+) -> tuple[np.ndarray, tuple[InputColumn, ...]]:
+  """Returns the inputs float32 [N, D], and the columns that they are made of."""
+  parts, columns = [], []
+  for written in inputs:
+    column = _without_truth(written)
+    if column.words:
+      words = tuple(sorted(column.words))
+      parts.append(_one_hot(column, words, title, own, lines))
+      columns.append(InputColumn(column.name, words, 0.0 if own.table.missing in _FILL else None))
     else:
-      values = _one_hot(column, title, own, lines)
-      categories.append(f'{column.name} ({values.shape[1]})')
-    parts.append(values)
+      fill = _fill(column, training, title, own, lines)
+      parts.append(np.where(column.missing & kept, fill, column.numbers)[:, None])
+      filled = fill if own.table.missing in _FILL else None
+      columns.append(InputColumn(column.name, (), filled, is_truth=bool(written.words)))
+  return np.concatenate(parts, 1).astype(np.float32), tuple(columns)
+
+
+# Computes what a missing number is filled in with, from those of the training rows.
+_FILL: Mapping[str, Callable] = {MEAN: np.mean, MEDIAN: np.median}
+
+
+def _description(columns: Sequence[InputColumn], matrix: np.ndarray) -> str:
+  """One line about the columns whose inputs are `matrix` [N, D]."""
+  numeric = [column.name for column in columns if not column.words]
+  categories = [f'{column.name} ({column.width})' for column in columns if column.words]
+  starts = np.cumsum([0, *(column.width for column in columns)])
+  constant = [
+    column.name
+    for column, start in zip(columns, starts)
+    if not column.words and np.ptp(matrix[:, start]) == 0
+  ]
   described = [f'numbers {some(numeric)}'] if numeric else []
   described += [f'categories with their numbers of words: {some(categories)}'] if categories else []
   described += [f'always the same: {some(constant)}'] if constant else []
-  return np.concatenate(parts, 1).astype(np.float32), '; '.join(described)
+  return '; '.join(described)
 
 
 def _without_truth(column: _Column) -> _Column:
@@ -396,15 +389,18 @@ def _without_truth(column: _Column) -> _Column:
   return _Column(column.name, numbers, np.where(column.missing, -2, -1), {})
 
 
-def _numbers(
+def _fill(
   column: _Column,
-  kept: np.ndarray,
   training: np.ndarray,
   title: str,
   own: Own,
   lines: Sequence[str],
-) -> np.ndarray:
-  """The numbers of a column, float64 [N], with the missing ones filled in."""
+) -> float:
+  """Returns what missing numbers of a column are filled in with; nan where they are not.
+
+  Raises:
+    UserError: a number is too large, or the training rows have none.
+  """
   with np.errstate(over='ignore'):
     large = ~np.isfinite(column.numbers.astype(np.float32)) & ~column.missing
   if large.any():
@@ -413,20 +409,18 @@ def _numbers(
       f'{title}: {lines[row]}: "{column.name}" is {column.numbers[row]}, which is infinite or too '
       'large for float32; mend it'
     )
-  gaps = column.missing & kept
   known = column.numbers[training & ~column.missing]
   if not len(known):
     raise UserError(
       f'{title}: the column "{column.name}" has no value in the training rows; leave it out with '
       f'--config.data.table.ignore={column.name}'
     )
-  fill: Mapping[str, Callable] = {MEAN: np.mean, MEDIAN: np.median}
-  return (
-    np.where(gaps, fill[own.table.missing](known), column.numbers) if gaps.any() else column.numbers
-  )
+  return float(_FILL[own.table.missing](known)) if own.table.missing in _FILL else math.nan
 
 
-def _one_hot(column: _Column, title: str, own: Own, lines: Sequence[str]) -> np.ndarray:
+def _one_hot(
+  column: _Column, order: Sequence[str], title: str, own: Own, lines: Sequence[str]
+) -> np.ndarray:
   """One column of 0 and 1 for each word, float64 [N, words]; all 0 where it is missing."""
   if (column.codes == -1).any():
     raise _mixed(column, title, lines)
@@ -449,7 +443,6 @@ def _one_hot(column: _Column, title: str, own: Own, lines: Sequence[str]) -> np.
       f'{title}: the column "{column.name}" holds {len(column.words):,} different words, the first '
       f'"{word}" on {place}, and a category at most {_MOST_WORDS}; {ignore}'
     )
-  order = sorted(column.words)
   codes = [column.words[each].code for each in order]
   return (column.codes[:, None] == np.array(codes)).astype(np.float64)
 

@@ -1,6 +1,5 @@
 """Texts in .txt and .jsonl files: text:PATH."""
 
-import codecs
 import collections
 import hashlib
 import json
@@ -13,6 +12,7 @@ from data.own.contents import TEST, TRAIN, VALIDATION, Contents, Entry, deal
 from data.own.listing import SPLITS, File, Listing, Placed
 from data.own.options import DEFAULTS, Own
 from data.own.progress import Progress, some
+from data.text_files import decode
 from errors import UserError
 
 _SUFFIXES = ('.txt', '.jsonl')
@@ -124,7 +124,7 @@ def _documents(placed: Placed, title: str, own: Own) -> Iterator[Entry]:
   file = placed.file
   try:
     if not _is_jsonl(file):
-      text = _decode(listing.read(file))
+      text = decode(listing.read(file))
       yield _entry(text, placed.label, _Place(file, 0, file.size), file.name)
       return
     lines = open(file.path, 'rb')
@@ -148,25 +148,10 @@ def _entry(text: str, label: str | None, place: _Place, title: str) -> Entry:
   return Entry(digest, label, place, title)
 
 
-def _decode(content: bytes) -> str:
-  """Decodes UTF-8, or UTF-16 with its mark; ValueError says at which byte it is neither."""
-  if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-    try:
-      return content.decode('utf-16')
-    except UnicodeDecodeError as error:
-      raise ValueError(f'is not UTF-16 at byte {error.start}') from error
-  try:
-    return content.decode('utf-8-sig')
-  except UnicodeDecodeError as error:
-    raise ValueError(
-      f'is not UTF-8 at byte {error.start} (iconv -f latin1 -t utf8 converts Latin-1)'
-    ) from error
-
-
 def _values(line: bytes, where: str, own: Own, title: str) -> tuple[str, str | None]:
   """Returns the text and the class, if there is one, on a line of .jsonl."""
   try:
-    found = json.loads(_decode(line))
+    found = json.loads(decode(line))
   except (ValueError, RecursionError) as error:
     raise UserError(f'{where} is no JSON ({error}); mend or remove it') from error
   if not isinstance(found, dict):
@@ -215,7 +200,7 @@ def _text_of(entry: Entry, title: str, own: Own) -> str:
   if _is_jsonl(place.file):
     text, _ = _values(content, f'{title}: {entry.title}', own, title)
   else:
-    text = _decode(content)
+    text = decode(content)
   if hashlib.sha256(text.encode()).digest() != entry.digest:
     raise UserError(f'{place.file.path} was changed while it was read; start again')
   start, stop = (_line_start(text, share) for share in place.share)

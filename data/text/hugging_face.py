@@ -3,7 +3,8 @@
 Its settings are taken as transformers takes them (`AutoTokenizer.from_pretrained`, `generate`):
 
 - `tokenizer.json` is the tokenizer, else `vocab.json` and `merges.txt` (GPT-2), else `vocab.txt`
-  (BERT). Of `tokenizer_config.json` the keys of the normalizer and of the pre-tokenizer apply.
+  (BERT). Of the classes `GPT2Tokenizer` and `BertTokenizer`, which are the usual ones of these
+  models, the normalizer and the pre-tokenizer follow from `tokenizer_config.json` alone.
 - Tokens of `added_tokens_decoder`, or without it of `added_tokens.json`, and special tokens of
   `tokenizer_config.json` and `special_tokens_map.json` are added where they are not there yet.
 - Texts end at the `eos_token_id` of `generation_config.json`, else of `config.json`, else at the
@@ -29,7 +30,12 @@ _EXTRA = ('additional_special_tokens', 'extra_special_tokens')
 # Classes of transformers whose files are read without a tokenizer.json; each may end in Fast.
 _GENERAL = ('', 'PreTrainedTokenizer', 'TokenizersBackend')
 _GPT2 = ('GPT2Tokenizer', *_GENERAL)
-_BERT = ('BertTokenizer', 'DistilBertTokenizer', 'ElectraTokenizer', *_GENERAL)
+_BERT_CLASSES = ('BertTokenizer', 'DistilBertTokenizer', 'ElectraTokenizer')
+_BERT = (*_BERT_CLASSES, *_GENERAL)
+# The class where no file names one, by the `model_type` of config.json.
+_USUAL = {'gpt2': 'GPT2Tokenizer', 'bert': 'BertTokenizer'}
+# Their values where they are not given.
+_NORMALIZED = {'lowercase': True, 'strip_accents': None, 'handle_chinese_chars': True}
 # Classes that split texts by programs outside the package `tokenizers`, whatever files there are.
 _OUTSIDE = ('BertJapaneseTokenizer', 'BertweetTokenizer', 'PhobertTokenizer')
 # Settings of BERT's normalizer, by their names in tokenizer_config.json.
@@ -66,7 +72,7 @@ def read_folder(folder: files.Path) -> Subword | None:
   tokens = {
     name: _content(value, name) for name, value in settings.items() if name in NAMES.values()
   }
-  if 'tokenizer.json' not in names:
+  if 'tokenizer.json' not in names or settings['tokenizer_class'] in _BERT_CLASSES:
     _set_template(tokenizer, settings, tokens)
   clean_up = settings.get('clean_up_tokenization_spaces') is True
   # As transformers, which keeps the spaces of BPE, where they are part of the text.
@@ -81,7 +87,9 @@ def _settings(folder: files.Path) -> dict[str, Any]:
   settings, named = _read(folder / SETTINGS), _read(folder / SPECIAL_TOKENS)
   # The map is of older releases, which write no decoder.
   both = {**named, **settings} if 'added_tokens_decoder' in settings else {**settings, **named}
-  kind = both.get('tokenizer_class') or _read(folder / CONFIG).get('tokenizer_class') or ''
+  model = _read(folder / CONFIG)
+  usual = _USUAL.get(str(model.get('model_type')), '')
+  kind = both.get('tokenizer_class') or model.get('tokenizer_class') or usual
   kind, code = str(kind).removesuffix('Fast'), both.get('auto_map') or {}
   if kind in _OUTSIDE or isinstance(code, list) or 'AutoTokenizer' in code:
     raise errors.UserError(
@@ -98,17 +106,30 @@ def _from_package(folder: files.Path, settings: Mapping[str, Any]) -> Any:
   import tokenizers
 
   stored = _read(folder / 'tokenizer.json')
-  normalizer, before = stored.get('normalizer') or {}, stored.get('pre_tokenizer') or {}
-  if normalizer.get('type') == 'BertNormalizer':
-    normalizer.update({new: settings[old] for old, new in _NORMALIZER.items() if old in settings})
-  if before.get('type') == 'ByteLevel' and 'add_prefix_space' in settings:
-    before['add_prefix_space'] = settings['add_prefix_space']
   dropout = (stored.get('model') or {}).get('dropout')
   if dropout:
     raise errors.UserError(
       f'tokenizer.json has model.dropout={dropout}, with which the ids of a text are random; set '
       'it to null'
     )
+  kind, model = settings['tokenizer_class'], (stored.get('model') or {}).get('type')
+  # These classes of transformers take the vocabulary, the merges and the added tokens of the file,
+  # and make the rest themselves; the general ones take the file as it is, and no setting.
+  if kind in _BERT_CLASSES and model == 'WordPiece':
+    stored['normalizer'] = {
+      'type': 'BertNormalizer',
+      'clean_text': True,
+      **{new: settings.get(old, _NORMALIZED[new]) for old, new in _NORMALIZER.items()},
+    }
+    stored['pre_tokenizer'] = {'type': 'BertPreTokenizer'}
+  elif kind == 'GPT2Tokenizer' and model == 'BPE':
+    stored['normalizer'] = None
+    stored['pre_tokenizer'] = {
+      'type': 'ByteLevel',
+      'add_prefix_space': bool(settings.get('add_prefix_space', False)),
+      'trim_offsets': True,
+      'use_regex': True,
+    }
   return tokenizers.Tokenizer.from_str(json.dumps(stored))
 
 

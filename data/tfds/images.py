@@ -77,7 +77,8 @@ def convert(image: 'PIL.Image.Image', channels: int) -> 'PIL.Image.Image':
   target = _MODES[_CHANNELS.get(image.mode, 3) if channels < 0 else channels]
   if image.mode == target:
     return image
-  image.info.pop('transparency', None)  # it changes no pixel, and Pillow warns of some
+  if target in ('L', 'RGB'):
+    image.info.pop('transparency', None)  # it changes no pixel here, and Pillow warns of some
   try:
     # Pillow converts LAB to RGB only.
     return (image.convert('RGB') if mode == 'LAB' else image).convert(target)

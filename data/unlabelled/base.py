@@ -8,6 +8,7 @@ import files
 from data.examples import Examples
 from data.section import Data
 from data.spec import Spec
+from data.text_files import decode
 from errors import UserError
 
 # The place that stands for standard input.
@@ -109,17 +110,15 @@ def read_file(place: str) -> bytes:
 
 
 def decoded(content: bytes, place: str) -> str:
-  """Returns text in UTF-8, without the mark that some editors put before it.
+  """Returns text in UTF-8, or in UTF-16 with its mark.
 
   Raises:
-    UserError: it is not UTF-8.
+    UserError: it is neither.
   """
   try:
-    return content.decode('utf-8-sig')
-  except UnicodeDecodeError as error:
-    raise UserError(
-      f'--input={place} is not text in UTF-8 (byte {error.start:,}); convert it, or name another'
-    ) from error
+    return decode(content)
+  except ValueError as error:
+    raise UserError(f'--input={place} {error}; convert it, or name another') from error
 
 
 def files_in(folder: files.Path) -> Iterator[files.Path]:

@@ -1,13 +1,16 @@
-"""Pictures in files and folders, prepared as the run's own."""
+"""Pictures in files, folders and arrays, prepared as the run's own."""
 
 import contextlib
+from collections.abc import Sequence
 
 import numpy as np
 
 import files
+from data.array_files import as_images
 from data.examples import Examples, Indices
 from data.image_files import RESIZES, fit_image, read_image
 from data.spec import Spec
+from data.unlabelled import arrays
 from data.unlabelled.base import (
   PIPE,
   Asked,
@@ -34,6 +37,8 @@ def open_pictures(asked: Asked, reading: Reading) -> Given:
   """
   refuse_others(asked, reading, 'pictures', ('--resize',))
   resize = _resize(asked, reading)
+  if arrays.are_arrays(asked):
+    return _in_arrays(asked, reading, resize)
   places, others = _find(asked)
   if not places:
     raise UserError(
@@ -43,6 +48,24 @@ def open_pictures(asked: Asked, reading: Reading) -> Given:
   _check(pictures, asked)
   skipped = f'left out of the folders: files that are no pictures ({others:,})'
   return Given(pictures, places, lambda number: number, remarks=(skipped,) if others else ())
+
+
+def _in_arrays(asked: Asked, reading: Reading, resize: str) -> Given:
+  """Pictures in .npz files, prepared as those of npz:PATH are."""
+  shape, _ = reading.spec.features['image']
+  parts, names = [], []
+  for place in asked.places:
+    name, array = arrays.read_inputs(place)
+    try:
+      pixels = as_images(name, array, shape[:2] if resize else (), shape[-1], resize)
+    except ValueError as error:
+      raise UserError(f'--input={place}: {error}') from error
+    if pixels.shape[1:] != tuple(shape):
+      raise _other_size(len(pixels), f'of {place}', f'"{name}" has {_size(pixels[0])}', shape)
+    parts.append(pixels)
+    names += arrays.names_of(place, pixels)
+  held = arrays.Arrays('image', np.concatenate(parts), reading.spec)
+  return Given(held, names, lambda number: number)
 
 
 class Pictures(Examples):
@@ -111,12 +134,19 @@ def _check(pictures: Pictures, asked: Asked) -> None:
       'them'
     )
   if of_other_size:
-    height, width, _ = pictures.shape
-    raise UserError(
-      f'{len(of_other_size):,} {number} have another size than the {height} × {width} pixels '
-      f'(height × width) that the run reads: {some(of_other_size)}; resize them with '
-      '--resize=center, --resize=stretch or --resize=pad'
-    )
+    raise _other_size(len(of_other_size), number, some(of_other_size), pictures.shape)
+
+
+def _other_size(number: int, of: str, found: str, shape: Sequence[int]) -> UserError:
+  return UserError(
+    f'{number:,} {of} have another size than the {shape[0]} × {shape[1]} pixels (height × width) '
+    f'that the run reads: {found}; resize them with --resize=center, --resize=stretch or '
+    '--resize=pad'
+  )
+
+
+def _size(pixels: np.ndarray) -> str:
+  return f'{pixels.shape[0]} × {pixels.shape[1]}'
 
 
 def _resize(asked: Asked, reading: Reading) -> str:

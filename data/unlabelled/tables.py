@@ -1,13 +1,13 @@
-"""Rows of tables in CSV files, with the columns that the run was trained on."""
+"""Rows of tables in CSV files and arrays, with the columns that the run was trained on."""
 
-import csv
-import io
 from collections.abc import Sequence
 
 import numpy as np
 
-from data.examples import Examples, Indices
+from data.array_files import as_rows
 from data.spec import InputColumn, Spec
+from data.table_files import is_missing, number, read_rows
+from data.unlabelled import arrays
 from data.unlabelled.base import (
   PIPE,
   Asked,
@@ -22,22 +22,6 @@ from errors import UserError, nearest
 
 # What a column of answers is called in our data sets.
 _ANSWERS = ('label', 'target')
-_DELIMITERS = ',;\t|'
-# What stands for a missing value, in lower case.
-_MISSING = ('', 'na', 'n/a', '#n/a', 'nan', '-nan', 'null', 'none', '?')
-
-
-class Table(Examples):
-  """Rows with the feature `inputs` float32 [D], held in memory."""
-
-  def __init__(self, rows: np.ndarray, spec: Spec):
-    self._rows = rows
-    self.stamp = ''
-    features = {'inputs': spec.features['inputs']}
-    self.spec = spec._replace(name='table', split='', n=len(rows), features=features)
-
-  def read(self, indices: Indices) -> dict[str, np.ndarray]:
-    return {'inputs': self._rows[np.asarray(indices, np.int64)]}
 
 
 def open_tables(asked: Asked, reading: Reading) -> Given:
@@ -50,6 +34,8 @@ def open_tables(asked: Asked, reading: Reading) -> Given:
       what the run was trained on; there is no row; or another flag has no effect.
   """
   refuse_others(asked, reading, 'rows of a table', ())
+  if arrays.are_arrays(asked):
+    return _in_arrays(asked, reading)
   parts, names, remarks = [], [], []
   for place in asked.places:
     content = asked.stdin() if place == PIPE else read_file(place)
@@ -61,7 +47,38 @@ def open_tables(asked: Asked, reading: Reading) -> Given:
   rows = np.concatenate(parts)
   if not len(rows):
     raise UserError(f'--input={",".join(asked.places)} has no rows; name a table that has some')
-  return Given(Table(rows, reading.spec), names, lambda number: number, remarks=tuple(remarks))
+  return Given(
+    arrays.Arrays('inputs', rows, reading.spec),
+    names,
+    lambda number: number,
+    remarks=tuple(remarks),
+  )
+
+
+def _in_arrays(asked: Asked, reading: Reading) -> Given:
+  """Rows in .npz files, which have no names of columns."""
+  (size,), _ = reading.spec.features['inputs']
+  parts, names = [], []
+  for place in asked.places:
+    if reading.spec.input_columns:
+      raise UserError(
+        f'--input={place} has no names of columns, by which {reading.workdir} reads a table; give '
+        'it as a .csv'
+      )
+    name, array = arrays.read_inputs(place)
+    try:
+      rows = as_rows(name, array)
+    except ValueError as error:
+      raise UserError(f'--input={place}: {error}') from error
+    if rows.shape[1] != size:
+      raise UserError(
+        f'--input={place}: "{name}" has {rows.shape[1]} columns, and the run was trained on '
+        f'{size}; give those, in the order of training'
+      )
+    parts.append(rows)
+    names += arrays.names_of(place, rows)
+  held = arrays.Arrays('inputs', np.concatenate(parts), reading.spec)
+  return Given(held, names, lambda number: number)
 
 
 def _read(text: str, place: str, spec: Spec) -> tuple[np.ndarray, list[int], list[str]]:
@@ -101,14 +118,11 @@ def _read(text: str, place: str, spec: Spec) -> tuple[np.ndarray, list[int], lis
 
 def _records(text: str, place: str) -> tuple[list[tuple[int, list[str]]], bool]:
   """(line, cells) of a table, without blank lines; and whether numbers have a decimal comma."""
-  first = next(filter(str.strip, text.splitlines()), '')
-  delimiter = max(_DELIMITERS, key=first.count)
-  reader = csv.reader(io.StringIO(text, newline=''), delimiter=delimiter)
+  rows, comma = read_rows(text)
   try:
-    found = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
-  except csv.Error as error:
-    raise UserError(f'--input={place} is no CSV (line {reader.line_num}: {error})') from error
-  return found, delimiter == ';'
+    return [*rows], comma
+  except ValueError as error:
+    raise UserError(f'--input={place}: {error}; mend it') from error
 
 
 def _columns(
@@ -149,7 +163,7 @@ def _inputs(cell: str, column: InputColumn, comma: bool) -> Sequence[float]:
   Raises:
     ValueError: it is missing, no number, or no word of the column; says which.
   """
-  if cell.lower() in _MISSING and cell not in column.words:
+  if is_missing(cell) and cell not in column.words:
     if column.fill is None:
       raise ValueError(f'"{cell}" is no finite number' if cell else 'is empty')
     return [0.0] * column.width if column.words else [column.fill]
@@ -166,19 +180,12 @@ def _inputs(cell: str, column: InputColumn, comma: bool) -> Sequence[float]:
 
 
 def _is_number(cell: str, comma: bool) -> bool:
-  try:
-    _value(cell or '0', comma)
-  except ValueError:
-    return False
-  return True
+  return not cell or number(cell, comma) is not None
 
 
 def _value(cell: str, comma: bool) -> float:
   """The number in a cell; ValueError for none."""
-  text = cell.replace(',', '.') if comma else cell
-  try:
-    if '_' not in text:  # Python reads 1_000 as a number
-      return float(text)
-  except ValueError:
-    pass
-  raise ValueError(f'"{cell}" is no finite number')
+  value = number(cell, comma)
+  if value is None:
+    raise ValueError(f'"{cell}" is no finite number')
+  return value

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -30,10 +31,9 @@ from data.unlabelled.base import (
 )
 from errors import UserError, nearest
 
-# The column of a CSV file, and the key of a JSON Lines file, where none is named.
-COLUMN = 'text'
 # What a folder of texts is searched for.
 _IN_FOLDERS = ('.txt', '.jsonl')
+_SURROGATE = re.compile('[\ud800-\udfff]')
 # Characters of a text that stand for it in messages.
 _SHOWN = 40
 
@@ -335,6 +335,10 @@ def _find(asked: Asked, key: str) -> tuple[list[_Text], int]:
   empty = [_short(text.name) or '--text=' for text in texts if not text.text.strip()]
   if empty:
     raise UserError(f'{some(empty)}: there is no text; leave it out')
+  halves = [_short(text.name) for text in texts if _SURROGATE.search(text.text)]
+  if halves:
+    shown = some(halves).encode(errors='backslashreplace').decode()
+    raise UserError(f'{shown}: holds half of a surrogate pair, which is no character; mend it')
   return texts, others
 
 
@@ -350,7 +354,7 @@ def _plain(content: str, place: str, asked: Asked, key: str) -> list[_Text]:
 def _json_lines(content: str, place: str, asked: Asked, key: str) -> list[_Text]:
   del asked
   found = []
-  for number, line in enumerate(content.splitlines(), 1):
+  for number, line in enumerate(content.split('\n'), 1):  # texts may hold other line ends
     if not line.strip():
       continue
     try:

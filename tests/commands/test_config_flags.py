@@ -46,6 +46,18 @@ def test_every_module_can_start_from_another_run(parse):
   assert runs_of(config) == {'generator': 'c', 'discriminator': 'b'}
 
 
+def test_a_run_finds_its_files_from_every_folder(parse, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  config = parse(GAN, '--config.data.name=folder:x', '--config.data.test_name=npz:y/z.npz')
+  assert config.data.name == f'folder:{tmp_path}/x'
+  assert config.data.test_name == f'npz:{tmp_path}/y/z.npz'
+  run.claim('run', config, Spec('x', 'train', 1, {}, 0, 'identity'))
+  monkeypatch.chdir('/')
+  assert parse(f'--workdir={tmp_path}/run').data.name == f'folder:{tmp_path}/x'
+  with pytest.raises(UserError, match='names no path'):
+    parse(GAN, '--config.data.name=folder:')
+
+
 def test_a_source_in_the_config_stays(parse):
   config = parse(GAN).copy_and_resolve_references()
   with config.unlocked():

@@ -138,5 +138,5 @@ def test_a_model_that_is_told_no_label_makes_images_alone(tmp_path, capsys):
 
 
 def test_a_classifier_draws_nothing(tmp_path):
-  with pytest.raises(UserError, match=r'has nothing to sample or render|--kind=prior is unknown'):
+  with pytest.raises(UserError, match=r'is not sampled from, which --kind=prior would do'):
     write(untrained(tmp_path / 'mlp', 'mlp'), 'nothing', num=2)

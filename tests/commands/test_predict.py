@@ -2,11 +2,8 @@
 
 import csv
 import functools
-import io
 import json
 import shutil
-import sys
-from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -16,17 +13,25 @@ import pytest
 import files
 from commands.predict_run import Request, places, predict_run
 from commands.prediction_table import cell
-from data.section import open_testing
 from data.spec import InputColumn, Spec
 from data.text import tokenization
 from data.tfds import catalog
 from engine import restore
-from engine.evaluators.batches import PerExample, Split, round_up
+from engine.session import open_session
 from errors import UserError
 from tests import runs
+from tests.commands.predictions import (
+  BATCH,
+  arrays,
+  evaluated,
+  piped,
+  refusal,
+  table,
+  write_pictures,
+)
 from tests.golden import tiny
+from tests.marks import slow_where
 
-BATCH = 64
 # A table of three rows that scikit-learn's diabetes run takes.
 HEADER = 'age,sex,bmi,bp,s1,s2,s3,s4,s5,s6'
 ROWS = ['59,2,32.1,101,157,93.2,38,4,4.8598,87', '48,1,21.6,87,183,103.2,70,3,3.8918,69']
@@ -40,6 +45,7 @@ def made(tmp_path_factory):
   def make(name, data, seeds=1):
     config = tiny.config_of(name, data)
     config.seeds = seeds
+    config.data.test_split = 'test[:80]'
     if name == 'cnn':
       config.modules.model.update(channels=(2, 4), widths=(8,))
     if name in tiny.TEXT:
@@ -64,59 +70,17 @@ def tagger(tmp_path_factory):
     return runs.saved_run(workdir, config)
 
 
-def arrays(workdir, tmp_path, *inputs, **options):
-  predict_run(Request(workdir, inputs, out=f'{tmp_path}/out.npz', **options))
-  return dict(np.load(tmp_path / 'out.npz'))
-
-
-def table(capsys, workdir, *inputs, **options):
-  """The lines on the terminal, in cells, without the head."""
-  predict_run(Request(workdir, inputs, **options))
-  lines = capsys.readouterr().out.splitlines()[1:]
-  return [[each.strip() for each in line.split('  ') if each.strip()] for line in lines]
-
-
-def piped(monkeypatch, content):
-  monkeypatch.setattr(sys, 'stdin', SimpleNamespace(buffer=io.BytesIO(content)))
-
-
-def refusal(workdir, *inputs, **options):
-  with pytest.raises(UserError) as caught:
-    predict_run(Request(workdir, inputs, **options))
-  return str(caught.value)
-
-
-def evaluated(workdir, lane=0):
-  """What evaluation computes of each test example, and the examples."""
-  restored = restore.restore_run(workdir, '')
-  session = restored.session
-  examples = open_testing(session.data, session.spec)
-  size = round_up(min(BATCH, len(examples)), session.mesh)
-  found = PerExample(session.objective.evaluate, session).over(
-    restored.variables(lane), restored.key(lane), Split(lambda: examples, 0), size
-  )
-  parts = [batch.values for batch in found]
-  values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-  return values, examples.read(range(len(examples)))
-
-
 def model_of(restored):
   """The run's module, applied as its own, on rows of any length."""
   model, variables = restored.session.objective.modules['model'], restored.variables()['model']
   return jax.jit(functools.partial(model.apply, variables, train=False))
 
 
-def write_pictures(folder, images):
-  folder.mkdir()
-  for number, image in enumerate(images):
-    PIL.Image.fromarray(image.squeeze()).save(folder / f'{number:05d}.png')
-  return str(folder)
-
-
 # --- the same as evaluation
 
 
-def test_pictures_of_the_test_split_get_the_bits_of_evaluation(made, tmp_path, capsys):
+def test_pictures_of_the_test_split_get_the_bits_of_evaluation(made, tmp_path, capsys, monkeypatch):
+  monkeypatch.setattr('commands.predict_run._COUNTED', 80)
   workdir = made('cnn', 'mnist5k')
   expected, examples = evaluated(workdir)
   folder = write_pictures(tmp_path / 'test', examples['image'])
@@ -129,7 +93,9 @@ def test_pictures_of_the_test_split_get_the_bits_of_evaluation(made, tmp_path, c
   assert f'{len(examples["image"]):,} inputs' in shown.out and 'predict 0/' in shown.err
 
 
-@pytest.mark.parametrize('data', ['breast_cancer', 'diabetes'])
+@pytest.mark.parametrize(
+  'data', slow_where(lambda data: data == 'breast_cancer', ['breast_cancer', 'diabetes'])
+)
 def test_tables_get_the_bits_of_evaluation(made, tmp_path, data):
   workdir = made('tabular', data)
   expected, examples = evaluated(workdir)
@@ -169,7 +135,8 @@ def test_losses_of_a_text_are_those_of_the_model_in_windows(made, tmp_path, caps
   forward, losses = model_of(restored), []
   for first in range(0, len(tokens) - 1, 8):
     row = np.array(tokens[first : first + 9])
-    shares = np.asarray(jax.nn.log_softmax(forward(row[None, :-1])[0]))
+    padded = np.pad(row[:-1], (0, 9 - len(row)))
+    shares = np.asarray(jax.nn.log_softmax(forward(padded[None])[0]))
     losses += [-float(shares[place, target]) for place, target in enumerate(row[1:])]
   assert len(losses) == len(tokens) - 1 and found['loss'].shape == (3, 8)
   given = [loss for row, n in zip(found['loss'], found['length']) for loss in row[: n - 1]]
@@ -179,6 +146,7 @@ def test_losses_of_a_text_are_those_of_the_model_in_windows(made, tmp_path, caps
   assert '<|endoftext|>' in out and '\\xc3' in out
 
 
+@pytest.mark.slow
 def test_a_text_without_an_entry_that_begins_it_has_no_first_loss(made, tmp_path):
   workdir = made('gpt_shakespeare_cpu', 'names')
   assert not restore.restore_run(workdir, '').session.objective.specials
@@ -196,9 +164,10 @@ def test_masks_are_filled_by_the_likeliest_tokens(made, tmp_path, capsys):
   tokens = [*b'M', specials['mask'], *b'ry is a ', specials['mask'], specials['end']]
   forward = model_of(restored)
   for row, (first, place) in zip(rows, [(0, 1), (8, 2)], strict=True):
-    window = np.array([tokens[first : first + 8]])
-    length = np.array([window.shape[1]])
-    shares = np.asarray(jax.nn.softmax(forward(window, lengths=length)[0, place]))
+    window = np.array(tokens[first : first + 8])
+    length = np.array([len(window)])
+    padded = np.pad(window, (0, 8 - len(window)))
+    shares = np.asarray(jax.nn.softmax(forward(padded[None], lengths=length)[0, place]))
     second, first = (f'{share:.4f}' for share in np.sort(shares)[-2:])
     assert row[-2] == first and row[-1].endswith(f' {second}')
   assert [row[-4] for row in rows] == ['1', '2']
@@ -220,14 +189,14 @@ def test_every_token_of_a_text_is_tagged(tagger, capsys):
 
 
 def test_several_lanes_give_the_mean_of_their_probabilities(made, tmp_path):
-  workdir = made('mlp', 'mnist5k', seeds=3)
+  workdir = made('mlp', 'mnist5k', seeds=2)
   images = np.random.default_rng(0).integers(0, 256, (3, 28, 28), np.uint8)
   folder = write_pictures(tmp_path / 'x', images)
-  of_lanes = [arrays(workdir, tmp_path, folder, lane=i)['probability'] for i in range(3)]
+  of_lanes = [arrays(workdir, tmp_path, folder, lane=i)['probability'] for i in range(2)]
   assert np.abs(of_lanes[0] - of_lanes[1]).max() > 1e-3
   found = arrays(workdir, tmp_path, folder)
   np.testing.assert_allclose(found['probability'], np.mean(of_lanes, axis=0), atol=1e-6)
-  assert '--lane=3 is none of the 3 lanes' in refusal(workdir, folder, lane=3)
+  assert '--lane=2 is none of the 2 lanes' in refusal(workdir, folder, lane=2)
 
 
 def test_no_prediction_depends_on_the_batch(made, tmp_path):
@@ -395,7 +364,10 @@ def test_texts_from_everywhere(made, tmp_path, monkeypatch, capsys):
   (tmp_path / 'b.jsonl').write_text('{"text": "Otto"}\n\n{"text": "Ida", "n": 1}\n')
   (tmp_path / 'c.csv').write_text('n,word\n1,"Ann, Sue"\n2,Tom\n')
   inputs = (f'{tmp_path}/a.txt', f'{tmp_path}/b.jsonl')
-  names = lambda *inputs, **more: [r[0] for r in table(capsys, workdir, *inputs, **more)]  # noqa: E731
+
+  def names(*inputs, **options):
+    return [row[0] for row in table(capsys, workdir, *inputs, batch_size=1, **options)]
+
   assert names(*inputs, texts=('Bo',)) == ['Bo', cell(inputs[0], 40), 'Otto', 'Ida']
   assert names(inputs[0], lines=True) == ['Anna', 'Maria']
   assert names(f'{tmp_path}/c.csv', column='word') == ['Ann, Sue', 'Tom']
@@ -408,7 +380,7 @@ def test_texts_from_everywhere(made, tmp_path, monkeypatch, capsys):
   'name, options, part',
   [
     ('x.txt', {}, 'has no text'),
-    ('bytes.txt', {}, 'is not text in UTF-8 (byte 1)'),
+    ('bytes.txt', {}, 'is not UTF-8 at byte 1'),
     ('x.jsonl', {}, 'x.jsonl:1 has no text "text" (did you mean "texts"?)'),
     ('bad.jsonl', {}, 'line 2 is no JSON'),
     ('x.csv', {'column': 'c'}, 'choose one of its columns with --column: a, b'),
@@ -459,27 +431,29 @@ def test_requests_are_refused(made, tmp_path, options, part):
   assert part in refusal(made('cnn', 'mnist5k'), folder, **options)
 
 
-def test_what_predicts_nothing_names_sample_py(tmp_path_factory):
+def test_what_predicts_nothing_names_sample_py(made, monkeypatch):
+  workdir = made('cnn', 'mnist5k')
+  assert 'give --input' in refusal(workdir)
   config = runs.small(tiny.config_of('gan', 'mnist5k'))
-  workdir = runs.saved_run(tmp_path_factory.mktemp('gan') / 'run', config)
+  gan = open_session(config, tiny.spec('mnist5k'))
+  restored = restore.restore_run(workdir, '')._replace(session=gan)
+  monkeypatch.setattr('commands.predict_run.restore_run', lambda *_: restored)
   said = refusal(workdir, 'a.png')
   assert 'a run of gan, which predicts nothing' in said and 'sample.py' in said
-  assert 'give --input' in refusal(workdir)
 
 
 def test_files_hold_every_class(made, tmp_path, capsys):
-  workdir = made('tabular', 'breast_cancer')
-  row = ','.join(map(str, range(30)))
-  (tmp_path / 'x.csv').write_text(f'{row}\n{row}\n')
+  workdir = made('cnn', 'mnist5k')
+  folder = write_pictures(tmp_path / 'x', np.zeros((2, 28, 28), np.uint8))
   for out in ('y.csv', 'y.jsonl'):
-    predict_run(Request(workdir, (f'{tmp_path}/x.csv',), out=f'{tmp_path}/{out}'))
+    predict_run(Request(workdir, (folder,), out=f'{tmp_path}/{out}'))
   with open(tmp_path / 'y.csv', newline='') as file:
     rows = [*csv.DictReader(file)]
   lines = [json.loads(line) for line in (tmp_path / 'y.jsonl').read_text().splitlines()]
-  assert [row['input'] for row in rows] == [f'{tmp_path}/x.csv:1', f'{tmp_path}/x.csv:2']
-  shares = [float(rows[0][f'probability of {name}']) for name in ('malignant', 'benign')]
+  assert [row['input'] for row in rows] == [f'{folder}/{n:05d}.png' for n in range(2)]
+  shares = [float(rows[0][f'probability of {name}']) for name in range(10)]
   assert sum(shares) == pytest.approx(1) and float(rows[0]['probability']) == max(shares)
-  assert rows[0]['class'] == ('malignant', 'benign')[int(np.argmax(shares))]
+  assert rows[0]['class'] == str(np.argmax(shares))
   assert {k: str(v) for k, v in lines[1].items()} == rows[1]
 
 
@@ -491,6 +465,11 @@ def test_the_script(made, tmp_path, script):
   head, row = done.stdout.splitlines()
   assert head.split()[-2:] == ['class', '2'] and 'class 3' not in head
   assert row.startswith('…') and row.split()[0].endswith('00001.png')
+
+
+@pytest.mark.slow
+def test_the_flags_of_the_script(made, script):
+  workdir = made('cnn', 'mnist5k')
   listed = script('predict.py', f'--workdir={workdir}', '--help').stdout
   assert '--top' in listed and '--resize' in listed and '--input' in listed
   done = script('predict.py', f'--workdir={workdir}', '--tpo=2')

@@ -1,5 +1,6 @@
 """What the loop tells a person while it runs."""
 
+import json
 import shutil
 
 import numpy as np
@@ -104,12 +105,26 @@ def test_checkpoints_that_are_gone_are_not_trained_over(tmp_path, capsys):
   assert 'resumed  from step 6 of 8' in capsys.readouterr().out
 
 
+def test_the_last_checkpoint_of_a_finished_run_is_missed_too(tmp_path):
+  config = config_of(checkpoint__every=100, train__log_every=1)
+  loop.train(config, str(tmp_path))
+  before = [(tmp_path / name).read_bytes() for name in ('config.json', 'run.json')]
+  shutil.rmtree(tmp_path / 'checkpoints')
+  for steps in (8, 10):  # What is refused leaves no trace that would let the next one pass.
+    config.train.steps = steps
+    with pytest.raises(UserError, match=r'reached step 6, and its checkpoints, .* are gone'):
+      loop.train(config, str(tmp_path))
+  assert [(tmp_path / name).read_bytes() for name in ('config.json', 'run.json')] == before
+
+
 def test_a_run_that_was_killed_before_its_first_checkpoint_starts_again_and_says_so(
   tmp_path, capsys
 ):
   config = config_of(checkpoint__every=100, train__log_every=1)
   loop.train(config, str(tmp_path))
   shutil.rmtree(tmp_path / 'checkpoints')
+  description = json.loads((tmp_path / 'run.json').read_text())
+  (tmp_path / 'run.json').write_text(json.dumps({**description, 'saved': False}))
   loop.train(config, str(tmp_path))
   said = capsys.readouterr().out
   assert 'restart  from step 0: the run reached step 6, but it had saved no checkpoint yet' in said

@@ -23,22 +23,22 @@ def workdir(request, tmp_path, bucket):
 
 
 REPORT = {'trackers': ['tensorboard']}
-# What runs of before files of one's own lack.
-OWN = {
-  'image': {'size': [], 'channels': 0, 'resize': 'center'},
-  'table': {'target': '', 'ignore': [], 'categories': [], 'missing': 'refuse'},
+# Those of `config.data` that runs of before may lack.
+SECTIONS = {
+  'image': {'size': (), 'channels': 0, 'resize': 'center'},
+  'table': {'target': '', 'ignore': (), 'categories': (), 'missing': 'refuse'},
   'jsonl': {'text': 'text', 'label': ''},
 }
 
 
-def config(seed=0, steps=10):
+def config(seed=0, steps=10, **data):
   train, text = {'steps': steps, 'seed': seed}, {'tokenizer': 'a'}
-  return ConfigDict({'train': train, 'data': {'text': text, **OWN}, 'report': REPORT})
+  return ConfigDict({'train': train, 'data': {'text': text, **SECTIONS, **data}, 'report': REPORT})
 
 
 def test_what_is_claimed_is_read_back(workdir):
   assert run.claim(workdir, config(), SPEC) == []
-  assert run.read_config(workdir) == config().to_dict()
+  assert run.read_config(workdir) == json.loads(config().to_json())
   description = run.read_description(workdir)
   assert Spec.from_json(description['data']) == SPEC._replace(tokenizer='')
   assert 'jax' in description['versions']
@@ -51,18 +51,36 @@ def test_what_is_claimed_is_read_back(workdir):
 
 def test_a_run_that_is_older_than_a_section_goes_on(workdir):
   older = config()
-  del older.report
-  for key in OWN:
-    del older.data[key]
+  del older.report, older.data.image, older.data.table, older.data.jsonl
   run.claim(workdir, older, SPEC)
   assert 'report' not in files.read_json(files.path(workdir) / 'config.json')
   assert run.read_config(workdir)['report'] == REPORT
-  assert run.read_config(workdir)['data'] == {'text': {'tokenizer': 'a'}, **OWN}
+  assert run.read_config(workdir)['data'] == {
+    'text': {'tokenizer': 'a'},
+    **json.loads(json.dumps(SECTIONS)),
+  }
   assert run.claim(workdir, config(), SPEC) == []
   new = config()
   new.report.trackers = ['wandb']
   changed = ["report.trackers: ['tensorboard'] → ['wandb']"]
   assert run.claim(workdir, new, SPEC) == changed
+  new.data.image.size = (32,)
+  with pytest.raises(UserError, match=r'\(data\.image\.size: \[\] → \[32\]\)'):
+    run.claim(workdir, new, SPEC)
+
+
+def test_files_that_moved_may_be_named_anew(workdir, tmp_path, monkeypatch):
+  """Where their examples are those that the run was trained on."""
+  monkeypatch.chdir(tmp_path)
+  run.claim(workdir, config(name='folder:a', test_name=''), SPEC)
+  assert run.claim(workdir, config(name=f'folder:{tmp_path}/a', test_name=''), SPEC) == []
+  moved = config(name=f'folder:{tmp_path}/b', test_name='')
+  with pytest.raises(UserError, match=r'data\.name: folder:.*/a → folder:.*/b'):
+    run.claim(workdir, moved, SPEC._replace(identity='other'))
+  with pytest.raises(UserError, match=r'data\.name'):
+    run.claim(workdir, config(name='mnist5k', test_name=''), SPEC)
+  assert len(run.claim(workdir, moved, SPEC)) == 1
+  assert run.read_config(workdir)['data']['name'] == f'folder:{tmp_path}/b'
 
 
 def test_another_config_is_refused_and_a_longer_run_is_not(workdir):
@@ -71,6 +89,17 @@ def test_another_config_is_refused_and_a_longer_run_is_not(workdir):
     run.claim(workdir, config(seed=1), SPEC)
   assert run.claim(workdir, config(steps=20), SPEC) == ['train.steps: 10 → 20']
   assert run.read_config(workdir)['train']['steps'] == 20
+
+
+def test_other_examples_are_refused_where_there_are_checkpoints(workdir):
+  """And the description of those that the run was trained on stays."""
+  run.claim(workdir, config(), SPEC)
+  other = SPEC._replace(identity='other', class_names=('a',))
+  assert run.claim(workdir, config(), other) == [] == run.claim(workdir, config(), SPEC)
+  files.write_text(f'{workdir}/checkpoints/1/x', '')
+  with pytest.raises(UserError, match=r'some train are not .* \(as many, but others\); put that '):
+    run.claim(workdir, config(), other)
+  assert Spec.from_json(run.read_description(workdir)['data']) == SPEC._replace(tokenizer='')
 
 
 def test_what_is_no_run_or_damaged_is_named(workdir):
@@ -148,7 +177,7 @@ def test_a_run_that_was_removed_is_noticed(workdir):
 
 def test_sources_that_moved_may_be_named_anew(tmp_path):
   def started_from(run, tokenizer='byte'):
-    text = {'text': {'tokenizer': tokenizer}, **OWN}
+    text = {'text': {'tokenizer': tokenizer}, **SECTIONS}
     return ConfigDict({'data': text, 'init_from': {'model': {'run': run}}, 'report': REPORT})
 
   made = tokenization.train('byte', [], 0, ()).to_json()
@@ -259,7 +288,7 @@ def test_a_checkpoint_of_another_config_is_refused(tmp_path):
   run.check_origin(str(tmp_path), {'step': 4}, config(seed=1))  # imported without one
   with pytest.raises(UserError, match=r'checkpoint 4 in .* another config \(train.seed: 0 → 1\)'):
     run.check_origin(str(tmp_path), meta, config(seed=1))
-  moved = ConfigDict({**config().to_dict(), 'data': {'text': {'tokenizer': 'b'}, **OWN}})
+  moved = ConfigDict({**config().to_dict(), 'data': {'text': {'tokenizer': 'b'}, **SECTIONS}})
   run.check_origin(str(tmp_path), meta, moved)
   older = config().to_dict()
   older['data'] = {'text': {'tokenizer': 'a'}}  # written before there were files of one's own

@@ -19,6 +19,7 @@ def measured(workdir, out, devices):
   return json.loads(out.read_text())
 
 
+@pytest.mark.slow
 def test_a_run_split_over_eight_devices_stays_split(tmp_path):
   workdir = tmp_path / 'run'
   runs.train(

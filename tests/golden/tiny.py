@@ -51,6 +51,13 @@ CONFIGS.remove('finetune')
 VARIANTS = ('cdcgan', 'cgan', 'cnn_binary', 'cvae', 'gan_plain', 'iwae', 'vae_nll', 'vampprior')
 
 
+# Configs that change numbers of another one, which is stepped as well.
+SLOW = (
+  'cnn_binary', 'dcgan_lazy_r1', 'gan_plain', 'gpt2', 'gpt_shakespeare', 'gpt_shakespeare_cpu',
+  'iwae', 'synthetic', 'vae_nll',
+)  # fmt: skip
+
+
 def cases() -> list[tuple[str, str]]:
   """Every config with each of the data sets that it is tried on."""
   images = {name: ('mnist5k',) if name in VARIANTS else ('mnist5k', 'cifar10') for name in CONFIGS}
@@ -60,10 +67,14 @@ def cases() -> list[tuple[str, str]]:
 
 
 def marked_cases() -> list[Any]:
-  """Returns `cases` for `pytest.mark.parametrize`; colour images are slow but for one config."""
+  """Returns `cases` for `pytest.mark.parametrize`.
+
+  Colour images are slow but for one config, and so are configs that change numbers of another one.
+  """
 
   def marks(name: str, data: str) -> tuple[Any, ...]:
-    return (pytest.mark.slow,) if data == 'cifar10' and name != 'vae' else ()
+    slow = name in SLOW or (data == 'cifar10' and name != 'conv_vae')
+    return (pytest.mark.slow,) if slow else ()
 
   return [pytest.param(*case, marks=marks(*case)) for case in cases()]
 

@@ -453,11 +453,10 @@ def test_dropout_is_where_it_is_said():
     return call(*args, **kwargs)
 
   options = {**GPT, 'dropout': 0.5}
-  model = Transformer(**options)
+  model, shapes = Transformer(**options), shapes_of(options)
   with nn.intercept_methods(note):
     jax.eval_shape(
-      lambda p: model.apply({'params': p}, TOKENS, train=True, rngs={'dropout': KEY}),
-      shapes_of(options),
+      lambda p: model.apply({'params': p}, TOKENS, train=True, rngs={'dropout': KEY}), shapes
     )
   blocks = [path[0] for path in dropped if path[0].startswith('block')]
   # Of each block the attention weights and both sums; before them the embeddings.

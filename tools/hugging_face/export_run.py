@@ -73,8 +73,8 @@ def _family_of(restored: Restored, workdir: str) -> tuple[Family, dict[str, Any]
   if not isinstance(module, Transformer):
     names = ', '.join(each.name for each in restored.session.config.modules.values())
     raise UserError(
-      f'{workdir} has modules of {names}, and only a language model of the module "transformer" can be '
-      'exported'
+      f'{workdir} has modules of {names}, and only a language model of the module "transformer" '
+      'can be exported'
     )
   if module.pool != 'none' or module.outputs != module.vocabulary:
     name = restored.session.config.objective.name

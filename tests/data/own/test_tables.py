@@ -103,7 +103,7 @@ GOOD = [f'{i},{i},w{i % 2},{i % 2}' for i in range(ROWS)]
   ('lines', 'table', 'message'),
   [
     (GOOD, {}, r'table\.target is missing: name the column .*, one of a, b, c, y'),
-    (GOOD, dict(target='Y'), r'table\.target=Y: .* no such column; it has: a, b, c, y'),
+    (GOOD, dict(target='Y'), r'target=Y: .* no such column \(did you mean "y"\?\); it has: a, b'),
     (GOOD, dict(target='y', ignore=('z',)), r'table\.ignore=z: .* no such column'),
     ([*GOOD, '1,2,w1'], {}, 'line 42 of t.csv has 3 values for the 4 columns'),
     ([*GOOD, '1,,w1,1'], {}, r'"b" lacks values \(1\), the first on line 42'),
@@ -111,7 +111,7 @@ GOOD = [f'{i},{i},w{i % 2},{i % 2}' for i in range(ROWS)]
     ([*GOOD, '1,2 m,w1,1'], {}, '"b" holds numbers and words, the first "2 m" on line 42'),
     ([*GOOD, '1,1e300,w1,1'], {}, 'line 42: "b" is 1e\\+300, which is infinite or too large'),
     ([*GOOD, '1,inf,w1,1'], {}, 'line 42: "b" is inf'),
-    ([*GOOD, '1,"2,w1,1'], {}, 'line 42 of t.csv is no CSV'),
+    ([*GOOD, '1,"2,w1,1'], {}, 't.csv: line 42 is no CSV'),
     ([f'1,{i},2024-05-{i + 1:02},{i % 2}' for i in range(28)], {}, '"c" holds dates'),
     ([f'1,{i},"1,{i}00",{i % 2}' for i in range(28)], {}, 'holds numbers as "1,000" on line 2'),
     ([f'1,{i},n{i},{i % 2}' for i in range(101)], {}, '101 different words, the first "n0"'),

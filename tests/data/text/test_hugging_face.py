@@ -56,6 +56,49 @@ def added(content, **options):
 
 
 @pytest.mark.parametrize(
+  ('settings', 'ids', 'template'),
+  [
+    (None, [5, 8, 9, 5, 11], ((2,), (3,))),  # the class of the model makes its own normalizer
+    ({'tokenizer_class': 'BertTokenizerFast'}, [5, 8, 9, 5, 11], ((2,), (3,))),
+    ({'do_lower_case': False}, [5, 8, 9, 12, 10], ((2,), (3,))),
+    ({'tokenizer_class': 'PreTrainedTokenizerFast'}, [5, 8, 9, 12, 10], None),
+    # A general class takes the file as it is.
+    ({'tokenizer_class': 'TokenizersBackend', 'do_lower_case': True}, [5, 8, 9, 12, 10], None),
+  ],
+)
+def test_the_class_says_what_is_taken_of_a_berts_tokenizer_json(settings, ids, template, tmp_path):
+  made = tokenizers.Tokenizer(
+    models.WordPiece({word: id for id, word in enumerate(WORDS)}, unk_token='[UNK]')
+  )
+  made.normalizer = normalizers.BertNormalizer(lowercase=False)
+  made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+  files = {'config.json': BERT['config.json'], 'tokenizer.json': json.loads(made.to_str())}
+  if settings is not None:
+    files['tokenizer_config.json'] = settings
+  tokenizer = read(tmp_path, files)
+  assert tokenizer.encode('abc A é').tolist() == ids
+  assert tokenizer.template == template
+
+
+@pytest.mark.parametrize(
+  ('settings', 'leads'),
+  [
+    ({}, False),
+    ({'tokenizer_class': 'GPT2Tokenizer', 'add_prefix_space': True}, True),
+    ({'tokenizer_class': 'PreTrainedTokenizerFast'}, True),
+    ({'tokenizer_class': 'PreTrainedTokenizerFast', 'add_prefix_space': False}, True),
+  ],
+)
+def test_the_class_says_what_is_taken_of_a_gpt2s_tokenizer_json(settings, leads, tmp_path):
+  write_files(tmp_path, GPT2)
+  model = models.BPE.from_file(str(tmp_path / 'vocab.json'), str(tmp_path / 'merges.txt'))
+  made = tokenizers.Tokenizer(model)
+  made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+  files = {'tokenizer.json': json.loads(made.to_str()), 'tokenizer_config.json': settings}
+  assert read(tmp_path, files).encode('hello world').tolist() == [220] * leads + HELLO
+
+
+@pytest.mark.parametrize(
   ('contents', 'text', 'ids'),
   [
     ({}, 'hello world', HELLO),

@@ -223,7 +223,7 @@ def test_a_run_and_a_file_are_read(made, tmp_path):
     ({'vocab.json': '{}'}, 'holds no tokenizer'),
     ({'tokenizer.json': '{'}, 'this is no tokenizer .*take the tokenizer.json of a run'),
     ({'tokenizer.json': '{"kind": "byte"}'}, 'this is no tokenizer'),
-    ({'vocab.json': '{', 'merges.txt': ''}, 'cannot be read'),
+    ({'vocab.json': '{', 'merges.txt': ''}, 'vocab.json is no JSON'),
   ],
 )
 def test_folders_without_a_tokenizer(tmp_path, files, text):

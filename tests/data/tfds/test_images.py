@@ -83,7 +83,20 @@ def test_a_palette_with_transparency(recwarn):
   wanted = np.asarray(image.convert('RGB'))
   np.testing.assert_array_equal(images.decode(content, 3), wanted)
   np.testing.assert_array_equal(images.decode(content, 4)[..., :3], wanted)
+  np.testing.assert_array_equal(images.decode(content, 4)[..., 3], np.asarray(image))
   assert not recwarn.list
+
+
+@pytest.mark.parametrize('mode', ['L', 'RGB', '1'])
+def test_a_transparent_colour_is_kept_as_alpha(mode):
+  image = PIL.Image.fromarray(PIXELS[..., :3]).convert(mode)
+  colour = image.getpixel((0, 0))
+  content = encode(image, 'PNG', transparency=colour)
+  got = images.decode(content, 4)
+  with PIL.Image.open(io.BytesIO(content)) as stored:
+    np.testing.assert_array_equal(got, np.asarray(stored.convert('RGBA')))
+  assert got[0, 0, 3] == 0 and got[..., 3].max() == 255
+  np.testing.assert_array_equal(images.decode(content, 3), got[..., :3])
 
 
 @pytest.mark.parametrize(
