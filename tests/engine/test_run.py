@@ -25,8 +25,8 @@ def workdir(request, tmp_path, bucket):
 REPORT = {'trackers': ['tensorboard']}
 # Those of `config.data` that runs of before may lack.
 SECTIONS = {
-  'image': {'size': (), 'channels': 0, 'resize': 'center'},
-  'table': {'target': '', 'ignore': (), 'categories': (), 'missing': 'refuse'},
+  'image': {'size': [], 'channels': 0, 'resize': 'center'},
+  'table': {'target': '', 'ignore': [], 'categories': [], 'missing': 'refuse'},
   'jsonl': {'text': 'text', 'label': ''},
 }
 
