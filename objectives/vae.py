@@ -86,10 +86,12 @@ class VAE(Objective):
     keys = dict(zip(self.modules, jax.random.split(key, len(self.modules))))
     decoded = (*first['image'].shape, self._likelihood.outputs)
     return {
-      name: self._initialised(name, keys[name], *inputs[name], outputs=decoded)
-      if name == 'decoder'
-      else module.init(keys[name], *inputs.get(name, ()), train=False)
-      for name, module in self.modules.items()
+      module_name: self._initialised(
+        module_name, keys[module_name], *inputs[module_name], outputs=decoded
+      )
+      if module_name == 'decoder'
+      else module.init(keys[module_name], *inputs.get(module_name, ()), train=False)
+      for module_name, module in self.modules.items()
     }
 
   def evaluate(self, variables: Variables, batch: Batch, keys: jax.Array) -> dict[str, jax.Array]:
