@@ -90,9 +90,7 @@ def has_saved(workdir: str) -> bool:
 def note_saved(workdir: str) -> None:
   """Notes in run.json that the run's checkpoint is on disk; UserError if it cannot be written."""
   try:
-    files.write_json(
-      files.path(workdir) / 'run.json', {**read_description(workdir), 'saved': True}
-    )
+    files.write_json(files.path(workdir) / 'run.json', {**read_description(workdir), 'saved': True})
   except OSError as error:
     raise _refused(workdir, error) from error
 
