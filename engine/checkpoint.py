@@ -355,7 +355,7 @@ def _items(state: State) -> dict[str, Any]:
 # What a disk refuses a write with.
 _REFUSED = (
   errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR,
-  errno.EEXIST, errno.EFBIG,
+  errno.EEXIST, errno.EFBIG, errno.EIO,
 )  # fmt: skip
 _FORBIDDEN = (401, 403)  # HTTP statuses
 

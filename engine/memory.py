@@ -24,6 +24,8 @@ _CONTAINERS = (
   (Path('/sys/fs/cgroup'), 'memory.max', 'memory.current'),
   (Path('/sys/fs/cgroup/memory'), 'memory.limit_in_bytes', 'memory.usage_in_bytes'),
 )
+# What XLA says; a CPU that cannot allocate calls it INTERNAL.
+_OUT_OF_MEMORY = ('RESOURCE_EXHAUSTED', 'Out of memory')
 # Of the use of a container, what the system gives up when memory is short.
 _CACHE = ('active_file', 'inactive_file')
 
@@ -151,7 +153,9 @@ def is_out_of_memory(error: BaseException | None) -> bool:
   while error is not None:
     if isinstance(error, MemoryError):
       return True
-    if isinstance(error, jax.errors.JaxRuntimeError) and 'RESOURCE_EXHAUSTED' in str(error):
+    if isinstance(error, jax.errors.JaxRuntimeError) and any(
+      words in str(error) for words in _OUT_OF_MEMORY
+    ):
       return True
     error = error.__cause__
   return False

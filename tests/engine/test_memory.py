@@ -86,6 +86,7 @@ def test_running_out_is_said_as_memory():
   kind = jax.errors.JaxRuntimeError
   for error in (
     kind('RESOURCE_EXHAUSTED: Out of memory while trying to allocate 46000000000 bytes.'),
+    kind('INTERNAL: Error dispatching computation: Out of memory allocating 640000000 bytes.'),
     MemoryError('Unable to allocate 7.28 TiB for an array'),
   ):
     with pytest.raises(UserError, match=r'memory of this machine does not suffice.*smaller batch'):
