@@ -25,7 +25,11 @@ FORMAT, LAST_COMMIT = 2, '83a6fd8'
 
 # Sections that runs of this format may lack, since they were made before there were any.
 _YOUNGER: Mapping[str, Any] = {'report': {'trackers': ['tensorboard']}}
-_YOUNGER_OF_DATA = {'image': Image(), 'table': Table(), 'jsonl': Jsonl()}
+_YOUNGER_OF_DATA: Mapping[str, Image | Table | Jsonl] = {
+  'image': Image(),
+  'table': Table(),
+  'jsonl': Jsonl(),
+}
 
 # Options that say how long a run goes, what it shows or where it computes, not what it computes.
 FREE = (
