@@ -322,8 +322,9 @@ def check_origin(workdir: str, meta: Mapping[str, Any], config: ConfigDict) -> N
     )
 
 
-# Options that name a run or a tokenizer, which may have moved since a checkpoint was written.
-_MAY_MOVE = re.compile(r'init_from\..*\.run|data\.text\.tokenizer').fullmatch
+# Options that name a run, a tokenizer or files, which may have moved since a checkpoint was written;
+# that the examples are the same is checked by their identity.
+_MAY_MOVE = re.compile(r'init_from\..*\.run|data\.text\.tokenizer|data\.name').fullmatch
 
 
 def warn_of_edits(workdir: str) -> None:

@@ -125,7 +125,8 @@ def open_session(config: ConfigDict, spec: Spec | None = None, tokenizer: str = 
   check_config(config)
   train, data = train_options(config), data_options(config)
   check_warmups(to_plain(config.optimizer), train.steps, f' (config.train.steps={train.steps})')
-  lanes = _lanes(config.seeds, train.seed, data, trained=spec is not None)
+  trained = spec is not None
+  lanes = _lanes(config.seeds, train.seed, data, trained)
   mesh = sharding.make_mesh(**to_plain(config.mesh))
   check_lanes(lanes, mesh)
   sharding.check_batch(data.batch_size, train.accumulate, mesh)
@@ -133,7 +134,8 @@ def open_session(config: ConfigDict, spec: Spec | None = None, tokenizer: str = 
   check_size(data.augment, spec.features.get('image', (None,))[0])
   objective = build_objective(config, spec, train.precision)
   per_step = examples_per_step(objective, data.batch_size)
-  check_neighbours(data.augment, per_step)
+  if not trained:  # what reads a run has batches of its own
+    check_neighbours(data.augment, per_step)
   steps = run_length(train, spec.n, per_step)
   if steps < train.steps:
     why = (

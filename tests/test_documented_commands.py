@@ -16,6 +16,7 @@ from tests.conftest import ROOT, environment
 # Those that are not even parsed, and why.
 NOT_CHECKED = {
   '. .venv/bin/activate': 'a word of the shell',
+  'cat names.txt': 'what a command reads from',
   'git worktree add /tmp/before HEAD~1': 'git',
   'git worktree add /tmp/before COMMIT': 'git',
   'python benchmarks/peers/torch_gpt.py train --text=…/input.txt': 'needs PyTorch, an extra',
@@ -51,6 +52,11 @@ FILLED = {
     'python train.py --config=configs/cnn.py:fashion_mnist'
   ),
   'python sample.py --workdir=RUN --OPTION=VALUE': 'python sample.py --workdir=runs/cgan --label=3',
+  'python predict.py --workdir=RUN --OPTION=VALUE': 'python predict.py --workdir=runs/cnn --top=3',
+  'python train.py --workdir=…': 'python train.py --workdir=runs/gan',
+  'python -m benchmarks.fuzz_runs --cases=N --seed=S': (
+    'python -m benchmarks.fuzz_runs --cases=5 --seed=1'
+  ),
   'python -m benchmarks.startup --repeats=3 [--config=configs/dcgan.py --repeats=1]': (
     'python -m benchmarks.startup --repeats=3 --config=configs/dcgan.py'
   ),

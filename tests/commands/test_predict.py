@@ -17,6 +17,7 @@ from data.spec import InputColumn, Spec
 from data.text import tokenization
 from data.tfds import catalog
 from engine import restore
+from engine.checksum import with_sum
 from engine.session import open_session
 from errors import UserError
 from tests import runs
@@ -286,7 +287,7 @@ def test_columns_are_matched_by_name_where_those_of_training_are_known(made, tmp
   shutil.copytree(unnamed, run)
   description = json.loads((run / 'run.json').read_text())
   description['data']['input_columns'] = [{'name': name} for name in names]
-  (run / 'run.json').write_text(json.dumps(description))
+  (run / 'run.json').write_text(json.dumps(with_sum(description)))
   backwards = [
     ['id', *reversed(names)],
     *([i, *reversed(r.split(','))] for i, r in enumerate(ROWS)),
@@ -316,7 +317,7 @@ def test_categories_and_missing_values_are_those_of_training(made, tmp_path):
   shutil.copytree(plain, run)
   description = json.loads((run / 'run.json').read_text())
   description['data']['input_columns'] = columns
-  (run / 'run.json').write_text(json.dumps(description))
+  (run / 'run.json').write_text(json.dumps(with_sum(description)))
   rows = ['red;1,5;b;TRUE;-3', 'NA;;d;false;4', 'none;2;a;true;5']
   (tmp_path / 'x.csv').write_text('\n'.join(['colour;size;kind;old;weight', *rows]))
   inputs = ['0,0,1,1.5,0,1,0,0,1,-3', '0,0,0,2.5,0,0,0,1,0,4', '0,1,0,2,1,0,0,0,1,5']

@@ -8,6 +8,7 @@ import pytest
 
 from configs import mlp
 from engine import loop, report, session
+from engine.checksum import with_sum
 from errors import UserError
 from tests import runs
 from tests.test_transfer import config_of
@@ -124,7 +125,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_starts_again_and_says
   loop.train(config, str(tmp_path))
   shutil.rmtree(tmp_path / 'checkpoints')
   description = json.loads((tmp_path / 'run.json').read_text())
-  (tmp_path / 'run.json').write_text(json.dumps({**description, 'saved': False}))
+  (tmp_path / 'run.json').write_text(json.dumps(with_sum({**description, 'saved': False})))
   loop.train(config, str(tmp_path))
   said = capsys.readouterr().out
   assert 'restart  from step 0: the run reached step 6, but it had saved no checkpoint yet' in said

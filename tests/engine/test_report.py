@@ -234,7 +234,7 @@ def test_a_log_with_noise_in_it_is_read_and_goes_on(tmp_path):
   lines = [json.dumps({'step': step}).encode() for step in (1, 2, 3)]
   (tmp_path / 'metrics.jsonl').write_bytes(b'\n'.join([lines[0], b'\xff\x00', *lines[1:]]))
   assert last_step(tmp_path) == 3
-  Report(str(tmp_path), 2, 9, Shown(('',), (), '', {}, ''), visible=True).close()
+  Report(str(tmp_path), 2, 9, Shown(('',), (), '', {}, '', ()), visible=True).close()
   assert (tmp_path / 'metrics.jsonl').read_text() == '{"step": 1}\n{"step": 2}\n'
 
 
@@ -246,4 +246,4 @@ def test_a_log_that_is_no_file_is_one_sentence(tmp_path, kind):
   else:
     path.symlink_to('/nowhere/at/all' if kind == 'broken link' else path.name)
   with pytest.raises(UserError, match=r'metrics\.jsonl cannot be read and written \(.*; move it'):
-    Report(str(tmp_path), 0, 9, Shown(('',), (), '', {}, ''), visible=True)
+    Report(str(tmp_path), 0, 9, Shown(('',), (), '', {}, '', ()), visible=True)

@@ -122,8 +122,8 @@ DAMAGES = {
   no_object: 'config.json is damaged (it holds no mapping)',
   no_section: "config.json has no 'train'",
   other_types: 'is damaged (TypeError',
-  no_description: 'there is no ',
-  older_format: 'is a run of format 1',
+  no_description: 'run.json is gone; run train.py',
+  older_format: 'run.json is damaged (it holds no',
   a_folder: 'Is a directory',
   noise: 'it has no whole line',
 }
