@@ -322,8 +322,8 @@ def check_origin(workdir: str, meta: Mapping[str, Any], config: ConfigDict) -> N
     )
 
 
-# Options that name a run, a tokenizer or files, which may have moved since a checkpoint was written:
-# the identity of the data says whether the examples are the same.
+# Options that name a run, a tokenizer or files, which may have moved since a checkpoint was
+# written; the identity of the data says whether the examples are the same.
 _MAY_MOVE = re.compile(r'init_from\..*\.run|data\.text\.tokenizer|data\.name').fullmatch
 
 

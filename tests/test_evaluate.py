@@ -214,6 +214,7 @@ def test_flags_of_a_run(gan_run, tmp_path, script):
   assert done.stdout.count('evaluate seed_1 samples 0/2,060\n') == 1
 
 
+@pytest.mark.slow
 def test_a_run_is_placed_by_the_mesh_that_is_asked_for(vae_run, tmp_path, script):
   """The output of the decoder is split over all devices."""
   rules = "(('decoder/hidden_0/kernel', (None, 'fsdp')),)"

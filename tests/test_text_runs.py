@@ -47,6 +47,7 @@ def written(script, workdir, *more, code=0):
   return done.stdout if code == 0 else done.stderr
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_ends_with_the_same_bits(gpt, tmp_path, script):
   workdir = tmp_path / 'run'
   whole = arguments(runs.SMALL_GPT, workdir, f'--config.train.steps={STEPS}')

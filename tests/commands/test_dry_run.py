@@ -39,6 +39,7 @@ def test_what_a_user_may_write_is_read_back(tmp_path):
   assert to_plain(again) == to_plain(config)
 
 
+@pytest.mark.slow
 def test_a_printed_config_holds_the_flags_and_trains_the_same(script, tmp_path):
   replaced = ('--config.optimizer.model.name=sgd', '--config.optimizer.model.momentum=0.5')
   flags = (*runs.SMALL_MLP, *replaced, '--config.train.steps=3')

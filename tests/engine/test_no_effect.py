@@ -142,6 +142,7 @@ def test_a_run_to_start_from_that_is_none_is_found_before_the_folder_is_made(tmp
   preflight(config, str(tmp_path / 'run'))
 
 
+@pytest.mark.slow
 def test_a_product_larger_than_the_memory_is_named_before_anything_is_compiled(
   tmp_path, monkeypatch
 ):

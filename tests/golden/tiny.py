@@ -51,10 +51,10 @@ CONFIGS.remove('finetune')
 VARIANTS = ('cdcgan', 'cgan', 'cnn_binary', 'cvae', 'gan_plain', 'iwae', 'vae_nll', 'vampprior')
 
 
-# Configs that change numbers of another one, which is stepped as well.
+# Variants of another config, which is stepped as well.
 SLOW = (
-  'cnn_binary', 'dcgan_lazy_r1', 'gan_plain', 'gpt2', 'gpt_shakespeare', 'gpt_shakespeare_cpu',
-  'iwae', 'synthetic', 'vae_nll',
+  'cdcgan', 'cnn_binary', 'cvae', 'dcgan_lazy_r1', 'gan_plain', 'gpt2', 'gpt_shakespeare',
+  'gpt_shakespeare_cpu', 'iwae', 'synthetic', 'vae_nll', 'vampprior',
 )  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def marked_cases() -> list[Any]:
   """
 
   def marks(name: str, data: str) -> tuple[Any, ...]:
-    slow = name in SLOW or (data == 'cifar10' and name != 'conv_vae')
+    slow = name in SLOW or (data == 'cifar10' and name != 'vae')
     return (pytest.mark.slow,) if slow else ()
 
   return [pytest.param(*case, marks=marks(*case)) for case in cases()]

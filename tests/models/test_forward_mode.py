@@ -197,6 +197,7 @@ def distance(a: jax.Array, b: jax.Array) -> float:
 
 # Whole networks, of which the parts are tried as well.
 SLOW = (
+  'cnn.CNN',
   'conv_vae.Decoder',
   'conv_vae.Encoder',
   'dcgan.Discriminator',
@@ -211,6 +212,7 @@ SLOW = (
   'rnn.RNN sigmoid',
   'rnn.RNN tanh',
   'transformer.Transformer bert',
+  'transformer.Transformer gpt',
   'transformer.Transformer llama',
   'vqvae.Decoder',
   'vqvae.Encoder',
