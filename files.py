@@ -128,7 +128,6 @@ _ELSEWHERE = 'choose another place'
 _REASONS = {
   errno.ENOSPC: ('the disk of {} is full', 'free some space'),
   errno.EDQUOT: ('the quota for {} is used up', 'free some space'),
-  errno.EFBIG: ('files in {} may not become as large', 'raise the limit of `ulimit -f`'),
   errno.EIO: ('the disk of {} fails', 'see to it, or choose another place'),
   errno.EROFS: ('the disk of {} can only be read', _ELSEWHERE),
   errno.EACCES: ('this user may not write in {}', _ELSEWHERE),

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 import files
+from data.transforms import check_neighbours
 from engine import run
 from engine.build import to_plain
 from engine.declarations import check_config
@@ -67,6 +68,7 @@ def preflight(config: ConfigDict, workdir: str) -> Preflight:
   check_trackers(to_plain(config.report.trackers))
   # A run that has started keeps its tokenizer, wherever that came from.
   session = open_session(config, tokenizer=run.read_tokenizer(workdir))
+  check_neighbours(session.data.augment, session.per_step)
   check_memory(training_need(session), 'the run')
   _check_sources(session, workdir)
   evaluators = open_lane_evaluators(session)

@@ -14,7 +14,7 @@ from data.own.options import Image, Jsonl, Table
 from data.section import ALL_FOLDS, Data, open_training, open_whole
 from data.spec import Spec
 from data.text.options import Text
-from data.transforms import check_neighbours, check_size
+from data.transforms import check_size
 from engine import sharding
 from engine.averages import Average, named_averages
 from engine.build import build, call, to_plain
@@ -125,8 +125,7 @@ def open_session(config: ConfigDict, spec: Spec | None = None, tokenizer: str = 
   check_config(config)
   train, data = train_options(config), data_options(config)
   check_warmups(to_plain(config.optimizer), train.steps, f' (config.train.steps={train.steps})')
-  trained = spec is not None
-  lanes = _lanes(config.seeds, train.seed, data, trained)
+  lanes = _lanes(config.seeds, train.seed, data, trained=spec is not None)
   mesh = sharding.make_mesh(**to_plain(config.mesh))
   check_lanes(lanes, mesh)
   sharding.check_batch(data.batch_size, train.accumulate, mesh)
@@ -134,8 +133,6 @@ def open_session(config: ConfigDict, spec: Spec | None = None, tokenizer: str = 
   check_size(data.augment, spec.features.get('image', (None,))[0])
   objective = build_objective(config, spec, train.precision)
   per_step = examples_per_step(objective, data.batch_size)
-  if not trained:  # what reads a run has batches of its own
-    check_neighbours(data.augment, per_step)
   steps = run_length(train, spec.n, per_step)
   if steps < train.steps:
     why = (

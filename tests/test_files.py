@@ -219,7 +219,7 @@ def test_what_the_system_raised_is_told_in_words(tmp_path):
   for number, part in ((28, 'is full'), (30, 'can only be read'), (13, 'may not write')):
     said = files.why_not_written(tmp_path / 'a' / 'b', OSError(number, os.strerror(number)))
     assert part in said and str(tmp_path) in said
-  assert 'Input/output error' in files.why_not_written(tmp_path, OSError(5, os.strerror(5)))
+  assert 'Too many open files' in files.why_not_written(tmp_path, OSError(24, os.strerror(24)))
 
 
 @pytest.mark.parametrize('place', ['~nobody77/x', 'file:///tmp/x', 'gs:/bucket/x'])

@@ -29,6 +29,7 @@ class Text:
     'Size of the vocabulary that `bpe` and `wordpiece` are trained to, without specials; 0 for the '
     'others.',
     low=0,
+    high=1_000_000,
   )
   specials: Sequence[str] = option(
     'Roles of special entries, whose ids follow the ordinary entries; a tokenizer that is read '

@@ -184,7 +184,10 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
     (lambda _: OSError(122, 'Disk quota exceeded'), 'quota for .* is used up'),
     (lambda folder: ValueError(f'INTERNAL: {folder} [Permission denied]'), 'this user may not'),
     (lambda _: ValueError('RESOURCE_EXHAUSTED: [No space left on device]'), 'disk of .* full'),
-    (lambda folder: ValueError(f'writing {folder}/d: File too large [27]'), 'may not become as'),
+    (
+      lambda folder: ValueError(f'writing {folder}/d: File too large [27]'),
+      'limits the size of files',
+    ),
     (lambda _: OSError(5, 'Input/output error'), 'disk of .* fails; see to it'),
     (lambda folder: FileNotFoundError(2, 'No such file', str(folder)), 'is missing'),
     (lambda _: ValueError('UNKNOWN: [File too large]'), r'limits the size of files in .*ulimit'),

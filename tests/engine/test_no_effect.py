@@ -51,12 +51,6 @@ CASES = [
     {'optimizer.model.name': 'sgd', 'optimizer.model.nesterov': True},
     'config.optimizer.model.nesterov=True has no effect without config.optimizer.model.momentum',
   ),
-  (
-    mlp,
-    'mnist5k',
-    {'data.augment.mixup': 0.2, 'data.batch_size': 1},
-    'config.data.augment.mixup=0.2 has no effect with config.data.batch_size=1',
-  ),
 ]
 
 
@@ -84,6 +78,12 @@ def test_an_option_without_effect_is_refused(module, data, changes, part):
   with pytest.raises(UserError) as refused:
     open_session(config, spec_for(data, config))
   assert part in str(refused.value), refused.value
+
+
+def test_mixup_without_another_image_in_the_batch(tmp_path):
+  config = changed(mlp, 'mnist5k', {'data.augment.mixup': 0.2, 'data.batch_size': 1})
+  with pytest.raises(UserError, match=r'augment\.mixup=0\.2 has no effect with .*batch_size=1'):
+    preflight(config, str(tmp_path / 'run'))
 
 
 def test_a_stride_of_documents(tmp_path):
