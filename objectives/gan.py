@@ -48,7 +48,9 @@ class GAN(Objective):
     'appendix B).',
     low=1,
   )
-  n_critic: int = option('Discriminator updates per step, each on a slice of its own.', low=1)
+  n_critic: int = option(
+    'Discriminator updates per step, each on a slice of its own.', low=1, high=1000
+  )
   latent_size: int = option("Length of the generator's input, standard normal.", low=1)
 
   def __post_init__(self):
