@@ -1,6 +1,6 @@
 # make demo   a GAN on real digits, from nothing to a picture
 # make quick  the tests that train nothing, in about a minute
-# make test   the types and the tests, in about 12 minutes; make test-all has the slow ones too
+# make test   the types and the tests, in about 15 minutes; make test-all has the slow ones too
 # make lint   ruff; make types: mypy; make format mends what ruff can
 # make setup  the environment alone; ACCEL=cpu (default), cuda13 or tpu picks jax's extra
 ACCEL ?= cpu

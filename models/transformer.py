@@ -393,7 +393,7 @@ class Transformer(nn.Module):
     if self.positions == 'learned' and length > self.context:
       raise UserError(
         f'{length} tokens are more than the {_WHERE}.context={self.context} positions that the '
-        'model learns; make rows shorter, or the context longer'
+        'model learns; make rows shorter (config.data.text.length), or the context longer'
       )
 
 
