@@ -34,6 +34,7 @@ class Encoder(nn.Module):
   @nn.compact
   def __call__(self, images: jax.Array, train: bool) -> jax.Array:
     del train
+    require_widths(self.widths, 'config.modules.encoder')
     smallest_map(images.shape[1:], len(self.widths))
     x = images.astype(self.dtype)
     for i, channels in enumerate(self.widths):
