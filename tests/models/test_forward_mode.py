@@ -5,6 +5,7 @@ A module that no case names fails the first test: add a case for it.
 
 import functools
 import importlib
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -223,9 +224,10 @@ SLOW = (
 def test_forward_mode_agrees_with_differences_and_with_reverse_mode(name: str):
   case = CASES[name]
   function, start = flat_function(case)
-  towards = normal(*start.shape)
+  # Of the case alone, whichever ran before.
+  towards = jax.random.normal(jax.random.key(zlib.crc32(name.encode())), start.shape)
   towards /= jnp.linalg.norm(towards)
-  step = 1e-2
+  step = 3e-3
 
   @functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
   def everything(start, towards):
