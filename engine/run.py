@@ -126,7 +126,7 @@ def changes(workdir: str, config: ConfigDict, spec: Spec) -> list[str]:
   for key in {'name', 'test_name'} & {*old['data']}:
     old['data'][key] = absolute_names(old['data'][key])  # runs of before have what was given
   changed, moved = differences(old, new), _moved(old, new, spec.tokenizer if same_tokenizer else '')
-  stored = {} if _lost_its_description(workdir) else read_description(workdir).get('data', {})
+  stored = _stored_data(workdir)
   same = (stored.get('identity'), stored.get('n')) == (spec.identity, spec.n)
   if same:
     moved |= _moved_files(old['data'], new['data'])
@@ -313,6 +313,9 @@ def check_origin(workdir: str, meta: Mapping[str, Any], config: ConfigDict) -> N
     return
   changed = differences(_completed(_YOUNGER, meta['config']), _as_json(config))
   other = [line for key, line in changed.items() if not _is_free(key) and not _MAY_MOVE(key)]
+  # Files of one's own may have moved, if they hold the same examples.
+  if 'data.name' in changed and meta.get('data') != _identity(workdir):
+    other.append(changed['data.name'])
   if other:
     step = int(meta['step'])
     raise UserError(
@@ -322,9 +325,18 @@ def check_origin(workdir: str, meta: Mapping[str, Any], config: ConfigDict) -> N
     )
 
 
-# Options that name a run, a tokenizer or files, which may have moved since a checkpoint was
-# written; the identity of the data says whether the examples are the same.
+# Options that name a run, a tokenizer or files, which may move after a checkpoint was written.
 _MAY_MOVE = re.compile(r'init_from\..*\.run|data\.text\.tokenizer|data\.name').fullmatch
+
+
+def _stored_data(workdir: str) -> Mapping[str, Any]:
+  """The description of a run's training split; empty where run.json is gone."""
+  return {} if _lost_its_description(workdir) else read_description(workdir)['data']
+
+
+def _identity(workdir: str) -> str | None:
+  """The identity of a run's training examples; None where it is not known."""
+  return _stored_data(workdir).get('identity')
 
 
 def warn_of_edits(workdir: str) -> None:

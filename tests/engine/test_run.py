@@ -293,3 +293,13 @@ def test_a_checkpoint_of_another_config_is_refused(tmp_path):
   older = config().to_dict()
   older['data'] = {'text': {'tokenizer': 'a'}}  # written before there were files of one's own
   run.check_origin(str(tmp_path), {'step': 4, 'config': older}, config())
+
+
+def test_a_checkpoint_of_other_data_is_refused_and_one_of_moved_files_is_not(tmp_path):
+  workdir = str(tmp_path / 'run')
+  moved = config(name='folder:/new/place')
+  run.claim(workdir, moved, SPEC)
+  meta = {'step': 4, 'config': config(name='folder:/old/place').to_dict()}
+  run.check_origin(workdir, {**meta, 'data': SPEC.identity}, moved)
+  with pytest.raises(UserError, match=r'another config .data.name: folder:/old/place → folder:/new'):
+    run.check_origin(workdir, {**meta, 'data': 'other'}, moved)
