@@ -96,7 +96,7 @@ class Mutant(NamedTuple):
 
 
 class Answer(NamedTuple):
-  """What became of a mutant.
+  """The verdict on one mutant.
 
   Attributes:
     mutant: the mutant.
@@ -421,7 +421,7 @@ def names_key(told: str, mutant: Mutant) -> bool:
 
 
 def _senseless(config: Any, mutant: Mutant) -> str:
-  """What is wrong about accepting a mutant; '' for nothing."""
+  """Why a mutant should not have been accepted; '' if it may be."""
   from engine.build import to_plain
   from engine.declarations import options_at
 

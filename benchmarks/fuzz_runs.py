@@ -59,7 +59,7 @@ _PROCESS_OF_ITS_OWN = 0.02
 
 
 class Damaged(NamedTuple):
-  """What was damaged.
+  """The place and the kind of one damage.
 
   Attributes:
     words: for people.
@@ -130,7 +130,7 @@ def renamed_checkpoint(rng: random.Random, place: Place, family: str) -> Damaged
 
 
 def killed_write(rng: random.Random, place: Place, family: str) -> Damaged:
-  """What a process leaves that was killed while it wrote."""
+  """Leaves the files of a process that was killed while it wrote."""
   del family
   run = place.case / 'run'
   kind = rng.choice(('checkpoint', 'part', 'line', 'aside', 'first'))
@@ -272,7 +272,7 @@ def draw_case(seed: int, number: int, families: Sequence[str]) -> Case:
 
 
 class Verdict(NamedTuple):
-  """What became of a case.
+  """The verdict on one case.
 
   Attributes:
     words: what was damaged.

@@ -240,7 +240,7 @@ class Place(NamedTuple):
 
   @property
   def case(self) -> Path:
-    """What a case damages."""
+    """The copy of a run, and of its data, that a case damages."""
     return self.root / 'case'
 
   @property
@@ -249,7 +249,7 @@ class Place(NamedTuple):
 
 
 class Expected(NamedTuple):
-  """What an undamaged run gives.
+  """The outputs of a run without damage, to compare with.
 
   Attributes:
     state: the fingerprint of the state at the last step.
@@ -356,7 +356,7 @@ def words_of(place: Place, family: str, command: str, more: Sequence[str] = ()) 
 
 
 def product(place: Place, command: str) -> Any:
-  """What a command made, in a form that can be compared; None for nothing."""
+  """The output of a command in a form that can be compared; None without output."""
   if command == 'evaluate':
     path = place.out / 'metrics.json'
     if not path.exists():

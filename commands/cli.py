@@ -241,7 +241,7 @@ def load(path: str) -> ConfigDict:
 
 
 def _run_config(file: str, argument: str) -> Any:
-  """What `get_config` of a file returns.
+  """Returns the result of `get_config` in a config file.
 
   Raises:
     UserError: it has none, or takes no such argument, or what it does failed: with the file and the

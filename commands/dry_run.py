@@ -1,4 +1,4 @@
-"""What a training run would be: its config, parameters, memory and operations, without training."""
+"""Prints the config, parameters, memory and operations of a run without training it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from engine.session import Session
 
 
 class Program(NamedTuple):
-  """What the compiled training program needs.
+  """The memory and operations of the compiled training program.
 
   Attributes:
     memory: bytes on one device by what they are for; the data and the state are `jax.Array`s'

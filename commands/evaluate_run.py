@@ -43,7 +43,7 @@ _MOST_SHOWN = 8
 
 
 class Request(NamedTuple):
-  """What is to be evaluated.
+  """The run to evaluate, and the options of `evaluate.py`.
 
   Attributes:
     workdir: the run's folder.

@@ -147,7 +147,7 @@ def _add_entries(config: ConfigDict, argv: Sequence[str]) -> None:
 
 
 def _node(config: ConfigDict, place: str) -> Any:
-  """What is at a place; None where there is nothing."""
+  """The value at a place of a config; None if there is none."""
   node: Any = config
   for part in place.split('.') if place else ():
     if not isinstance(node, ConfigDict) or part not in node:

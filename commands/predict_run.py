@@ -1,4 +1,4 @@
-"""What a run says of pictures, tables or texts without labels: a table, and a file."""
+"""Predicts pictures, tables or texts without labels with a trained run: a table, and a file."""
 
 import contextlib
 import functools
@@ -40,7 +40,7 @@ _COUNTED = 500
 
 
 class Request(NamedTuple):
-  """What is to be predicted of which run.
+  """The inputs to predict, the run to predict with, and the options.
 
   Attributes:
     workdir: the run's folder.
@@ -219,7 +219,7 @@ def _variables(request: Request, first: Restored, lanes: Sequence[int]) -> Varia
 
 
 def _function(predictor: Predictor, lanes: int, options: Mapping[str, Any]) -> Function:
-  """What is computed of each example: the conclusions from the means over lanes.
+  """The function of a batch that gives each example's prediction, from the means over lanes.
 
   Of text it has the tokens too, as they were read.
   """

@@ -1,4 +1,4 @@
-"""What the folders of runs hold, read without jax and without opening a checkpoint's arrays."""
+"""Records of run folders, read without jax and without opening a checkpoint's arrays."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence

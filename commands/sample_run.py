@@ -19,7 +19,7 @@ NUM = Option(int, None, 'How many.', low=1, high=10_000_000)
 
 
 class Request(NamedTuple):
-  """What is to be made of a run.
+  """The samples or the picture to make, and the run to make them with.
 
   Attributes:
     workdir: the run's folder.

@@ -153,7 +153,7 @@ _KINDS: Mapping[str, tuple[str, ...]] = {
 
 
 def _symbols(file: str, room: str) -> dict[str, Any]:
-  """What a config may name in a file of a room, by name."""
+  """The classes and functions of one file that a config may name, by name."""
   module = importlib.import_module(f'{room}.{file}')
   kinds = [_found(kind) for kind in _KINDS[room]]
   return {

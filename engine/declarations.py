@@ -90,7 +90,7 @@ _NAME = Option(str, REQUIRED, 'What is built, as FILE.Class.')
 
 
 class Taken(NamedTuple):
-  """What a section takes.
+  """The options that a section of a config takes.
 
   Attributes:
     options: by name; of type `object` where a keyword is not declared.

@@ -45,7 +45,7 @@ def _flops_of(equation: core.JaxprEqn) -> int:
 
 
 def _evaluation(equation: core.JaxprEqn, inputs: list[jax.ShapeDtypeStruct]) -> core.Jaxpr:
-  """What an equation does whose primitive is defined by a Python function."""
+  """The jaxpr inside an equation of a higher-order primitive."""
   evaluate = functools.partial(equation.primitive.impl, **equation.params)
   return jax.make_jaxpr(evaluate)(*inputs).jaxpr
 

@@ -194,7 +194,7 @@ def _available() -> int | None:
 
 
 def _container_free(folder: Path, limit: str, used: str) -> int | None:
-  """What is left of the limit of a container; None where there is none."""
+  """Free bytes below the memory limit of a container; None without a limit."""
   try:
     most, now = (int((folder / name).read_text()) for name in (limit, used))
     counts = dict(line.split() for line in (folder / 'memory.stat').read_text().splitlines())

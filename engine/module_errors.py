@@ -147,7 +147,7 @@ def _of_a_module(
 def _of_others(
   failed: _Failed, returned: Mapping[str, str], modules: Mapping[str, nn.Module]
 ) -> str:
-  """What the other modules returned, which may be what the failed one was applied to."""
+  """The shapes that the other modules returned, to which the failed one may have been applied."""
   own = _names_of(_outermost(failed.module), modules)
   gave = _returns({name: shapes for name, shapes in returned.items() if name not in own}, modules)
   return f' ({gave})' if gave else ''

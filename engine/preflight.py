@@ -36,7 +36,7 @@ class LaneSampler(NamedTuple):
 
 
 class Preflight(NamedTuple):
-  """What a run consists of, traced and checked.
+  """The parts of a run, built and traced before anything is allocated.
 
   Attributes:
     session: everything that is built from the config.

@@ -26,7 +26,7 @@ BETWEEN_TEXTS = '\n---------------\n'
 
 
 class Shown(NamedTuple):
-  """What a report needs to know of a run to show its figures and samples.
+  """The facts about a run that a report shows or formats by.
 
   Attributes:
     lanes: label of each lane.

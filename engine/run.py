@@ -411,7 +411,7 @@ def check_place(workdir: str) -> None:
 
 
 def _occupied(folder: files.Path) -> str:
-  """What makes a folder no place for a run, as in '--workdir=. is this project'; '' for nothing."""
+  """Why a folder cannot hold a run, e.g. 'is this project'; '' if it can."""
   for place, what in ((ROOT, 'this project'), (os.path.expanduser('~'), 'the home folder')):
     inside = files.absolute(place)
     if inside.is_relative_to(folder):

@@ -38,7 +38,7 @@ class Reported:
 
 
 class Tracked(NamedTuple):
-  """What a tracker is told of a run.
+  """The facts about a run that every tracker receives.
 
   Attributes:
     workdir: the run's folder.

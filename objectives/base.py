@@ -215,7 +215,7 @@ class TextSampler(Sampler):
 
 
 class Legend(NamedTuple):
-  """What the numbers of one example's prediction stand for.
+  """Names of the classes and tokens that one example's prediction refers to.
 
   Attributes:
     class_names: names of the classes, in order.
@@ -241,7 +241,7 @@ Row = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Predictor:
-  """What a model says of examples without labels, which `predict.py` prints.
+  """The predictions of a model for examples without labels, as `predict.py` prints them.
 
   Attributes:
     input: the feature that the model reads: 'image', 'inputs' (a row of a table) or 'tokens'.
@@ -326,7 +326,7 @@ class Objective(abc.ABC):
 
   @property
   def predictor(self) -> Predictor | None:
-    """What the model says of an example without its label; None for nothing, as for a GAN."""
+    """The predictor for examples without labels; None if there is none, as for a GAN."""
     return None
 
   def _initialised(

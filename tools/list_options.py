@@ -104,7 +104,7 @@ def _written(default: object) -> str:
 
 
 def _own_options_of_optimizers() -> Iterator[str]:
-  """What optimizers take beside the options of all: one row for options that mean the same."""
+  """The options of single optimizers: one row for options that mean the same."""
   from engine.optimizer_options import COMMON
   from engine.optimizers import optimizers, section_options
 

@@ -1,4 +1,4 @@
-"""What was found in files of one's own, and how examples are dealt to splits."""
+"""The examples found in files of one's own, and their assignment to splits."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple

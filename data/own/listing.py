@@ -42,7 +42,7 @@ class File(NamedTuple):
 
 
 class Listing(NamedTuple):
-  """What is in a folder, or the one file.
+  """The files and folders below a folder, or one file.
 
   Attributes:
     root: the folder or file.

@@ -36,7 +36,7 @@ Template: TypeAlias = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 class Settings(NamedTuple):
-  """What a Hugging Face folder says of its tokenizer outside of tokenizer.json.
+  """The settings of a Hugging Face tokenizer that stand outside tokenizer.json.
 
   Attributes:
     tokens: texts of special entries by transformers' names (the values of `NAMES`), None for those

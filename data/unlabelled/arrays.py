@@ -64,5 +64,5 @@ def read_inputs(place: str) -> tuple[str, np.ndarray]:
 
 
 def names_of(place: str, inputs: np.ndarray) -> list[str]:
-  """What the inputs of a file are called."""
+  """The titles of the inputs of a file."""
   return [f'{place}:{row}' for row in range(len(inputs))]

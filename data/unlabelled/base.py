@@ -21,7 +21,7 @@ Progress = Callable[[int], None]
 
 
 class Asked(NamedTuple):
-  """What is to be predicted, as the command line says it.
+  """The inputs that the command line names, and how they are to be read.
 
   Attributes:
     places: files, folders, and '-' for standard input.
@@ -65,7 +65,7 @@ class Reading(NamedTuple):
 
 
 class Words(NamedTuple):
-  """What the tokens of a row stand for; see `objectives.base.Legend`."""
+  """The words of the tokens of a row; see `objectives.base.Legend`."""
 
   tokens: Sequence[str] = ()
   ordinary: Sequence[bool] = ()

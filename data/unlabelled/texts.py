@@ -288,7 +288,7 @@ def _documents(
 
 
 def _words(text: _Encoded, places: range, tokenizer: Tokenizer, first: int) -> Words:
-  """What the tokens at `places` of a text stand for; `first` is the first of its row."""
+  """The words of the tokens at `places` of a text; `first` is the first of its row."""
   # Tokens of a tokenizer that does not keep all bytes end where the next one starts.
   is_lossless = tokenizer.token_bytes() is not None
   tokens, ordinary = [], []

@@ -63,7 +63,7 @@ class Wandb(Tracker):
 
 
 def _mode() -> str:
-  """What WANDB_MODE says; else online with WANDB_API_KEY, and offline without it."""
+  """The value of WANDB_MODE; if unset, "online" with WANDB_API_KEY and "offline" without it."""
   has_key = bool(os.environ.get('WANDB_API_KEY'))
   mode = os.environ.get('WANDB_MODE') or ('online' if has_key else 'offline')
   if mode != 'online' or has_key:
