@@ -14,7 +14,7 @@ import files
 from commands.prediction_files import check_out, write
 from commands.prediction_table import Table
 from data.unlabelled import pictures, tables, texts
-from data.unlabelled.base import PIPE, Asked, Given, Progress, Reading
+from data.unlabelled.base import PIPE, InputRequest, Inputs, Preparation, Progress
 from engine.averages import chosen_averages
 from engine.build import to_plain
 from engine.evaluators.batches import Function, PerExample, Split, round_up
@@ -28,7 +28,7 @@ from options import Option, complete
 
 BATCH_SIZE = Option(int, 64, 'Most examples at once.', low=1)
 # What opens the inputs of a run, by the feature that its model reads.
-_OPEN: Mapping[str, Callable[[Asked, Reading], Given]] = {
+_OPEN: Mapping[str, Callable[[InputRequest, Preparation], Inputs]] = {
   'image': pictures.open_pictures,
   'inputs': tables.open_tables,
   'tokens': texts.open_texts,
@@ -51,7 +51,7 @@ class Request(NamedTuple):
     lane: of a run of several; None for the means over all of them.
     average: of the parameters; see `engine.averages.chosen_averages`.
     batch_size: most examples at once.
-    resize, lines, column: see `data.unlabelled.base.Asked`.
+    resize, lines, column: see `data.unlabelled.base.InputRequest`.
     options: of the predictor, those that are given.
     placement: where the parameters go.
   """
@@ -160,10 +160,10 @@ def _predictor(session: Session, workdir: str) -> Predictor:
   )
 
 
-def _asked(request: Request) -> Asked:
+def _asked(request: Request) -> InputRequest:
   if request.places.count(PIPE) > 1:
     raise UserError('--input=- is given twice, and standard input can be read once')
-  return Asked(
+  return InputRequest(
     request.places,
     request.texts,
     request.resize,
@@ -174,9 +174,9 @@ def _asked(request: Request) -> Asked:
   )
 
 
-def _reading(request: Request, session: Session, predictor: Predictor) -> Reading:
+def _reading(request: Request, session: Session, predictor: Predictor) -> Preparation:
   section = to_plain(session.config.data)
-  return Reading(
+  return Preparation(
     request.workdir,
     session.data,
     section['image'],
@@ -254,7 +254,7 @@ def _function(predictor: Predictor, lanes: int, options: Mapping[str, Any]) -> F
 def _predicted(
   restored: Restored,
   lane: int,
-  given: Given,
+  given: Inputs,
   function: Function,
   variables: Variables,
   batch_size: int,
@@ -271,7 +271,7 @@ def _predicted(
 def _worded(
   predicted: Iterator[dict[str, np.ndarray]],
   session: Session,
-  given: Given,
+  given: Inputs,
   rows: Callable[..., Sequence[Row]],
 ) -> Iterator[Predicted]:
   names = _class_names(session)
@@ -297,7 +297,7 @@ def _shown(predicted: Iterator[Predicted], table: Table, progress: Progress) -> 
     yield each
 
 
-def _introduce(request: Request, restored: Restored, lanes: Sequence[int], given: Given) -> None:
+def _introduce(request: Request, restored: Restored, lanes: Sequence[int], given: Inputs) -> None:
   """Says on standard error, beside the table, of which run it is, and what was left out."""
   labels = [restored.session.lanes.labels[lane] for lane in lanes]
   of = '' if restored.session.lanes.number == 1 else f', lane {labels[0]}'

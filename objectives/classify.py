@@ -26,7 +26,7 @@ from objectives.base import (
   Variables,
 )
 from objectives.names import entries, pick
-from objectives.rankings import of_classes, top_option
+from objectives.rankings import conclude_class, of_classes, top_option
 from options import Option, option
 from sampling import attributions, heat_maps
 from sampling.test_time_augmentation import views_of
@@ -175,7 +175,7 @@ class Classify(Objective):
     if not self._classes:
       return Predictor(self.input, self._predict, _conclude_value, _value_rows)
     options = {'top': top_option(3, 'classes')}
-    return Predictor(self.input, self._predict, _conclude_class, _class_rows, options)
+    return Predictor(self.input, self._predict, conclude_class, _class_rows, options)
 
   def _predict(self, variables: Variables, batch: Batch, keys: jax.Array) -> dict[str, jax.Array]:
     """`probability` [B, K] of the classes, or the `value` [B] of a regression."""
@@ -296,13 +296,6 @@ def _conclude_value(means: Mapping[str, jax.Array], batch: Batch) -> dict[str, j
 def _value_rows(values: Mapping[str, Any], legend: Legend) -> list[Row]:
   del legend
   return [{'prediction': values['prediction']}]
-
-
-def _conclude_class(means: Mapping[str, jax.Array], batch: Batch, top: int) -> dict[str, jax.Array]:
-  del batch, top
-  probability = means['probability']
-  prediction = jnp.argmax(probability, axis=-1).astype(jnp.int32)
-  return {'prediction': prediction, 'probability': probability}
 
 
 def _class_rows(values: Mapping[str, Any], legend: Legend, top: int) -> list[Row]:

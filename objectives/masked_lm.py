@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from errors import UserError
-from objectives.base import Batch, Legend, Predictor, Row, Variables, stream_keys
+from objectives.base import Batch, Legend, Predictor, Row, stream_keys
 from objectives.per_token import PerToken, Rows, perplexity, require_text, where_real
 from objectives.rankings import ranked, top_option
 from options import option
@@ -98,18 +98,8 @@ class MaskedLM(PerToken):
     options = {'top': top_option(5, 'tokens in place of a mask')}
     marks = ('mask',)
     return Predictor(
-      'tokens', self._predict_tokens, self._conclude, _mask_rows, options, marks=marks
+      'tokens', self._probabilities, self._conclude, _mask_rows, options, marks=marks
     )
-
-  def _predict_tokens(
-    self, variables: Variables, batch: Batch, keys: jax.Array
-  ) -> dict[str, jax.Array]:
-    """`probability` [B, T, V] of each entry of the vocabulary at each token."""
-    del keys
-    logits = self._outputs(
-      'model', variables, batch['tokens'], lengths=batch['length'], segments=None
-    )
-    return {'probability': jax.nn.softmax(logits.astype(jnp.float32))}
 
   def _conclude(
     self, means: Mapping[str, jax.Array], batch: Batch, top: int

@@ -91,6 +91,16 @@ class PerToken(Objective):
     )
     return rows, logits
 
+  def _probabilities(
+    self, variables: Variables, batch: Batch, keys: jax.Array
+  ) -> dict[str, jax.Array]:
+    """`probability` [B, T, outputs] at each token of texts that are given without targets."""
+    del keys
+    logits = self._outputs(
+      'model', variables, batch['tokens'], lengths=batch['length'], segments=None
+    )
+    return {'probability': jax.nn.softmax(logits.astype(jnp.float32))}
+
   @staticmethod
   def _figures(rows: Rows, logits: jax.Array) -> dict[str, jax.Array]:
     real = rows.targets >= 0

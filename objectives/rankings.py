@@ -1,16 +1,26 @@
 """The columns of a prediction among classes: the likeliest first, or every class."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from objectives.base import Row
+from objectives.base import Batch, Row
 from options import Option
 
 
 def top_option(default: int, what: str) -> Option:
   """The predictor's option `top`, how many of the likeliest are shown."""
   return Option(int, default, f'How many of the likeliest {what} are shown.', low=1)
+
+
+def conclude_class(means: Mapping[str, jax.Array], batch: Batch, top: int) -> dict[str, jax.Array]:
+  """Returns `prediction` int32 [...], the likeliest class, and `probability` [..., K]."""
+  del batch, top
+  probability = means['probability']
+  prediction = jnp.argmax(probability, axis=-1).astype(jnp.int32)
+  return {'prediction': prediction, 'probability': probability}
 
 
 def of_classes(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from errors import UserError
 from objectives.base import Batch, Legend, Predictor, Row, Variables
 from objectives.per_token import PerToken, Rows, where_real
-from objectives.rankings import of_classes, top_option
+from objectives.rankings import conclude_class, of_classes, top_option
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,24 +57,7 @@ class Tag(PerToken):
   @property
   def predictor(self) -> Predictor:
     options = {'top': top_option(2, 'kinds of a token')}
-    return Predictor('tokens', self._predict_kinds, _conclude, _token_rows, options)
-
-  def _predict_kinds(
-    self, variables: Variables, batch: Batch, keys: jax.Array
-  ) -> dict[str, jax.Array]:
-    """`probability` [B, T, K] of the kinds of each token."""
-    del keys
-    logits = self._outputs(
-      'model', variables, batch['tokens'], lengths=batch['length'], segments=None
-    )
-    return {'probability': jax.nn.softmax(logits.astype(jnp.float32))}
-
-
-def _conclude(means: Mapping[str, jax.Array], batch: Batch, top: int) -> dict[str, jax.Array]:
-  del batch, top
-  probability = means['probability']
-  prediction = jnp.argmax(probability, axis=-1).astype(jnp.int32)
-  return {'prediction': prediction, 'probability': probability}
+    return Predictor('tokens', self._probabilities, conclude_class, _token_rows, options)
 
 
 def _token_rows(values: Mapping[str, Any], legend: Legend, top: int) -> list[Row]:

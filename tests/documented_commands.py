@@ -27,6 +27,8 @@ _SCRIPT = r'(?:train|sample|evaluate|predict)\.py --'
 RUNS = {
   'runs/a': ['configs/gan.py'],
   'runs/b': ['configs/gan.py', '--config.train.seed=1'],
+  # The stand-in for data has ten classes.
+  'runs/tabular': ['configs/tabular.py', '--config.objective.loss=softmax'],
   'runs/mlp-seeds': ['configs/mlp.py', '--config.seeds=8'],
   'runs/vae2': ['configs/vae.py', '--config.modules.encoder.latent_size=2'],
 }

@@ -210,9 +210,7 @@ def _looks(config):
   label = {'label': ((), 'int32')}
   if not config.data.text:
     features = {'image': ((28, 28, 1), 'uint8'), 'inputs': ((10,), 'float32'), **label}
-    # The loss of two classes takes no others.
-    classes = 2 if config.objective.get('loss') == 'binary' else _CLASSES
-    return Spec('images', 'train', 1, features, classes, '')
+    return Spec('images', 'train', 1, features, _CLASSES, '')
   row = ((config.data.text.length,), 'int32')
   features = {'tokens': row, 'kind': row, 'length': ((), 'int32'), **label}
   tokenizer = tokenization.train('byte', (), 0, tuple(config.data.text.specials)).to_json()

@@ -9,7 +9,7 @@ import files
 from data.array_files import INPUTS, read_arrays
 from data.examples import Examples, Indices
 from data.spec import Spec
-from data.unlabelled.base import Asked, read_file, some
+from data.unlabelled.base import InputRequest, read_file, some
 from errors import UserError
 
 
@@ -26,7 +26,7 @@ class Arrays(Examples):
     return {self._feature: self._inputs[np.asarray(indices, np.int64)]}
 
 
-def are_arrays(asked: Asked) -> bool:
+def are_arrays(asked: InputRequest) -> bool:
   """Whether the inputs are .npz files.
 
   Raises:

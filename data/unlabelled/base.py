@@ -20,7 +20,7 @@ _NAMED = 20
 Progress = Callable[[int], None]
 
 
-class Asked(NamedTuple):
+class InputRequest(NamedTuple):
   """The inputs that the command line names, and how they are to be read.
 
   Attributes:
@@ -42,7 +42,7 @@ class Asked(NamedTuple):
   counting: Callable[[str, int], AbstractContextManager[Progress]]
 
 
-class Reading(NamedTuple):
+class Preparation(NamedTuple):
   """How a run reads its examples.
 
   Attributes:
@@ -72,7 +72,7 @@ class Words(NamedTuple):
   marks_before: int = 0
 
 
-class Given(NamedTuple):
+class Inputs(NamedTuple):
   """Inputs, read as the run reads its examples.
 
   Attributes:
@@ -150,7 +150,9 @@ def some(words: Sequence[str]) -> str:
   return ', '.join([*words[:_NAMED], *([f'and {more:,} more'] if more > 0 else [])])
 
 
-def refuse_others(asked: Asked, reading: Reading, kind: str, takes: Sequence[str]) -> None:
+def refuse_others(
+  asked: InputRequest, reading: Preparation, kind: str, takes: Sequence[str]
+) -> None:
   """Raises UserError for a flag that has no effect on a run of a kind.
 
   Args:

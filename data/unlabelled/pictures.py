@@ -13,9 +13,9 @@ from data.spec import Spec
 from data.unlabelled import arrays
 from data.unlabelled.base import (
   PIPE,
-  Asked,
-  Given,
-  Reading,
+  InputRequest,
+  Inputs,
+  Preparation,
   decoded,
   files_in,
   read_file,
@@ -28,7 +28,7 @@ from errors import UserError, choose
 _KEPT = 2**28
 
 
-def open_pictures(asked: Asked, reading: Reading) -> Given:
+def open_pictures(asked: InputRequest, reading: Preparation) -> Inputs:
   """Decodes all pictures once, so that nothing is predicted where one of them is refused.
 
   Raises:
@@ -47,10 +47,10 @@ def open_pictures(asked: Asked, reading: Reading) -> Given:
   pictures = Pictures(places, reading.spec, resize)
   _check(pictures, asked)
   skipped = f'left out of the folders: files that are no pictures ({others:,})'
-  return Given(pictures, places, lambda number: number, remarks=(skipped,) if others else ())
+  return Inputs(pictures, places, lambda number: number, remarks=(skipped,) if others else ())
 
 
-def _in_arrays(asked: Asked, reading: Reading, resize: str) -> Given:
+def _in_arrays(asked: InputRequest, reading: Preparation, resize: str) -> Inputs:
   """Pictures in .npz files, prepared as those of npz:PATH are."""
   shape, _ = reading.spec.features['image']
   parts, names = [], []
@@ -65,7 +65,7 @@ def _in_arrays(asked: Asked, reading: Reading, resize: str) -> Given:
     parts.append(pixels)
     names += arrays.names_of(place, pixels)
   held = arrays.Arrays('image', np.concatenate(parts), reading.spec)
-  return Given(held, names, lambda number: number)
+  return Inputs(held, names, lambda number: number)
 
 
 class Pictures(Examples):
@@ -115,7 +115,7 @@ class Pictures(Examples):
     raise UserError(f'{self.places[number]} has changed since it was checked; run it again')
 
 
-def _check(pictures: Pictures, asked: Asked) -> None:
+def _check(pictures: Pictures, asked: InputRequest) -> None:
   """Decodes all pictures; raises UserError naming those that are refused."""
   unreadable, of_other_size = [], []
   with asked.counting('read', len(pictures)) as progress:
@@ -149,7 +149,7 @@ def _size(pixels: np.ndarray) -> str:
   return f'{pixels.shape[0]} × {pixels.shape[1]}'
 
 
-def _resize(asked: Asked, reading: Reading) -> str:
+def _resize(asked: InputRequest, reading: Preparation) -> str:
   """How pictures are resized: as the run resized its own, else as asked for."""
   if asked.resize:
     choose(dict.fromkeys(RESIZES), asked.resize, '--resize')
@@ -163,7 +163,7 @@ def _resize(asked: Asked, reading: Reading) -> str:
   return own or asked.resize
 
 
-def _find(asked: Asked) -> tuple[list[str], int]:
+def _find(asked: InputRequest) -> tuple[list[str], int]:
   """The files of all places, and how many files in folders are no pictures."""
   import PIL.Image
 
@@ -190,7 +190,7 @@ def _can_be_picture(path: files.Path) -> bool:
   return PIL.Image.EXTENSION.get(path.suffix.lower()) in PIL.Image.OPEN
 
 
-def _piped(asked: Asked) -> list[str]:
+def _piped(asked: InputRequest) -> list[str]:
   """The names of files on standard input, one a line."""
   content = asked.stdin()
   if b'\0' in content:

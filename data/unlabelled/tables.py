@@ -10,9 +10,9 @@ from data.table_files import is_missing, number, read_rows
 from data.unlabelled import arrays
 from data.unlabelled.base import (
   PIPE,
-  Asked,
-  Given,
-  Reading,
+  InputRequest,
+  Inputs,
+  Preparation,
   decoded,
   read_file,
   refuse_others,
@@ -24,7 +24,7 @@ from errors import UserError, nearest
 _ANSWERS = ('label', 'target')
 
 
-def open_tables(asked: Asked, reading: Reading) -> Given:
+def open_tables(asked: InputRequest, reading: Preparation) -> Inputs:
   """Reads all rows.
 
   Columns are matched by name where the run knows those of its training data, else by order.
@@ -47,7 +47,7 @@ def open_tables(asked: Asked, reading: Reading) -> Given:
   rows = np.concatenate(parts)
   if not len(rows):
     raise UserError(f'--input={",".join(asked.places)} has no rows; name a table that has some')
-  return Given(
+  return Inputs(
     arrays.Arrays('inputs', rows, reading.spec),
     names,
     lambda number: number,
@@ -55,7 +55,7 @@ def open_tables(asked: Asked, reading: Reading) -> Given:
   )
 
 
-def _in_arrays(asked: Asked, reading: Reading) -> Given:
+def _in_arrays(asked: InputRequest, reading: Preparation) -> Inputs:
   """Rows in .npz files, which have no names of columns."""
   (size,), _ = reading.spec.features['inputs']
   parts, names = [], []
@@ -78,7 +78,7 @@ def _in_arrays(asked: Asked, reading: Reading) -> Given:
     parts.append(rows)
     names += arrays.names_of(place, rows)
   held = arrays.Arrays('inputs', np.concatenate(parts), reading.spec)
-  return Given(held, names, lambda number: number)
+  return Inputs(held, names, lambda number: number)
 
 
 def _read(text: str, place: str, spec: Spec) -> tuple[np.ndarray, list[int], list[str]]:

@@ -19,9 +19,9 @@ from data.text.options import DOCUMENTS, WINDOWS
 from data.text.tokenization import Tokenizer
 from data.unlabelled.base import (
   PIPE,
-  Asked,
-  Given,
-  Reading,
+  InputRequest,
+  Inputs,
+  Preparation,
   Words,
   decoded,
   files_in,
@@ -62,7 +62,7 @@ class _Encoded(NamedTuple):
   is_mark: np.ndarray
 
 
-def open_texts(asked: Asked, reading: Reading) -> Given:
+def open_texts(asked: InputRequest, reading: Preparation) -> Inputs:
   """Encodes all texts with the run's tokenizer.
 
   In a run of windows each text begins a window of its own, and a longer one is read in several, as
@@ -206,8 +206,8 @@ class SeparateWindows(Examples):
 
 
 def _windows(
-  texts: Sequence[_Text], encoded: Sequence[_Encoded], tokenizer: Tokenizer, reading: Reading
-) -> Given:
+  texts: Sequence[_Text], encoded: Sequence[_Encoded], tokenizer: Tokenizer, reading: Preparation
+) -> Inputs:
   options = reading.data.text
   windows = SeparateWindows(
     [each.ids for each in encoded],
@@ -228,7 +228,7 @@ def _windows(
     text, first = encoded[windows.text_of[number]], int(windows.starts[number])
     return _words(text, range(first, min(first + windows.row, len(text.ids))), tokenizer, first)
 
-  return Given(
+  return Inputs(
     windows,
     [text.name for text in texts],
     lambda number: int(windows.text_of[number]),
@@ -238,8 +238,8 @@ def _windows(
 
 
 def _documents(
-  texts: Sequence[_Text], encoded: Sequence[_Encoded], tokenizer: Tokenizer, reading: Reading
-) -> Given:
+  texts: Sequence[_Text], encoded: Sequence[_Encoded], tokenizer: Tokenizer, reading: Preparation
+) -> Inputs:
   (row,), _ = reading.spec.features['tokens']
   held = {
     'tokens': np.concatenate([each.ids for each in encoded]),
@@ -277,7 +277,7 @@ def _documents(
     f'{len(cut):,} of {len(texts):,} texts are longer than the {room} tokens that the run reads, '
     f'and were cut off as in evaluation: {some(cut)}'
   )
-  return Given(
+  return Inputs(
     examples,
     [text.name for text in texts],
     lambda number: number,
@@ -306,7 +306,7 @@ def _words(text: _Encoded, places: range, tokenizer: Tokenizer, first: int) -> W
 # --- where texts come from
 
 
-def _find(asked: Asked, key: str) -> tuple[list[_Text], int]:
+def _find(asked: InputRequest, key: str) -> tuple[list[_Text], int]:
   """All texts, and how many files in folders were left out; `key` names those in columns."""
   texts = [_Text(text, text) for text in asked.texts]
   places, others = [], 0
@@ -342,7 +342,7 @@ def _find(asked: Asked, key: str) -> tuple[list[_Text], int]:
   return texts, others
 
 
-def _plain(content: str, place: str, asked: Asked, key: str) -> list[_Text]:
+def _plain(content: str, place: str, asked: InputRequest, key: str) -> list[_Text]:
   """The texts of a file without columns: each line that is not blank, or all of it."""
   del key
   by_line = place == PIPE if asked.lines is None else asked.lines
@@ -351,7 +351,7 @@ def _plain(content: str, place: str, asked: Asked, key: str) -> list[_Text]:
   return [_Text(place, content)] if content.strip() else []
 
 
-def _json_lines(content: str, place: str, asked: Asked, key: str) -> list[_Text]:
+def _json_lines(content: str, place: str, asked: InputRequest, key: str) -> list[_Text]:
   del asked
   found = []
   for number, line in enumerate(content.split('\n'), 1):  # texts may hold other line ends
@@ -366,7 +366,7 @@ def _json_lines(content: str, place: str, asked: Asked, key: str) -> list[_Text]
   return found
 
 
-def _csv(content: str, place: str, asked: Asked, key: str) -> list[_Text]:
+def _csv(content: str, place: str, asked: InputRequest, key: str) -> list[_Text]:
   del asked
   found = []
   reader = csv.DictReader(io.StringIO(content, newline=''))

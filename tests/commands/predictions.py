@@ -10,7 +10,7 @@ import pytest
 
 from commands.predict_run import Request, predict_run
 from data.section import open_testing
-from data.unlabelled.base import Asked, Reading
+from data.unlabelled.base import InputRequest, Preparation
 from data.unlabelled.tables import open_tables
 from engine import restore
 from engine.evaluators.batches import PerExample, Split, round_up
@@ -65,7 +65,7 @@ def write_pictures(folder, images):
 def inputs_of(workdir, *places):
   """The rows of tables as the run's model reads them, float32 [N, D]."""
   session = restore.restore_run(workdir, '').session
-  asked = Asked(places, (), '', None, '', lambda: sys.stdin.buffer.read(), counting=None)
-  reading = Reading(workdir, session.data, {}, 'text', session.spec, (), ())
+  asked = InputRequest(places, (), '', None, '', lambda: sys.stdin.buffer.read(), counting=None)
+  reading = Preparation(workdir, session.data, {}, 'text', session.spec, (), ())
   examples = open_tables(asked, reading).examples
   return examples.read(range(len(examples)))['inputs']
