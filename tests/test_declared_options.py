@@ -158,7 +158,7 @@ def test_a_word_or_a_switch_of_another_type_is_refused(name, key):
     ('objectives.vqvae.VQVAE', 'commitment_weight', -0.1, 'at least 0'),
     ('objectives.vqvae.VQVAE', 'decay', 1.0, 'at least 0 and below 1'),
     ('objectives.vqvae.VQVAE', 'restart_below', -1.0, 'at least 0 and below 1'),
-    ('objectives.gan.GAN', 'n_critic', 0, 'at least 1'),
+    ('objectives.gan.GAN', 'n_critic', 0, 'at least 1 and at most 1000'),
     ('objectives.gan.GAN', 'penalty_every', 0, 'at least 1'),
     ('objectives.cgan.CGAN', 'latent_size', 0, 'at least 1'),
     ('metrics.accuracy_score.AccuracyScore', 'seed', 2**32, 'at least 0 and at most 4294967295'),
