@@ -4,7 +4,7 @@ import ctypes
 import os
 import sys
 from collections.abc import Mapping
-from types import TracebackType
+from types import CoroutineType, TracebackType
 from typing import Any
 
 from data.folders import cache_dir
@@ -37,9 +37,21 @@ def _show_uncaught(
 
 
 def _show_unraisable(unraisable: Any) -> None:
-  """Shows an exception that could not be raised, as Python does, but for late writes."""
-  if not _is_late_write(unraisable.exc_value, unraisable.exc_traceback):
+  """Shows an exception that could not be raised, as Python does, but for late reads and writes."""
+  late = _is_late_read(unraisable.object)
+  if not late and not _is_late_write(unraisable.exc_value, unraisable.exc_traceback):
     sys.__unraisablehook__(unraisable)
+
+
+def _is_late_read(raised_in: Any) -> bool:
+  """Whether an exception was raised in one of Orbax's coroutines that nobody awaits any more.
+
+  The arrays of a checkpoint are read by as many coroutines. Where one fails, which is told as an
+  error, the others are dropped, and fail in turn where Python finalises them.
+  """
+  if not isinstance(raised_in, CoroutineType):
+    return False
+  return f'{os.sep}orbax{os.sep}' in raised_in.cr_code.co_filename
 
 
 def _is_late_write(error: BaseException | None, trace: TracebackType | None) -> bool:

@@ -4,6 +4,8 @@ import sys
 from types import TracebackType
 from typing import NamedTuple
 
+import pytest
+
 from engine import runtime
 
 
@@ -43,6 +45,25 @@ def test_late_writes_after_one_that_failed_are_not_shown(capsys, monkeypatch):
     unraisable.clear()
   runtime._show_uncaught(ValueError, ValueError('a bug'), None)
   assert 'ValueError: a bug' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ('filename', 'shown'),
+  [
+    ('/site-packages/orbax/checkpoint/_src/serialization/serialization.py', False),
+    ('/home/orbax.py', True),
+    ('/work/data/stream.py', True),
+  ],
+)
+def test_late_reads_after_one_that_failed_are_not_shown(filename, shown, monkeypatch):
+  unraisable = []
+  monkeypatch.setattr(sys, '__unraisablehook__', unraisable.append)
+  defined = {}
+  exec(compile('async def read():\n  raise OSError("gone")', filename, 'exec'), defined)
+  coroutine, error = defined['read'](), OSError('gone')
+  runtime._show_unraisable(_Unraisable(OSError, error, None, None, coroutine))
+  coroutine.close()
+  assert len(unraisable) == shown
 
 
 def test_a_platform_that_is_not_here_is_one_sentence(monkeypatch):
