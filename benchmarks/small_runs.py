@@ -101,6 +101,7 @@ FAMILIES: Mapping[str, Family] = {
       '--config.modules.discriminator.widths=8',
       '--config.evaluators.samples.samples=8',
       '--config.evaluators.samples.batch_size=8',
+      '--config.evaluators.samples.features.side=2',
       '--config.evaluators.samples.every=4',
     ),
     ('--num=3',),

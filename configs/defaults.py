@@ -98,6 +98,7 @@ def samples(
     metrics=metrics,
     samples=1000,
     reference='test',
+    held_out='',
     every=every,
     batch_size=500,
     average='',

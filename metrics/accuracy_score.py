@@ -2,12 +2,12 @@
 
 import dataclasses
 import warnings
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from errors import UserError
-from metrics.base import SampleMetric
+from metrics.base import FeatureBatch, Fewest, SampleMetric
 from options import option
 
 _TOO_FEW = (
@@ -46,21 +46,26 @@ class AccuracyScore(SampleMetric):
     "Seed of the classifier's weights and of the order of the samples.", low=0, high=2**32 - 1
   )
   needs_labels: ClassVar[bool] = True
-  fewest_samples: ClassVar[int] = 2
+  # Each group left out would train another classifier.
+  resampled: ClassVar[bool] = False
+
+  def fewest(self, dimension: int) -> Fewest:
+    del dimension
+    return Fewest(1, 2)
 
   def empty(self) -> Labelled:
     return Labelled(np.zeros((0, 0), np.float32), np.zeros(0, np.int64))
 
-  def update(self, state: Labelled, features: np.ndarray, labels: np.ndarray) -> Labelled:
-    added = Labelled(np.asarray(features, np.float32), np.asarray(labels, np.int64))
-    return self.merge(state, added)
+  def update(self, state: Labelled, batch: FeatureBatch) -> Labelled:
+    features = np.asarray(batch.features, np.float32)
+    return self.merge(state, Labelled(features, np.asarray(batch.labels, np.int64)))
 
   def merge(self, a: Labelled, b: Labelled) -> Labelled:
     if not len(a.labels):
       return b
     return Labelled(np.concatenate([a.features, b.features]), np.concatenate([a.labels, b.labels]))
 
-  def compare(self, reference: Labelled, samples: Labelled) -> float:
+  def compare(self, reference: Labelled, samples: Labelled, held_out: Any = None) -> tuple[float]:
     """Returns the fraction of `reference` that is classified correctly, in [0, 1].
 
     It is NaN if a sample is not finite.
@@ -68,13 +73,14 @@ class AccuracyScore(SampleMetric):
     Raises:
       UserError: all samples are of one class.
     """
+    del held_out
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier
 
     if len(np.unique(samples.labels)) < 2:
       raise UserError(_TOO_FEW)
     if not np.isfinite(samples.features).all():
-      return float('nan')
+      return (float('nan'),)
     classifier = MLPClassifier(
       hidden_layer_sizes=(self.width,),
       max_iter=self.max_iter,
@@ -84,4 +90,4 @@ class AccuracyScore(SampleMetric):
     with warnings.catch_warnings():
       warnings.simplefilter('ignore', ConvergenceWarning)
       classifier.fit(samples.features, samples.labels)
-    return float(classifier.score(reference.features, reference.labels))
+    return (float(classifier.score(reference.features, reference.labels)),)

@@ -76,45 +76,100 @@ class PredictionMetric(abc.ABC):
     """
 
 
+class FeatureBatch(NamedTuple):
+  """The features of real examples or of samples, one row each.
+
+  Attributes:
+    features: float32 [N, D].
+    numbers: int64 [N], the example's place in its split, or the sample's number; no two rows of a
+      split, or of the samples, have the same.
+    probabilities: float32 [N, K] of the extractor's classes; None where no metric needs them.
+    labels: int [N], the classes of the examples, or those that the samples were conditioned on;
+      None if there are no classes.
+  """
+
+  features: np.ndarray
+  numbers: np.ndarray
+  probabilities: np.ndarray | None = None
+  labels: np.ndarray | None = None
+
+
+class Fewest(NamedTuple):
+  """The fewest rows that a metric is defined for.
+
+  Attributes:
+    examples: real examples, of the reference and of held-out data each.
+    samples: samples.
+  """
+
+  examples: int
+  samples: int
+
+
 class SampleMetric(abc.ABC):
   """A metric that compares samples with real examples, from the features of both.
 
-  Features are added to a state, a NamedTuple of arrays that can be merged and stored. Its sums are
-  float64, so that neither the order nor the size of the batches matters.
+  Features are added to a state, a NamedTuple of arrays that can be merged and stored. Neither the
+  order nor the size of the batches matters: sums are float64, and where only some rows are kept,
+  their numbers decide which (`metrics.kept_rows`).
+
+  Subclasses are frozen dataclasses of their options, so that their `repr` identifies them.
   """
 
+  # The names of the figures; none where there is one, which has the name of the metric's entry in
+  # the config.
+  figures: ClassVar[tuple[str, ...]] = ()
   # Whether the metric reads the classes of samples and examples.
   needs_labels: ClassVar[bool] = False
-  # The fewest real examples and the fewest samples that it is defined for.
-  fewest_examples: ClassVar[int] = 1
-  fewest_samples: ClassVar[int] = 1
+  # Whether it reads the probabilities of the extractor's classes.
+  needs_probabilities: ClassVar[bool] = False
+  # Whether it compares samples with held-out examples too.
+  needs_held_out: ClassVar[bool] = False
+  # Whether evaluate.py computes confidence intervals by leaving out groups of samples.
+  resampled: ClassVar[bool] = True
+
+  def fewest(self, dimension: int) -> Fewest:
+    """Returns how many rows of features [N, dimension] the metric needs."""
+    del dimension
+    return Fewest(1, 1)
 
   @abc.abstractmethod
   def empty(self) -> Any:
     """Returns the state of no features."""
 
   @abc.abstractmethod
-  def update(self, state: Any, features: np.ndarray, labels: np.ndarray | None) -> Any:
-    """Returns the state with features added.
-
-    Args:
-      state: the state before.
-      features: float32 [N, D].
-      labels: int [N], the classes of the examples, or those that the samples were conditioned on;
-        None if there are no classes.
-    """
+  def update(self, state: Any, batch: FeatureBatch) -> Any:
+    """Returns the state with the rows of a batch added."""
 
   @abc.abstractmethod
   def merge(self, a: Any, b: Any) -> Any:
     """Returns the state of the features of `a` and `b` together."""
 
   @abc.abstractmethod
-  def compare(self, reference: Any, samples: Any) -> float:
-    """Returns the metric, from the state of the real examples and that of the samples.
+  def compare(self, reference: Any, samples: Any, held_out: Any | None = None) -> tuple[float, ...]:
+    """Returns the figures, in the order of `figures`; NaN where one is not defined.
+
+    Args:
+      reference: the state of the real examples.
+      samples: that of the samples.
+      held_out: that of other real examples; None unless `needs_held_out`.
 
     Raises:
       UserError: there are too few of either.
     """
+
+
+class Extracted(NamedTuple):
+  """The features of a batch of images.
+
+  Attributes:
+    features: float32 [N, D].
+    probabilities: float32 [N, K] of the classes that the extractor was trained on; None if it is no
+      classifier.
+  """
+
+  features: jax.Array
+  probabilities: jax.Array | None = None
 
 
 class FeatureExtractor(abc.ABC):
@@ -126,11 +181,29 @@ class FeatureExtractor(abc.ABC):
   @property
   @abc.abstractmethod
   def label(self) -> str:
-    """The extractor's name in the names of figures, e.g. `pixels14`; without `_` and `-`."""
+    """The extractor's name in the names of figures, e.g. `pixels14`; without `_`."""
+
+  @property
+  def parameters(self) -> Any:
+    """Its parameters, a tree of NumPy arrays, read when they are first needed.
+
+    Raises:
+      UserError: they cannot be read.
+    """
+    return {}
+
+  @property
+  def checksum(self) -> str:
+    """Identifies its parameters; '' if it has none."""
+    return ''
 
   @abc.abstractmethod
-  def extract(self, images: jax.Array) -> jax.Array:
-    """Returns the features float32 [N, D] of images float32 [N, H, W, C] in [0, 1]; works in jit.
+  def extract(self, parameters: Any, images: jax.Array) -> Extracted:
+    """Returns the features of images float32 [N, H, W, C] in [0, 1]; works in jit.
+
+    Args:
+      parameters: `self.parameters`.
+      images: the images.
 
     Raises:
       ValueError: the extractor cannot take images of this shape.

@@ -1,12 +1,11 @@
 """Fréchet distance between two sets of features."""
 
 import dataclasses
-from typing import ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from errors import UserError
-from metrics.base import SampleMetric
+from metrics.base import FeatureBatch, Fewest, SampleMetric
 
 
 class Moments(NamedTuple):
@@ -72,27 +71,22 @@ class Frechet(SampleMetric):
   """The Fréchet distance (Heusel et al. 2017, eq. 6), with covariances divided by n − 1.
 
   On the features of an Inception network it is the FID; on other features it is comparable only on
-  the same features, for as many samples and the same reference.
+  the same features, for as many samples and the same reference. It needs more examples and samples
+  than there are features: the covariance of fewer is singular, and the distance mostly bias.
   """
 
-  fewest_examples: ClassVar[int] = 2
-  fewest_samples: ClassVar[int] = 2
+  def fewest(self, dimension: int) -> Fewest:
+    return Fewest(dimension + 1, dimension + 1)
 
   def empty(self) -> Moments:
     return Moments(0, np.zeros(()), np.zeros(()))
 
-  def update(self, state: Moments, features: np.ndarray, labels: np.ndarray | None) -> Moments:
-    del labels
-    return merge(state, moments(features))
+  def update(self, state: Moments, batch: FeatureBatch) -> Moments:
+    return merge(state, moments(batch.features)) if len(batch.features) else state
 
   def merge(self, a: Moments, b: Moments) -> Moments:
     return merge(a, b)
 
-  def compare(self, reference: Moments, samples: Moments) -> float:
-    if min(reference.count, samples.count) < 2:
-      raise UserError(
-        f'a Fréchet distance (frechet) of {int(samples.count)} samples and {int(reference.count)} '
-        'examples needs two or more of either; raise the number of samples, or take a larger '
-        'reference'
-      )
-    return distance(reference, samples)
+  def compare(self, reference: Moments, samples: Moments, held_out: Any = None) -> tuple[float]:
+    del held_out
+    return (distance(reference, samples),)

@@ -28,6 +28,7 @@ SMALL_GAN = (
   '--config.data.batch_size=16',
   '--config.evaluators.samples.samples=32',
   '--config.evaluators.samples.batch_size=32',
+  '--config.evaluators.samples.features.side=4',
 )
 SMALL_DCGAN = (
   '--config=configs/dcgan.py',
@@ -36,6 +37,7 @@ SMALL_DCGAN = (
   '--config.data.batch_size=16',
   '--config.evaluators.samples.samples=32',
   '--config.evaluators.samples.batch_size=32',
+  '--config.evaluators.samples.features.side=4',
 )
 SMALL_VAE = (
   '--config=configs/vae.py',

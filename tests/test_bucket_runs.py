@@ -22,6 +22,7 @@ def config_of(steps):
   config.checkpoint.update(every=2, keep=2, best='')
   config.report.trackers = ()  # TensorBoard has its own way into buckets.
   config.evaluators.samples.update(samples=32, batch_size=32, every=4)
+  config.evaluators.samples.features.side = 4
   return config
 
 

@@ -127,7 +127,7 @@ def test_a_run_says_what_it_is_and_writes_what_it_promises(finished):
       line
     )
   evaluated = [i for i, line in enumerate(lines) if 'test/generator_loss' in line]
-  compared = [i for i, line in enumerate(lines) if 'samples/fd_pixels14_32-test' in line]
+  compared = [i for i, line in enumerate(lines) if 'samples/fd_pixels4_32-test' in line]
   assert (evaluated, compared) == ([1, 3], [3])
 
 

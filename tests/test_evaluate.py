@@ -248,11 +248,12 @@ def test_a_replaced_extractor_loses_the_options_of_the_old_one(gan_run, tmp_path
     f'--out={out}',
     '--lane=1',
     '--config.evaluators.samples.features.name=pixels.Pixels',
-    '--config.evaluators.samples.samples=20',
+    '--config.evaluators.samples.samples=785',
+    '--config.evaluators.samples.reference=train[:785]',
   )
   assert done.returncode == 0, done.stderr
   assert 'dropped  config.evaluators.samples.features.side' in done.stderr
-  assert 'samples/fd_pixels_20-test' in json.loads(out.read_text())['metrics']
+  assert 'samples/fd_pixels_785-train[:785]' in json.loads(out.read_text())['metrics']
 
 
 def test_help_lists_the_options_of_the_run(gan_run, script):

@@ -14,7 +14,7 @@ from data.examples import Examples
 from data.folders import cache_dir
 from metrics.base import FeatureExtractor, SampleMetric
 
-_VERSION = 1  # of what is computed and how it is kept; a higher one makes old files unused
+_VERSION = 2  # of what is computed and how it is kept; a higher one makes old files unused
 
 
 class Reference:
@@ -34,7 +34,6 @@ class Reference:
   ):
     self._metrics = metrics
     self._folders = {name: _folder(examples, extractor, metric) for name, metric in metrics.items()}
-    self._states: dict[str, Any] | None = None
 
   def states(self, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Returns the states by name: those kept in the cache, or else those computed.
@@ -42,12 +41,11 @@ class Reference:
     Args:
       compute: gives the states of all metrics; called by all processes of a job, or by none.
     """
-    if self._states is None:
-      self._states = self._kept()
-    if self._states is None:
-      self._states = compute()
-      self._keep(self._states)
-    return self._states
+    states = self._kept()
+    if states is None:
+      states = compute()
+      self._keep(states)
+    return states
 
   def _kept(self) -> dict[str, Any] | None:
     """The states in the cache, None unless all are there for all processes."""
@@ -79,5 +77,6 @@ def _folder(examples: Examples, extractor: FeatureExtractor, metric: SampleMetri
 
 
 def _identity(made: FeatureExtractor | SampleMetric) -> str:
-  """The class and the options of a frozen dataclass."""
-  return f'{type(made).__module__}.{made!r}'
+  """The class and the options of a frozen dataclass, and what identifies its parameters."""
+  checksum = made.checksum if isinstance(made, FeatureExtractor) else ''
+  return f'{type(made).__module__}.{made!r}{checksum}'

@@ -1,10 +1,11 @@
 """Feature extractors that use pixels: all of them, or their means over blocks."""
 
 import dataclasses
+from typing import Any
 
 import jax
 
-from metrics.base import FeatureExtractor
+from metrics.base import Extracted, FeatureExtractor
 from options import option
 
 
@@ -16,8 +17,9 @@ class Pixels(FeatureExtractor):
   def label(self) -> str:
     return 'pixels'
 
-  def extract(self, images: jax.Array) -> jax.Array:
-    return images.reshape(images.shape[0], -1)
+  def extract(self, parameters: Any, images: jax.Array) -> Extracted:
+    del parameters
+    return Extracted(images.reshape(images.shape[0], -1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +34,8 @@ class BlockMeans(FeatureExtractor):
   def label(self) -> str:
     return f'pixels{self.side}'
 
-  def extract(self, images: jax.Array) -> jax.Array:
+  def extract(self, parameters: Any, images: jax.Array) -> Extracted:
+    del parameters
     number, height, width, channels = images.shape
     if min(height, width) < self.side:
       raise ValueError(
@@ -41,4 +44,4 @@ class BlockMeans(FeatureExtractor):
     rows, columns = height // self.side, width // self.side
     cropped = images[:, : rows * self.side, : columns * self.side]
     blocks = cropped.reshape(number, self.side, rows, self.side, columns, channels)
-    return blocks.mean(axis=(2, 4)).reshape(number, -1)
+    return Extracted(blocks.mean(axis=(2, 4)).reshape(number, -1))

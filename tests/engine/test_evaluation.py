@@ -240,12 +240,17 @@ REFUSED = {
   'one sample': (
     gan,
     samples(PIXELS, FRECHET, samples=1),
-    r'e\.samples=1 must be at least 2 for config\.evaluators\.e\.metrics\.fd',
+    r'e\.samples=1 must be at least 5 for config\.evaluators\.e\.metrics\.fd on 4 features',
   ),
   'one example': (
     gan,
     samples(PIXELS, FRECHET, reference='test[:1]'),
-    r'e\.reference=test\[:1\] has 1 examples, and .*e\.metrics\.fd needs 2 at least',
+    r'e\.reference=test\[:1\] has 1 examples, and .*e\.metrics\.fd on 4 features needs 5 at',
+  ),
+  'held-out examples that nothing needs': (
+    gan,
+    samples(PIXELS, FRECHET, held_out='train'),
+    r'e\.held_out=train has no effect, since none of its metrics needs it',
   ),
   'one sample of a class': (
     cgan,

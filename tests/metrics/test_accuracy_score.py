@@ -9,6 +9,7 @@ from sklearn.neural_network import MLPClassifier
 
 from errors import UserError
 from metrics.accuracy_score import AccuracyScore
+from metrics.base import FeatureBatch
 
 METRIC = AccuracyScore(width=16, max_iter=200, seed=3)
 
@@ -24,7 +25,9 @@ def of_classes(labels, noise, seed):
 def state_of(features, labels, pieces=1):
   state = METRIC.empty()
   for part in np.array_split(np.arange(len(labels)), pieces):
-    state = METRIC.update(state, features[part], np.asarray(labels)[part])
+    state = METRIC.update(
+      state, FeatureBatch(features[part], part, labels=np.asarray(labels)[part])
+    )
   return state
 
 
@@ -32,16 +35,16 @@ def test_by_hand_on_classes_that_are_plain_to_see():
   labels = np.arange(60) % 3
   sampled = state_of(of_classes(labels, 0.2, 0), labels)
   real = of_classes(labels, 0.2, 1)
-  assert METRIC.compare(state_of(real, labels), sampled) == 1
-  assert METRIC.compare(state_of(real, (labels + 1) % 3), sampled) == 0
+  assert METRIC.compare(state_of(real, labels), sampled) == (1,)
+  assert METRIC.compare(state_of(real, (labels + 1) % 3), sampled) == (0,)
   half = np.where(np.arange(60) < 30, labels, (labels + 1) % 3)
-  assert METRIC.compare(state_of(real, half), sampled) == 0.5
+  assert METRIC.compare(state_of(real, half), sampled) == (0.5,)
 
 
 def test_a_model_that_leaves_a_class_out_loses_that_class():
   labels = np.arange(60) % 3
   sampled = state_of(of_classes(labels % 2, 0.2, 0), labels % 2)
-  assert METRIC.compare(state_of(of_classes(labels, 0.2, 1), labels), sampled) == 2 / 3
+  assert METRIC.compare(state_of(of_classes(labels, 0.2, 1), labels), sampled) == (2 / 3,)
 
 
 def test_it_is_scikit_learn_s_classifier_whatever_the_pieces():
@@ -53,7 +56,7 @@ def test_it_is_scikit_learn_s_classifier_whatever_the_pieces():
     classifier.fit(features, labels)
   expected = np.mean(classifier.predict(real) == labels[:101])
   assert 0.4 < expected < 0.95
-  found = METRIC.compare(state_of(real, labels[:101], 3), state_of(features, labels, 4))
+  (found,) = METRIC.compare(state_of(real, labels[:101], 3), state_of(features, labels, 4))
   assert found == pytest.approx(expected, abs=1e-12)
 
 
@@ -87,4 +90,4 @@ def test_samples_that_are_not_finite():
   labels = np.arange(12) % 3
   features = of_classes(labels, 0.5, 0)
   broken = state_of(np.where(features == features[3, 1], np.nan, features), labels)
-  assert math.isnan(METRIC.compare(state_of(features, labels), broken))
+  assert math.isnan(METRIC.compare(state_of(features, labels), broken)[0])

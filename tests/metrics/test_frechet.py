@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from errors import UserError
 from metrics import frechet
+from metrics.base import FeatureBatch, Fewest
 
 METRIC = frechet.Frechet()
 
@@ -59,20 +59,20 @@ def test_singular_covariances_stay_real():
 def added(*parts):
   state = METRIC.empty()
   for part in parts:
-    state = METRIC.update(state, part, None)
+    state = METRIC.update(state, FeatureBatch(part, np.arange(len(part))))
   return state
 
 
 def test_update_in_pieces_merge_and_compare():
   features = np.random.default_rng(0).random((30, 12)).astype(np.float32)
   whole, pieces = added(features), added(features[:7], features[7:])
-  assert METRIC.compare(whole, pieces) == pytest.approx(0, abs=1e-9)
+  assert METRIC.compare(whole, pieces)[0] == pytest.approx(0, abs=1e-9)
   merged = METRIC.merge(added(features[:11]), added(features[11:]))
-  assert METRIC.compare(whole, merged) == pytest.approx(0, abs=1e-9)
+  assert METRIC.compare(whole, merged)[0] == pytest.approx(0, abs=1e-9)
   for state in (METRIC.merge(METRIC.empty(), whole), METRIC.merge(whole, METRIC.empty())):
     assert state is whole
   # Only the mean moves: 12 features by 0.5 each.
-  assert METRIC.compare(whole, added(features + 0.5)) == pytest.approx(12 * 0.25, rel=1e-6)
+  assert METRIC.compare(whole, added(features + 0.5))[0] == pytest.approx(12 * 0.25, rel=1e-6)
 
 
 def test_sums_are_float64_whatever_the_pieces():
@@ -84,20 +84,23 @@ def test_sums_are_float64_whatever_the_pieces():
 
 def test_labels_make_no_difference():
   features = np.random.default_rng(1).random((9, 4))
-  with_labels = METRIC.update(METRIC.empty(), features, np.arange(9) % 3)
+  with_labels = METRIC.update(
+    METRIC.empty(), FeatureBatch(features, np.arange(9), labels=np.arange(9) % 3)
+  )
   for a, b in zip(with_labels, added(features)):
     np.testing.assert_array_equal(a, b)
   assert not METRIC.needs_labels
 
 
-def test_too_few():
-  two = added(np.zeros((2, 4)))
-  for reference, samples in ((two, added(np.zeros((1, 4)))), (METRIC.empty(), two)):
-    with pytest.raises(UserError, match='needs two or more'):
-      METRIC.compare(reference, samples)
+def test_more_rows_than_features_are_needed():
+  assert METRIC.fewest(4) == Fewest(5, 5)
+  # The covariance of so many has full rank, that of one fewer has not.
+  features = np.random.default_rng(3).normal(size=(5, 4))
+  assert np.linalg.matrix_rank(added(features).scatter) == 4
+  assert np.linalg.matrix_rank(added(features[1:]).scatter) == 3
 
 
 def test_features_that_are_not_finite():
   features = np.random.default_rng(0).random((9, 4))
   broken = added(np.where(features == features[3, 1], np.nan, features))
-  assert math.isnan(METRIC.compare(added(features), broken))
+  assert math.isnan(METRIC.compare(added(features), broken)[0])

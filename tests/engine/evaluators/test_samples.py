@@ -1,16 +1,19 @@
 """Samples are drawn once for all metrics, and compared with statistics that are kept."""
 
+import dataclasses
 import json
 
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from configs.defaults import samples
 from data import arrays
 from data.source import Source, open_source
 from engine.evaluators import reference
 from engine.evaluators.samples import written_count
+from errors import UserError
 from metrics import frechet
 from metrics.features.pixels import BlockMeans
 from objectives.base import stream_key
@@ -38,7 +41,7 @@ def section(metrics=None, side=1, **options):
 
 
 def block_means(images, side):
-  return np.asarray(BlockMeans(side).extract(images.astype(np.float32)), np.float64)
+  return np.asarray(BlockMeans(side).extract({}, images.astype(np.float32)).features, np.float64)
 
 
 @pytest.mark.parametrize('batch_size', [7, 23, 500])
@@ -59,9 +62,9 @@ def test_noise_is_of_the_key_and_of_the_sample_s_number():
   metrics, seen = dict(fd=FRECHET), []
   keep = frechet.Frechet.update
 
-  def noted(self, state, features, labels):
-    seen.append(features)
-    return keep(self, state, features, labels)
+  def noted(self, state, batch):
+    seen.append(batch.features)
+    return keep(self, state, batch)
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(frechet.Frechet, 'update', noted)
@@ -86,9 +89,9 @@ def test_the_extractor_runs_once_a_batch_for_all_metrics(monkeypatch):
   calls = []
   extract = BlockMeans.extract
 
-  def counted(self, images):
+  def counted(self, parameters, images):
     jax.debug.callback(lambda: calls.append(len(images)))
-    return extract(self, images)
+    return extract(self, parameters, images)
 
   monkeypatch.setattr(BlockMeans, 'extract', counted)
   metrics = dict(a=FRECHET, b=FRECHET, cas=CAS)
@@ -134,7 +137,7 @@ def test_an_evaluation_in_memory_needs_no_cache(monkeypatch):
 
 @pytest.mark.parametrize('damage', ['bytes', 'shorter', 'sums', 'missing'])
 def test_a_damaged_reference_is_computed_anew(kept_apart, damage):
-  first = figures_of(section(side=5, samples=20))
+  first = figures_of(section(side=5, samples=26))
   (folder,) = kept_apart.iterdir()
   scatter = folder / 'scatter.npy'
   whole = scatter.read_bytes()
@@ -146,7 +149,7 @@ def test_a_damaged_reference_is_computed_anew(kept_apart, damage):
     (folder / 'sums.json').write_text(json.dumps({'scatter': 1}))
   else:
     scatter.unlink()
-  assert figures_of(section(side=5, samples=20)) == first
+  assert figures_of(section(side=5, samples=26)) == first
   assert scatter.read_bytes() == whole
   assert [path.name for path in kept_apart.iterdir()] == [folder.name]
 
@@ -172,3 +175,78 @@ def test_the_names_of_figures():
   metrics = dict(fd=FRECHET, other=FRECHET)
   figures = figures_of(section(metrics, side=7, samples=1000, reference='train[:60]'))
   assert [*figures] == ['fd_pixels7_1k-train[:60]', 'other_pixels7_1k-train[:60]']
+
+
+@dataclasses.dataclass(frozen=True)
+class Farther(frechet.Frechet):
+  """How much farther samples are from held-out examples, and from the reference; a test's own."""
+
+  figures = ('far', 'near')
+  needs_held_out = True
+
+  def compare(self, reference, samples, held_out=None):
+    far, near = (frechet.distance(real, samples) for real in (held_out, reference))
+    return far - near, near
+
+
+@pytest.fixture
+def farther(monkeypatch):
+  monkeypatch.setattr(Farther, '__module__', frechet.__name__)
+  monkeypatch.setattr(frechet, 'Farther', Farther, raising=False)
+  return dict(name='frechet.Farther')
+
+
+def test_a_metric_of_several_figures_sees_held_out_examples(farther):
+  metrics = dict(fd=FRECHET, both=farther)
+  figures = figures_of(
+    section(metrics, side=2, samples=20, reference='train[:30]', held_out='test[:40]'), Conditioned
+  )
+  names = ['fd', 'far', 'near']
+  fd, far, near = (figures[f'{name}_pixels2_20-train[:30]'].mean for name in names)
+  assert near == fd
+  held_out = figures_of(section(side=2, samples=20, reference='test[:40]'), Conditioned)
+  assert far + near == pytest.approx(held_out['fd_pixels2_20-test[:40]'].mean, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+  ('metrics', 'options', 'message'),
+  [
+    ({'both': 1}, {}, 'e.metrics.both needs examples that the run was not trained on'),
+    ({'both': 1}, dict(held_out='test'), 'e.held_out=test must differ from config.evaluators.e.'),
+    ({'both': 1, 'near': 0}, dict(held_out='train'), 'have both a figure "near"'),
+    ({}, {}, 'e.metrics holds none'),
+  ],
+)
+def test_a_held_out_split_and_names_that_cannot_be(metrics, options, message, farther):
+  metrics = {name: farther if several else FRECHET for name, several in metrics.items()}
+  given = {**section(side=2, samples=20).to_dict(), 'metrics': metrics, **options}
+  with pytest.raises(UserError, match=message):
+    evaluators_of(Conditioned, e=ConfigDict(given))
+
+
+@dataclasses.dataclass(frozen=True)
+class Blocks(Conditioned):
+  """Samples are four blocks, each of one random gray."""
+
+  def _sample(self, variables, keys, numbers, label):
+    grays = jax.vmap(lambda key: jax.random.uniform(key, (2, 2, 1)))(keys)
+    return grays.repeat(14, axis=1).repeat(14, axis=2)
+
+
+def test_intervals_are_those_of_other_samples():
+  options = dict(side=2, samples=200, batch_size=64, reference='train[:300]')
+  found = evaluators_of(Blocks, e=section(**options))
+  (short,) = found.evaluate('e', NOTHING, KEY).figures.values()
+  assert short.interval is None
+  (long,) = found.evaluate('e', NOTHING, KEY, details=True).figures.values()
+  assert long.mean == pytest.approx(short.mean, rel=1e-9)
+  low, high = long.interval
+  assert low < long.mean < high
+  others = [
+    next(iter(found.evaluate('e', NOTHING, jax.random.key(seed)).figures.values())).mean
+    for seed in range(1, 21)
+  ]
+  inside = np.mean([low <= other <= high for other in others])
+  assert inside >= 0.7
+  # As wide as the spread of other samples' figures demands, and not many times wider.
+  assert 0.3 < (high - low) / (4 * np.std(others)) < 3
