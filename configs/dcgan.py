@@ -19,7 +19,7 @@ def get_config(data: str = 'mnist5k') -> ConfigDict:
   config.objective.penalties.r1 = 0.0
   config.modules = dict(
     generator=dict(name='dcgan.Generator', widths=(128, 64)),
-    discriminator=dict(name='dcgan.Discriminator', widths=(64, 128)),
+    discriminator=dict(name='dcgan.Discriminator', widths=(64, 128), norm='batch'),
   )
   config.optimizer.generator = optimizer('adam', 2e-4, b1=0.5, b2=0.999)
   config.optimizer.discriminator = optimizer('adam', 2e-4, b1=0.5, b2=0.999)

@@ -1,4 +1,4 @@
-"""Named exponential moving averages of a module's parameters: the section `config.ema`."""
+"""Named exponential moving averages of a module's variables: the section `config.ema`."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -18,25 +18,35 @@ from options import option
 class Average:
   """One entry of `config.ema`; exactly one of `decay` and `half_life` is above 0."""
 
-  module: str = option('The module whose parameters are averaged.')
+  module: str = option('The module whose parameters and statistics are averaged.')
   decay: float = option('Weight of the old average in every step.', low=0, below=1)
   half_life: float = option('Examples after which half of the old average is left.', low=0)
 
-  def updated(self, average: Any, params: Any, step: jax.Array, examples: int) -> Any:
+  def updated(self, average: Any, variables: Any, step: jax.Array, examples: int) -> Any:
     """Returns the average after one step.
+
+    The running statistics of a module, as of batch norms, are averaged like its parameters: those
+    of the newest parameters would not belong to the averaged ones. Whole numbers, such as counts,
+    are the newest.
 
     Its decay is at most (1 + t)/(10 + t). This ramp, TensorFlow's `num_updates` rule, keeps the
     random start out of the averages of short runs.
 
     Args:
-      average: parameters before the step.
-      params: parameters after it.
+      average: the module's averaged variables before the step.
+      variables: its variables after it.
       step: int32 scalar t, steps before this one.
       examples: how many a step consumes.
     """
     t = step.astype(jnp.float32)
     decay = self.decay or 0.5 ** (examples / self.half_life)
-    return optax.incremental_update(params, average, 1 - jnp.minimum(decay, (1 + t) / (10 + t)))
+    rate = 1 - jnp.minimum(decay, (1 + t) / (10 + t))
+
+    def moved(new: jax.Array, old: jax.Array) -> jax.Array:
+      floating = jnp.issubdtype(jnp.result_type(new), jnp.floating)
+      return optax.incremental_update(new, old, rate) if floating else new
+
+    return jax.tree.map(moved, variables, average)
 
 
 def named_averages(config: ConfigDict, modules: Mapping[str, Any]) -> dict[str, Average]:

@@ -10,6 +10,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from errors import UserError, nearest
+from objectives.base import merge_variables
 from options import option
 
 AXES = ('lane', 'data', 'fsdp', 'tensor')
@@ -150,7 +151,9 @@ def state_shardings(state: Any, modules: Mapping[str, str], rules: Rules, mesh: 
     return NamedSharding(mesh, PartitionSpec())
 
   shardings = jax.tree_util.tree_map_with_path(place, state)
-  return shardings.replace(ema={name: shardings.params[module] for name, module in modules.items()})
+  # Averages lie as what they are averages of.
+  newest = merge_variables(shardings.params, shardings.mutable)
+  return shardings.replace(ema={name: newest[module] for name, module in modules.items()})
 
 
 def _spec(name: str, shape: tuple[int, ...], rules: Rules, mesh: Mesh) -> PartitionSpec:

@@ -24,7 +24,7 @@ class State(flax.struct.PyTreeNode):
     params: `{module: parameters}` float32.
     mutable: `{module: {collection: values}}`, e.g. batch statistics.
     opt_state: `{optimizer: optax state}`, nothing in it for a frozen parameter.
-    ema: `{average: parameters of its module}`.
+    ema: `{average: variables of its module}`, the parameters and the mutable collections.
     key: typed PRNG key; never changes, every use folds in the step and a stream's name.
   """
 
@@ -87,8 +87,7 @@ def init_state(
     params=params,
     mutable=mutable,
     opt_state={name: optimizers[name].init(tree) for name, tree in moved.items()},
-    # A copy: a donated buffer must not appear twice in the state.
-    ema={n: jax.tree.map(jnp.copy, params[average.module]) for n, average in averages.items()},
+    ema=copied_averages(averages, params, mutable),
     key=key,
   )
 
@@ -96,7 +95,7 @@ def init_state(
 def averaged_variables(
   held: State | Weights, averages: Mapping[str, Average], requested: str = ''
 ) -> Variables:
-  """Returns `{module: variables}` with averaged parameters where they are requested.
+  """Returns `{module: variables}`, averaged where averages are requested.
 
   Args:
     held: of one lane.
@@ -104,5 +103,16 @@ def averaged_variables(
     requested: see `engine.averages.chosen_averages`.
   """
   chosen = chosen_averages(averages, requested)
-  params = {m: held.ema[chosen[m]] if m in chosen else tree for m, tree in held.params.items()}
-  return merge_variables(params, held.mutable)
+  newest = merge_variables(held.params, held.mutable)
+  return {m: held.ema[chosen[m]] if m in chosen else tree for m, tree in newest.items()}
+
+
+def copied_averages(
+  averages: Mapping[str, Average], params: Mapping[str, Any], mutable: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Returns the averages of variables that have not moved yet, `{average: variables}`.
+
+  They are copies, since a donated buffer must not appear twice in the state.
+  """
+  newest = merge_variables(params, mutable)
+  return {n: jax.tree.map(jnp.copy, newest[average.module]) for n, average in averages.items()}

@@ -22,6 +22,7 @@ from objectives.base import (
   Mean,
   Objective,
   Player,
+  merge_variables,
   numbered_keys,
   stream_key,
 )
@@ -77,8 +78,9 @@ class TrainStep:
       carry, reported = act((params, mutable, opt_state[player.optimizer_name]))
       params, mutable, opt_state[player.optimizer_name] = carry
       metrics.update({f'{player.name}/{name}': value for name, value in reported.items()})
+    newest = merge_variables(params, mutable)
     ema = {
-      name: average.updated(state.ema[name], params[average.module], state.step, examples)
+      name: average.updated(state.ema[name], newest[average.module], state.step, examples)
       for name, average in self.averages.items()
     }
     step = state.step + 1

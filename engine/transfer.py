@@ -10,7 +10,7 @@ from engine.init_rules import Source, action_of
 from engine.restore import restore_run
 from engine.session import Session
 from engine.sharding import path_name
-from engine.state import State
+from engine.state import State, copied_averages
 from errors import UserError
 
 # Names shown of each kind before '…'.
@@ -63,11 +63,7 @@ def transfer(state: State, session: Session) -> tuple[State, list[Transfer]]:
     values, report = _from_source(session, module, source)
     state = _with(state, values, session.lanes.number)
     reports.append(report)
-  # A copy: a donated buffer must not appear twice in the state.
-  ema = {
-    name: jax.tree.map(lambda leaf: leaf.copy(), state.params[average.module])
-    for name, average in session.averages.items()
-  }
+  ema = copied_averages(session.averages, state.params, state.mutable)
   return state.replace(ema=ema), reports
 
 

@@ -90,6 +90,11 @@ class Discriminator(nn.Module):
     low=1,
     longest=MOST_LAYERS,
   )
+  norm: str = option(
+    "After every layer but the first: 'batch' as published, or 'none', which a gradient penalty "
+    'needs: under batch normalisation the gradient at an image depends on the others of its batch.',
+    choices=('batch', 'none'),
+  )
   num_classes: int = 0
   dtype: Any = jnp.float32
 
@@ -107,12 +112,12 @@ class Discriminator(nn.Module):
         channels,
         (4, 4),
         strides=(2, 2),
-        use_bias=i == 0,
+        use_bias=i == 0 or self.norm == 'none',
         kernel_init=_initial,
         dtype=self.dtype,
         name=f'down_{i}',
       )(x)
-      if i:
+      if i and self.norm == 'batch':
         x = batch_norm(train, self.dtype, f'norm_{i}')(x)
       x = nn.leaky_relu(x, 0.2)
     x = x.reshape(x.shape[0], -1)

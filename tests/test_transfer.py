@@ -92,11 +92,11 @@ def test_averages_are_what_is_taken(tmp_path):
   folder = str(tmp_path / 'averaged')
   loop.train(config_of(ema=ema), folder)
   held = restore_run(folder, '').weights
-  average = held.ema['slow']['output']['kernel']
+  average = held.ema['slow']['params']['output']['kernel']
   assert (average != held.params['model']['output']['kernel']).any()
   session = open_session(config_of(ema=ema, **taking(folder)))
   state, _ = transfer(session.init(), session)
-  for tree in (state.params['model'], state.ema['slow']):
+  for tree in (state.params['model'], state.ema['slow']['params']):
     np.testing.assert_array_equal(tree['output']['kernel'], average)
 
 

@@ -73,7 +73,7 @@ def test_the_average_that_an_entry_names():
     return {**tree, last: {k: factor * v for k, v in tree[last].items()}}
 
   held = held.replace(
-    ema={**held.ema, 'd2': scaled(held.ema['d2'], 3.0)},
+    ema={**held.ema, 'd2': {'params': scaled(held.ema['d2']['params'], 3.0)}},
     params={**held.params, 'discriminator': scaled(held.params['discriminator'], -1.0)},
   )
   evaluators = open_evaluators(session)

@@ -75,7 +75,7 @@ def start(objective, optimizers, averages):
       p.optimizer_name: optimizers[p.optimizer_name].init({m: params[m] for m in p.moves})
       for p in objective.players
     },
-    ema={name: params[average.module] for name, average in averages.items()},
+    ema={name: {'params': params[each.module], **zero} for name, each in averages.items()},
     key=jax.random.key(0),
   )
 
@@ -195,11 +195,17 @@ def test_averages_are_ramped_and_then_decay():
   # Step 0: the ramp (1 + 0)/(10 + 0) is below both decays.
   expected = 0.1 * 0.5 + 0.9 * float(state.params['a']['w'])
   for name in averages:
-    np.testing.assert_allclose(state.ema[name]['w'], expected, rtol=1e-6)
+    np.testing.assert_allclose(state.ema[name]['params']['w'], expected, rtol=1e-6)
+    # Statistics are averaged too, and counts are the newest.
+    mutable = state.mutable['a']
+    assert state.ema[name]['count'] == mutable['count'] == 1
+    np.testing.assert_allclose(state.ema[name]['last'], 0.9 * float(mutable['last']), rtol=1e-6)
   before, _ = take(PAIR, sgd(0.1), sgd(0.0), averages, steps=5)
   after, _ = take(PAIR, sgd(0.1), sgd(0.0), averages, steps=6)
-  expected = decay * float(before.ema['quick']['w']) + (1 - decay) * float(after.params['a']['w'])
-  np.testing.assert_allclose(after.ema['quick']['w'], expected, rtol=1e-6)
+  expected = decay * float(before.ema['quick']['params']['w']) + (1 - decay) * float(
+    after.params['a']['w']
+  )
+  np.testing.assert_allclose(after.ema['quick']['params']['w'], expected, rtol=1e-6)
   # 4 examples a step: half of the old average is left after 10 steps, once past the ramp.
   average, t = averages['slow'], jnp.int32(1000)
   tree = 1.0

@@ -91,7 +91,7 @@ CASES = {
   'conv_vae.Encoder': Case(conv_vae.Encoder((4, 3), 5, Z), (IMAGES, CONDITION, True)),
   'conv_vae.Decoder': Case(conv_vae.Decoder((4, 3), 5, SHAPE), (LATENTS, CONDITION, True)),
   'dcgan.Generator': Case(dcgan.Generator((4, 3), SHAPE, K), (LATENTS, LABELS, True)),
-  'dcgan.Discriminator': Case(dcgan.Discriminator((4, 3), K), (IMAGES, LABELS, True)),
+  'dcgan.Discriminator': Case(dcgan.Discriminator((4, 3), 'batch', K), (IMAGES, LABELS, True)),
   'layers.Conv': Case(layers.Conv(3, (3, 3), 2), (normal(B, 5, 5, 4),)),
   'layers.ConvTranspose': Case(layers.ConvTranspose(3, (3, 3), 2), (normal(B, 5, 5, 4),)),
   'layers.Dense': Case(layers.Dense(3), (normal(B, T, 4),)),

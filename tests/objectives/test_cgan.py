@@ -1,3 +1,5 @@
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -25,7 +27,7 @@ DENSE = {
 }
 CONVOLUTIONAL = {
   'generator': dcgan.Generator((4, 2), SHAPE, num_classes=CLASSES),
-  'discriminator': dcgan.Discriminator((3, 4), num_classes=CLASSES),
+  'discriminator': dcgan.Discriminator((3, 4), 'batch', num_classes=CLASSES),
 }
 FAMILIES = pytest.mark.parametrize(
   'modules', [DENSE, CONVOLUTIONAL], ids=['dense', 'convolutional']
@@ -162,7 +164,7 @@ def test_dense_networks_read_the_embedding_behind_their_input():
 
 def test_embeddings_start_out_like_the_latents_and_the_projection_like_dcgan_s_weights():
   dense = mlp.Generator((), 'relu', SHAPE, num_classes=50, embedding_size=200)
-  projecting = dcgan.Discriminator((), num_classes=100)
+  projecting = dcgan.Discriminator((), 'batch', num_classes=100)
 
   @jax.jit
   def embeddings(key):
@@ -180,7 +182,7 @@ def test_embeddings_start_out_like_the_latents_and_the_projection_like_dcgan_s_w
 
 def test_the_projection_adds_the_product_of_embedding_and_features():
   """Miyato and Koyama 2018, eq. 3, with linen's own convolution under it."""
-  module = dcgan.Discriminator((3,), num_classes=CLASSES)
+  module = dcgan.Discriminator((3,), 'none', num_classes=CLASSES)
   images = batch()['image']
   variables = drawn(module.init, images, LABELS, train=False)
   params = variables['params']
@@ -431,3 +433,14 @@ def test_a_gan_tells_these_modules_nothing(modules):
   assert CLASSES not in {leaf.shape[0] for leaf in jax.tree.leaves(found)}
   told = jax.eval_shape(lambda: cgan(modules).init(jax.random.key(0), batch()))
   assert CLASSES in {leaf.shape[0] for leaf in jax.tree.leaves(told)}
+
+
+@pytest.mark.parametrize('norm', ['batch', 'none'])
+def test_without_batch_normalisation_an_image_s_logit_depends_on_it_alone(norm):
+  module = dcgan.Discriminator((3, 4), norm, num_classes=CLASSES)
+  images = batch()['image']
+  variables = module.init(jax.random.key(0), images, LABELS, train=False)
+  apply = functools.partial(module.apply, variables, train=True, mutable=['batch_stats'])
+  whole, part = (apply(images[:n], LABELS[:n])[0] for n in (6, 3))
+  assert np.allclose(whole[:3], part, rtol=1e-5) == (norm == 'none')
+  assert ('batch_stats' in variables) == (norm == 'batch')
