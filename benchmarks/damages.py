@@ -202,6 +202,7 @@ if os.geteuid():
 
 def damage(rng: random.Random, path: Path) -> str:
   """Damages a file, a folder or a link in a way that is drawn; returns what was done."""
+  known: Mapping[str, Damage]
   if not path.exists():
     # A link to nowhere, left by a damage before.
     known = {name: OF_FILES[name] for name in ('delete', 'empty', 'noise', 'to_folder')}
