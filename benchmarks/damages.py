@@ -201,8 +201,12 @@ if os.geteuid():
 
 
 def damage(rng: random.Random, path: Path) -> str:
-  """Damages a file or a folder in a way that is drawn; returns what was done."""
-  if path.is_dir():
+  """Damages a file, a folder or a link in a way that is drawn; returns what was done."""
+  known: Mapping[str, Damage]
+  if not path.exists():
+    # A link to nowhere, left by a damage before.
+    known = {name: OF_FILES[name] for name in ('delete', 'empty', 'noise', 'to_folder')}
+  elif path.is_dir():
     known = OF_FOLDERS
   elif path.suffix == '.json' or path.name in ('metadata', '_METADATA', '_CHECKPOINT_METADATA'):
     # Half of them by the form that is broken, half by what it says.

@@ -71,6 +71,14 @@ def pytest_collection_modifyitems(items):
   for item in items:
     if _trains(item):
       item.add_marker('training')
+  # Files that start processes come first, then others that train: a long file that is begun last
+  # would keep one worker busy while the other has nothing left.
+  slowest = {item.path: 0 for item in items}
+  for item in items:
+    starts = 'script' in item.fixturenames
+    rank = 2 if starts else 1 if item.get_closest_marker('training') else 0
+    slowest[item.path] = max(slowest[item.path], rank)
+  items.sort(key=lambda item: -slowest[item.path])
 
 
 def _trains(item: pytest.Item) -> bool:
@@ -94,6 +102,8 @@ def pytest_xdist_make_scheduler(config, log):
     def _split_scope(self, nodeid: str) -> str:
       return super()._split_scope(nodeid).replace('test_golden.py', 'test_configs.py')
 
+  # By itself xdist begins with the files of most tests, which are the quick ones.
+  config.option.loadscopereorder = False
   return ByFile(config, log) if config.getoption('dist') == 'loadfile' else None
 
 

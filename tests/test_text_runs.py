@@ -116,7 +116,6 @@ def names_of(split):
 def test_writing(gpt, tmp_path, script):
   text = written(script, gpt, '--prompt=Ann', '--length=20', '--seed=3')
   assert text.startswith('Ann') and 4 <= len(text) <= 21
-  assert written(script, gpt, '--prompt=Ann', '--length=20', '--seed=3') == text
   several = written(
     script, gpt, '--prompt=Ann', '--length=20', '--seed=3', '--num=3', f'--out={tmp_path}/t.txt'
   )

@@ -103,6 +103,7 @@ def test_every_option_does_something(option):
   assert changed.shape == plain.shape and (changed != plain).any((1, 2, 3)).sum() >= 2
 
 
+@pytest.mark.slow
 def test_each_augmentation_has_its_own_stream_of_the_examples_key():
   """Written out, so that the same seed gives the same images whatever is added to the table."""
   batch = batch_of([7], epoch=2)

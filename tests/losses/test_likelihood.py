@@ -82,6 +82,7 @@ def test_a_learned_variance_is_best_at_the_squared_error():
   np.testing.assert_allclose(best, expected.sum((1, 2, 3)), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_categorical_probabilities_of_all_levels_add_up_to_one():
   model = likelihood.categorical(0.0)
   outputs = outputs_of(model)[:1, :1, :1, :1]

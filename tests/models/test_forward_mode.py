@@ -198,6 +198,7 @@ def distance(a: jax.Array, b: jax.Array) -> float:
 
 # Whole networks, of which the parts are tried as well.
 SLOW = (
+  'attention.Attention',
   'cnn.CNN',
   'conv_vae.Decoder',
   'conv_vae.Encoder',
@@ -206,12 +207,16 @@ SLOW = (
   'mlp.Decoder',
   'mlp.Discriminator',
   'mlp.Encoder',
+  'mlp.Generator',
+  'mlp.MLP',
   'resnet.Block',
   'resnet.ResNet',
   'rnn.RNN gru',
+  'rnn.RNN lstm',
   'rnn.RNN one-hot',
   'rnn.RNN sigmoid',
   'rnn.RNN tanh',
+  'transformer.Block',
   'transformer.Transformer bert',
   'transformer.Transformer gpt',
   'transformer.Transformer llama',

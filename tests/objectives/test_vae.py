@@ -131,7 +131,7 @@ def by_quadrature(objective, variables, data, log_prior):
   return logsumexp(log_probs + log_prior(grid[:, None]), axis=1) + jnp.log(grid[1] - grid[0])
 
 
-@pytest.mark.parametrize('kind', [VAE, IWAE, VampPrior])
+@pytest.mark.parametrize('kind', [VAE, IWAE, pytest.param(VampPrior, marks=pytest.mark.slow)])
 def test_the_measured_likelihood_is_the_integral(kind):
   """With one latent dimension the integral can be done on a grid, whatever encoder and decoder."""
   more = dict(importance_samples=2) if kind is IWAE else {}
@@ -178,6 +178,7 @@ def test_pixels_are_drawn_anew_with_the_chance_of_their_grey_level():
   )
 
 
+@pytest.mark.slow
 def test_iwae_bounds_grow_with_k_and_one_sample_is_the_elbo():
   variables = variables_of(build(), scale=1.5)
   bounds = {}
@@ -236,6 +237,7 @@ def test_sample_is_deterministic_and_a_longer_one_begins_alike(kind):
   assert np.abs(images[0] - images[1]).max() > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('binarise', [False, True])
 def test_accumulation_is_the_big_batch(binarise):
   objective = build(binarise=binarise)

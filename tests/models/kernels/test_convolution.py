@@ -59,6 +59,7 @@ def test_value_and_derivatives(case, fast, plain):
   close(actual, expected, 2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('fast, plain', PAIRS, ids=['conv', 'conv_transpose'])
 @pytest.mark.parametrize('channels', [1, 5])
 def test_vmap_over_both_operands(fast, plain, channels: int):
@@ -158,6 +159,7 @@ for a, b in zip(jax.tree.leaves(split), jax.tree.leaves(run(x, k))):
 """
 
 
+@pytest.mark.slow
 def test_sharded_batch():
   """Four devices give the gradients of one (own process: devices are counted at start)."""
   environment = {**os.environ, 'JAX_PLATFORMS': 'cpu'}

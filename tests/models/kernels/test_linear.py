@@ -26,6 +26,7 @@ def marks(function, *operands) -> int:
   return jax.jit(function).lower(*operands).as_text().count('cosine')
 
 
+@pytest.mark.slow
 def test_derivatives_of_both_modes_and_orders():
   close(everything(multiply, A, B), everything(jnp.matmul, A, B))
   close(jax.jit(lambda a, b: everything(multiply, a, b))(A, B), everything(jnp.matmul, A, B))
@@ -58,6 +59,7 @@ def test_a_wrong_transpose_is_a_wrong_gradient():
   np.testing.assert_array_equal(jax.linear_transpose(pull, A)(A)[0], A)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('axes', [(0, 0), (None, 0), (0, None), (1, 2)], ids=str)
 def test_vmap(axes):
   a, b = (
