@@ -26,7 +26,8 @@ def squared_discrepancy(x: np.ndarray, y: np.ndarray) -> float:
   x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
   n, m = len(x), len(y)
   within = _within(x) / (n * (n - 1)) + _within(y) / (m * (m - 1))
-  return within - 2 * sum(_sum(x[rows], y) for rows in _blocks(x)) / (n * m)
+  between = sum(_sum(x[rows], y) for rows in _blocks(x)) / (n * m)
+  return float(within - 2 * between)
 
 
 def _within(x: np.ndarray) -> float:

@@ -38,9 +38,9 @@ def precision_to_coverage(
     recalled |= (squared <= sample_radii[some, None]).any(axis=0)
   number = len(samples.rows)
   return (
-    precise / number,
+    float(precise / number),
     float(recalled.mean()),
-    balls / (k * number),
+    float(balls / (k * number)),
     float(covered.mean()),
   )
 

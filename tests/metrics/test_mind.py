@@ -19,11 +19,12 @@ def test_in_one_dimension_by_hand():
 def test_moved_features_by_hand():
   # A projection on u moves by u · t, and the mean of its square over all u is ‖t‖² / D.
   features = normal(0, 40, 6)
-  moved = figures(MIND(1000, 20_000, 0), features, features + [2, 0, 0, 0, 1, 0])
+  step = np.array([2, 0, 0, 0, 1, 0])
+  moved = figures(MIND(1000, 20_000, 0), features, features + step)
   assert moved == pytest.approx(3 * 5, rel=0.03)
   along = mind.directions(200, 6, 0)
-  expected = 3 * 6 * np.mean((along @ [2, 0, 0, 0, 1, 0]) ** 2)
-  found = figures(METRIC, features, features + [2, 0, 0, 0, 1, 0])
+  expected = 3 * 6 * np.mean((along @ step) ** 2)
+  found = figures(METRIC, features, features + step)
   assert found == pytest.approx(expected, rel=1e-5)  # The features are float32.
 
 

@@ -30,9 +30,9 @@ def by_all_pairs(real, samples, k):
 def test_by_hand():
   # On a line, k = 1. Real examples 0, 1, 3, 10 have the radii 1, 1, 2, 7; samples 1.5, 2, 30 have
   # 0.5, 0.5, 28. Sample 1.5 is in the balls of 1 and 3, 2 in those of 1 and 3, 30 in none; 10's
-  # ball begins at 3. Real examples 3 and 10 are in the ball of 30, from 2 on; 0 and 1 in none.
+  # ball begins at 3. Real example 1 is in the ball of 1.5, 3 and 10 are in that of 30, from 2 on.
   found = figures(PRDC(most=9, k=1), [[0], [1], [3], [10]], [[1.5], [2], [30]])
-  assert found == pytest.approx(dict(precision=2 / 3, recall=2 / 4, density=4 / 3, coverage=2 / 4))
+  assert found == pytest.approx(dict(precision=2 / 3, recall=3 / 4, density=4 / 3, coverage=2 / 4))
 
 
 @pytest.mark.parametrize('k', [1, 3, 5])
