@@ -22,6 +22,7 @@ class Moments(NamedTuple):
   scatter: np.ndarray
 
 
+@np.errstate(invalid='ignore')  # What is not finite stays so, and the distance is NaN.
 def moments(features: np.ndarray) -> Moments:
   """Returns the moments of features [N, D]."""
   features = np.asarray(features, np.float64)
@@ -30,6 +31,7 @@ def moments(features: np.ndarray) -> Moments:
   return Moments(len(features), mean, centred.T @ centred)
 
 
+@np.errstate(invalid='ignore')
 def merge(a: Moments, b: Moments) -> Moments:
   """Returns the moments of both sets together (Chan et al. 1979, eq. 2.1)."""
   if not a.count or not b.count:

@@ -25,6 +25,17 @@ PROVIDED = {
   'token_bytes': None, 'dtype': jnp.float32, 'fused': False,
 }  # fmt: skip
 WHERE = 'config.x'
+# Metrics, whether or not a config names them.
+METRICS = (
+  dict(name='classes_hit'),
+  dict(name='duplicates', most=1000, quantile=0.01),
+  dict(name='inception_score'),
+  dict(name='kid', most=1000),
+  dict(name='memorisation', most=1000, quantile=0.01),
+  dict(name='mind', most=1000, projections=100, seed=0),
+  dict(name='prdc', most=1001, k=3),
+  dict(name='vendi'),
+)
 
 
 def named_in(config):
@@ -43,13 +54,14 @@ def named_in(config):
 def things():
   """Whatever a config names, once: {name: (room, spec)}."""
   found = {}
-  for config in (*map(config_for, CONFIGS), config_of('tabular', 'diabetes')):
-    for room, spec in named_in(config):
-      spec = to_plain(spec)
-      target = resolve(spec['name'], room, WHERE)
-      name = f'{target.__module__}.{target.__qualname__}'
-      # The one that gives most options.
-      found[name] = max(found.get(name, (room, {})), (room, spec), key=lambda entry: len(entry[1]))
+  configs = (*map(config_for, CONFIGS), config_of('tabular', 'diabetes'))
+  specs = [named for config in configs for named in named_in(config)]
+  for room, spec in (*specs, *(('metrics', spec) for spec in METRICS)):
+    spec = to_plain(spec)
+    target = resolve(spec['name'], room, WHERE)
+    name = f'{target.__module__}.{target.__qualname__}'
+    # The one that gives most options.
+    found[name] = max(found.get(name, (room, {})), (room, spec), key=lambda entry: len(entry[1]))
   return found
 
 
@@ -164,6 +176,12 @@ def test_a_word_or_a_switch_of_another_type_is_refused(name, key):
     ('metrics.accuracy_score.AccuracyScore', 'seed', 2**32, 'at least 0 and at most 4294967295'),
     ('metrics.calibration.Calibration', 'bins', 0, 'at least 1 and at most 1000'),
     ('metrics.groups.Gaps', 'resamples', 10, 'at least 100 and at most 1000000'),
+    ('metrics.duplicates.Duplicates', 'quantile', 0.6, 'above 0 and at most 0.5'),
+    ('metrics.kid.KID', 'most', 1, 'at least 2 and at most 10000000'),
+    ('metrics.memorisation.Memorisation', 'quantile', 0.0, 'above 0 and at most 0.5'),
+    ('metrics.mind.MIND', 'projections', 0, 'at least 1 and at most 100000'),
+    ('metrics.mind.MIND', 'seed', 2**32, 'at least 0 and at most 4294967295'),
+    ('metrics.prdc.PRDC', 'k', 0, 'at least 1 and at most 1000'),
     ('metrics.features.pixels.BlockMeans', 'side', 0, 'at least 1'),
   ],
 )

@@ -11,6 +11,7 @@ from data.tfds import splits
 
 FORMAT = 'array_record'  # the only TFDS format with random access without TensorFlow
 DESCRIPTION = 'dataset_info.json'  # the file that marks a finished data set
+DEFAULT = '.config/metadata.json'  # names the configuration that is meant where none is
 COLUMNS = 'inputs.columns.json'  # of a table, as `data.spec.input_columns` reads it
 _DESCRIBED = (DESCRIPTION, 'features.json')
 _NAME = re.compile(r'(?P<base>\w+)(?:/(?P<config>[\w.-]+))?(?::(?P<version>\d+\.\d+\.\d+))?')
@@ -192,7 +193,7 @@ def _versions(root: files.Path, name: str) -> Iterator[files.Path]:
 
 def _default_config(folder: files.Path) -> str:
   try:
-    return f'{files.read_json(folder / ".config" / "metadata.json")["default_config_name"]}'
+    return f'{files.read_json(folder / DEFAULT)["default_config_name"]}'
   except (OSError, ValueError, KeyError, TypeError):
     # Other folders, such as TFDS's own of downloads, hold no versions.
     configs = [

@@ -75,6 +75,9 @@ def publish(builder: Any, folder: pathlib.Path, root: files.Path) -> files.Path:
     root: the TFDS folder it goes to.
   """
   final = root / builder.data_path.relative_to(folder)
+  which = folder / builder.name / catalog.DEFAULT
+  if which.exists():
+    files.write_text(root / builder.name / catalog.DEFAULT, which.read_text())
   if files.is_local(root):
     files.make_folder(final.parent)
     os.rename(builder.data_path, final)

@@ -104,3 +104,19 @@ def test_features_that_are_not_finite():
   features = np.random.default_rng(0).random((9, 4))
   broken = added(np.where(features == features[3, 1], np.nan, features))
   assert math.isnan(METRIC.compare(added(features), broken)[0])
+
+
+def test_as_torch_fidelity_computes_it():
+  pytest.importorskip('torch_fidelity', reason='an extra, in requirements-extras.txt')
+  from torch_fidelity.metric_fid import fid_statistics_to_metric
+
+  rng = np.random.default_rng(4)
+  mixing = rng.normal(size=(12, 12))
+  real = (rng.normal(size=(200, 12)) @ mixing).astype(np.float32)
+  samples = (rng.normal(size=(150, 12)) @ mixing.T + 0.3).astype(np.float32)
+  statistics = [
+    dict(mu=rows.mean(axis=0), sigma=np.cov(rows, rowvar=False))
+    for rows in (real.astype(np.float64), samples.astype(np.float64))
+  ]
+  expected = fid_statistics_to_metric(*statistics, False)['frechet_inception_distance']
+  assert METRIC.compare(added(real), added(samples))[0] == pytest.approx(expected, rel=1e-5)

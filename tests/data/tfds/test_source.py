@@ -322,6 +322,7 @@ def test_every_builder_file_is_listed():
     'mnist5k',
     'names',
     'python_stdlib',
+    'stacked_mnist',
   ]
 
 

@@ -1,0 +1,86 @@
+"""Memorisation: samples that are copies of training examples."""
+
+import dataclasses
+import math
+from typing import ClassVar
+
+import numpy as np
+
+from metrics import distances
+from metrics.base import Fewest
+from metrics.kept_rows import KeptRows
+from metrics.of_kept_rows import OfKeptRows, are_finite
+from options import option
+
+
+def copies(
+  train: np.ndarray, samples: np.ndarray, held_out: np.ndarray, quantile: float
+) -> tuple[float, float]:
+  """Returns the shares of memorised and of authentic samples.
+
+  Args:
+    train: features [N, D] of two or more training examples.
+    samples: features [M, D].
+    held_out: features [H, D].
+    quantile: of the distances from held-out to training examples, the one up to which a sample is
+      memorised.
+  """
+  train, samples, held_out = distances.points(train, samples, held_out)
+  rounding = distances.tolerance(train, samples, held_out)
+  away, neighbours = distances.nearest(samples, train)
+  usual, _ = distances.nearest(held_out, train)
+  near = np.quantile(np.sqrt(usual), quantile) ** 2 + rounding
+  which, places = np.unique(neighbours, return_inverse=True)
+  apart = distances.to_neighbour(train, 1, which) + rounding
+  return float(np.mean(away <= near)), float(np.mean(away > apart[places]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Memorisation(OfKeptRows):
+  """The share of samples that are too near to a training example, and the authenticity.
+
+  `memorised` is the share of samples that are as near to their nearest training example as only the
+  share `quantile` of held-out examples are, or nearer. A model that has learned the distribution
+  gets `quantile`, one that copies gets 1, and one whose every tenth sample is a copy a tenth more.
+  Meehan et al. (2020, section 3) compare the same two sets of distances by their ranks, as the
+  probability that a sample is nearer than a held-out example; there every tenth sample moves 0.5 to
+  0.55, which blurred samples without copies do too.
+
+  `authenticity` is the share of samples that are farther from their nearest training example than
+  that one is from the training example nearest to it (Alaa et al. 2022), 0 for copies.
+
+  The reference must be the training split. A copy of an example that is not among the `most` kept
+  is not found.
+  """
+
+  figures: ClassVar[tuple[str, ...]] = ('memorised', 'authenticity')
+  needs_held_out: ClassVar[bool] = True
+  most: int = option(
+    'Most training examples, held-out examples and samples that are compared; choose as many as '
+    'the training split has.',
+    low=2,
+    high=10_000_000,
+  )
+  quantile: float = option(
+    'The share of held-out examples that would count as memorised.', above=0, high=0.5
+  )
+
+  def __post_init__(self):
+    needed = self.fewest(1).examples
+    if self.most < needed:
+      raise ValueError(
+        f'most={self.most} must be at least {needed}, of which one is the share '
+        f'quantile={self.quantile}; raise it'
+      )
+
+  def fewest(self, dimension: int) -> Fewest:
+    del dimension
+    # With fewer the quantile would be below the smallest distance.
+    return Fewest(max(2, math.ceil(1 / self.quantile)), 1)
+
+  def compare(
+    self, reference: KeptRows, samples: KeptRows, held_out: KeptRows | None = None
+  ) -> tuple[float, ...]:
+    if not are_finite(reference, samples, held_out):
+      return (float('nan'),) * len(self.figures)
+    return copies(reference.features, samples.features, held_out.features, self.quantile)

@@ -1,0 +1,38 @@
+"""The parent of metrics of samples that need single rows, not sums over them."""
+
+import dataclasses
+
+import numpy as np
+
+from metrics import kept_rows
+from metrics.base import FeatureBatch, SampleMetric
+from metrics.kept_rows import KeptRows
+from options import option
+
+
+@dataclasses.dataclass(frozen=True)
+class OfKeptRows(SampleMetric):
+  """A metric of the features of at most `most` examples and as many samples.
+
+  Where there are more, it is that of a random subset, the same one each time.
+  """
+
+  most: int = option(
+    'Most examples, and most samples, that are compared; where there are more, a random subset.',
+    low=2,
+    high=10_000_000,
+  )
+
+  def empty(self) -> KeptRows:
+    return kept_rows.empty()
+
+  def update(self, state: KeptRows, batch: FeatureBatch) -> KeptRows:
+    return kept_rows.update(state, batch, self.most)
+
+  def merge(self, a: KeptRows, b: KeptRows) -> KeptRows:
+    return kept_rows.merge(a, b, self.most)
+
+
+def are_finite(*states: KeptRows) -> bool:
+  """Whether all features are finite."""
+  return all(np.isfinite(state.features).all() for state in states)
