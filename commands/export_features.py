@@ -69,7 +69,15 @@ def export_features(workdir: str, checkpoint: str, out: str) -> None:
       'classes': [*spec.class_names] or [str(number) for number in range(spec.num_classes)],
       'data': {'name': spec.name, 'split': spec.split, 'n': spec.n, 'identity': spec.identity},
       'train': _command(workdir),
-      'export': f'python -m tools.export_features --workdir=RUN --out={shlex.quote(out)}',
+      'export': shlex.join(
+        [
+          'python',
+          '-m',
+          'tools.export_features',
+          f'--workdir=runs/features-{spec.name}',
+          f'--out={out}',
+        ]
+      ),
       'seed': int(session.lanes.seeds[0]),
       'step': restored.step,
       'code': run.read_description(workdir).get('code'),

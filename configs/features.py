@@ -6,7 +6,8 @@
 `python -m tools.export_features` writes its weights to metrics/features/weights/, where the
 extractor `classifier.Classifier` reads them. With 128 features a thousand images suffice for a
 covariance. The command, seed, commit and test accuracy of the weights there are in the JSON file
-beside them.
+beside them: accuracy 0.913 on Fashion-MNIST's test split, 0.985 on mnist5k's, each after about
+3,200 steps, 5 to 6 minutes on 2 CPU cores beside other work.
 """
 
 from ml_collections import ConfigDict
