@@ -19,7 +19,7 @@ ALLOWED = {
   'models': set(),
   'losses': set(),
   'sampling': set(),
-  'metrics': set(),
+  'metrics': {'models', 'data.folders'},  # extractors are models, and lie in the cache
   'data': set(),
   'objectives': {'losses', 'sampling'},
   'engine': {'objectives.base', 'metrics.base', 'data'},

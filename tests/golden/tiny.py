@@ -48,13 +48,15 @@ TEXT = {
 }
 CONFIGS.remove('finetune')
 # Variants whose modules are those of another config: one set of images says enough.
-VARIANTS = ('cdcgan', 'cgan', 'cnn_binary', 'cvae', 'gan_plain', 'iwae', 'vae_nll', 'vampprior')
+VARIANTS = (
+  'cdcgan', 'cgan', 'cnn_binary', 'cvae', 'features', 'gan_plain', 'iwae', 'vae_nll', 'vampprior',
+)  # fmt: skip
 
 
 # Variants of another config, which is stepped as well.
 SLOW = (
-  'cdcgan', 'cnn_binary', 'cvae', 'dcgan_lazy_r1', 'gan_plain', 'gpt2', 'gpt_shakespeare',
-  'gpt_shakespeare_cpu', 'iwae', 'synthetic', 'vae_nll', 'vampprior',
+  'cdcgan', 'cnn_binary', 'cvae', 'dcgan_lazy_r1', 'features', 'gan_plain', 'gpt2',
+  'gpt_shakespeare', 'gpt_shakespeare_cpu', 'iwae', 'synthetic', 'vae_nll', 'vampprior',
 )  # fmt: skip
 
 
