@@ -187,25 +187,25 @@ def try_to_write(place: Path) -> None:
     part.unlink()
 
 
-def prepare_out(out: str) -> None:
-  """Makes the folder that the file `--out` is to be written in.
+def prepare_out(out: str, flag: str = '--out') -> None:
+  """Makes the folder that the file which a flag names is to be written in.
 
   Raises:
     UserError: it cannot be written there.
   """
-  place = named_path(out, '--out')
+  place = named_path(out, flag)
   if place.is_dir():
-    raise UserError(f'--out={out} is a folder; give the name of a file')
+    raise UserError(f'{flag}={out} is a folder; give the name of a file')
   try:
     make_folder(place.parent)
     try_to_write(place)
   except OSError as error:
     reason = why_not_written(place.parent, error)
-    raise UserError(f'cannot write --out={out}: {reason}') from error
+    raise UserError(f'cannot write {flag}={out}: {reason}') from error
   # An empty file can be made on a full disk, too.
   reason = why_not_written(place.parent)
   if reason:
-    raise UserError(f'cannot write --out={out}: {reason}')
+    raise UserError(f'cannot write {flag}={out}: {reason}')
 
 
 def write_bytes(place: str | os.PathLike, content: bytes) -> None:

@@ -1,17 +1,16 @@
 """K-fold cross-validation: every example is held out once, and the folds' figures are averaged."""
 
 import datetime
-import math
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 from ml_collections import ConfigDict
 
 import files
 from commands.evaluate_run import as_json, finite
+from commands.spreads import Spread, spread
 from data.section import ALL_FOLDS, open_testing, open_whole
 from data.selection import Fold
 from data.spec import Spec
@@ -24,37 +23,6 @@ from engine.report import Counting
 from engine.restore import Restored, restore_run
 from engine.session import data_options, open_session
 from errors import UserError
-
-CONFIDENCE = 0.95
-
-
-class Spread(NamedTuple):
-  """A figure over the folds.
-
-  Attributes:
-    mean: of the K folds' values.
-    sd: their standard deviation, with K − 1 in the denominator.
-    interval: (low, high) that holds the mean with 95 % confidence.
-  """
-
-  mean: float
-  sd: float
-  interval: tuple[float, float]
-
-
-def spread(values: Sequence[float]) -> Spread:
-  """Mean, standard deviation and Student's interval x̄ ± t·s/√K of K ≥ 2 values, t with K − 1
-  degrees of freedom. NaN where a value is.
-
-  For folds the interval is approximate, and as a rule too narrow: they share training examples, so
-  their values are correlated, and no unbiased estimate of the mean's variance exists (Bengio and
-  Grandvalet 2004, "No Unbiased Estimator of the Variance of K-Fold Cross-Validation", theorem 1).
-  """
-  from scipy import stats
-
-  number, mean, sd = len(values), float(np.mean(values)), float(np.std(values, ddof=1))
-  half = float(stats.t.ppf((1 + CONFIDENCE) / 2, number - 1)) * sd / math.sqrt(number)
-  return Spread(mean, sd, (mean - half, mean + half))
 
 
 class Scored(NamedTuple):

@@ -15,11 +15,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import files
+from commands import cli
+from commands.machine import machine
+from commands.run_records import read_fingerprint
 from data.own.names import own_files, split_names
 from data.section import open_training
-from engine import run, runtime, summaries
+from engine import run, summaries
 from engine.averages import chosen_averages
 from engine.build import to_plain
+from engine.code_version import code_version
 from engine.declarations import check_section
 from engine.evaluation import Evaluators, open_lane_evaluators
 from engine.evaluators.base import Figure, Results
@@ -88,6 +92,30 @@ class Evaluated(NamedTuple):
   results: Results
 
 
+class Opened(NamedTuple):
+  """A run that is opened for a request; nothing is evaluated yet.
+
+  Attributes:
+    request: what is to be evaluated.
+    first: the run, restored for the first of the lanes.
+    session: its session, with the evaluators and the average that are requested.
+    evaluators: of every lane of the run.
+    lanes: those to evaluate.
+  """
+
+  request: Request
+  first: Restored
+  session: Session
+  evaluators: Sequence[Evaluators]
+  lanes: Sequence[int]
+
+  @property
+  def provenance(self) -> dict[str, Any]:
+    """What the figures of each evaluator are computed from, of the first lane."""
+    evaluators = self.evaluators[self.lanes[0]]
+    return {name: evaluators.provenance(name) for name in evaluators.names}
+
+
 @memory_errors('a smaller --config.evaluators.NAME.batch_size, or a device with more memory')
 def evaluate_run(request: Request, argv: Sequence[str]) -> None:
   """Runs all evaluators of a run, prints a table and writes it as JSON.
@@ -116,44 +144,78 @@ def evaluate_run(request: Request, argv: Sequence[str]) -> None:
 
 
 def _evaluate_and_write(request: Request, argv: Sequence[str]) -> None:
+  opened = open_request(request)
+  files.prepare_out(request.out)
+  _introduce(opened)
+  started = time.time()
+  evaluated = evaluate_lanes(opened)
+  seconds = time.time() - started
+  if jax.process_index() > 0:
+    return
+  made_by = _made_by(opened, evaluated, seconds, argv)
+  written = _write(files.path(request.out), evaluated, made_by)
+  print(_table(evaluated))
+  print(f'written  {", ".join(map(str, written))} ({seconds:.0f} s)')
+
+
+def open_request(request: Request) -> Opened:
+  """Opens a run and its evaluators, and checks what is requested of them.
+
+  Raises:
+    UserError: as `evaluate_run`.
+  """
   first = restore_run(request.workdir, request.checkpoint, request.lane or 0, request.placement)
   session = _with_evaluators(first.session, request)
   evaluators = open_lane_evaluators(session, request.split, unscheduled=True)
-  files.prepare_out(request.out)
   lanes = range(session.lanes.number) if request.lane is None else (request.lane,)
-  _introduce(request, first, evaluators[lanes[0]], [session.lanes.labels[lane] for lane in lanes])
-  started = time.time()
-  evaluated = [
-    _evaluate(restored, lane, evaluators[lane], request.seed)
+  return Opened(request, first, session, evaluators, lanes)
+
+
+def evaluate_lanes(opened: Opened) -> list[Evaluated]:
+  """Runs all evaluators on every lane that is requested."""
+  request = opened.request
+  return [
+    _evaluate(restored, lane, opened.evaluators[lane], request.seed)
     for lane, restored in restore_lanes(
-      first, lanes, request.workdir, request.checkpoint, request.placement
+      opened.first, opened.lanes, request.workdir, request.checkpoint, request.placement
     )
   ]
-  seconds = time.time() - started
-  made_by = {
+
+
+def _made_by(
+  opened: Opened, evaluated: Sequence[Evaluated], seconds: float, argv: Sequence[str]
+) -> dict[str, Any]:
+  """Everything that the figures depend on, fit for JSON."""
+  request, session = opened.request, opened.session
+  evaluators = opened.evaluators[opened.lanes[0]]
+  return {
     'command': shlex.join(['python', *argv]),
     'workdir': str(files.absolute(request.workdir)),
     'step': evaluated[0].step,
     'checkpoint': request.checkpoint,
+    'fingerprints': {
+      str(step): read_fingerprint(request.workdir, step)
+      for step in sorted({each.step for each in evaluated})
+    },
+    'lane': request.lane,
     'lanes': [each.label for each in evaluated],
     'average': request.average,
+    'split': request.split,
     'data': {
-      name: {**evaluators[lanes[0]].spec(name).to_json(), 'every_example_once': True}
-      for name in evaluators[lanes[0]].names
+      name: {**evaluators.spec(name).to_json(), 'every_example_once': True}
+      for name in evaluators.names
     },
     'seed': "the run's own" if request.seed is None else request.seed,
     'config': run.read_config(request.workdir),
+    'overrides': {f'config.{key}': value for key, value in cli.overrides(argv).items()},
     'evaluators': session.config.evaluators.to_dict(),
-    'versions': runtime.versions(),
-    'devices': summaries.devices(session.mesh),
+    'provenance': opened.provenance,
+    'code': code_version(),
+    'trained_by': run.read_description(request.workdir).get('code'),
+    **machine(session.mesh),
     'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
     'seconds': round(seconds, 1),
   }
-  if jax.process_index() > 0:
-    return
-  written = _write(files.path(request.out), evaluated, made_by)
-  print(_table(evaluated))
-  print(f'written  {", ".join(map(str, written))} ({seconds:.0f} s)')
 
 
 def _with_evaluators(session: Session, request: Request) -> Session:
@@ -168,19 +230,19 @@ def _with_evaluators(session: Session, request: Request) -> Session:
   return session._replace(config=config)
 
 
-def _introduce(
-  request: Request, restored: Restored, evaluators: Evaluators, labels: Sequence[str]
-) -> None:
-  lanes = '' if restored.session.lanes.number == 1 else f', {", ".join(labels)}'
-  print(f'run      {request.workdir}, step {restored.step}{lanes}')
-  print(f'devices  {summaries.devices(restored.session.mesh)}')
+def _introduce(opened: Opened) -> None:
+  session, evaluators = opened.session, opened.evaluators[opened.lanes[0]]
+  labels = [session.lanes.labels[lane] for lane in opened.lanes]
+  lanes = '' if session.lanes.number == 1 else f', {", ".join(labels)}'
+  print(f'run      {opened.request.workdir}, step {opened.first.step}{lanes}')
+  print(f'devices  {summaries.devices(session.mesh)}')
   splits: dict[str, list[str]] = {}
   for name in evaluators.names:
     spec = evaluators.spec(name)
     splits.setdefault(f'{spec.name} {spec.split}: {spec.n:,} examples', []).append(name)
   for split, names in splits.items():
     print(f'data     {split} ({", ".join(names)})', flush=True)
-  for line in _changed_files(restored.session):
+  for line in _changed_files(opened.first.session):
     print(f'changed  {line}', flush=True)
 
 
@@ -216,37 +278,40 @@ def _write(
   path: files.Path, evaluated: Sequence[Evaluated], made_by: Mapping[str, Any]
 ) -> list[files.Path]:
   """Writes the figures as JSON and the pictures beside them; returns the paths."""
-  if len(evaluated) == 1:
-    content = _as_json(evaluated[0].results)
-  else:
-    means = {name: float(np.mean(v)) for name, v in by_figure(evaluated).items()}
-    deviations = {name: _deviation(values) for name, values in by_figure(evaluated).items()}
-    content = {
-      'metrics': {name: finite(value) for name, value in means.items()},
-      'standard_deviations': {name: finite(value) for name, value in deviations.items()},
-      'lanes': [
-        {
-          'lane': each.lane,
-          'label': each.label,
-          'seed': each.seed,
-          'step': each.step,
-          **_as_json(each.results),
-        }
-        for each in evaluated
-      ],
-    }
   pictures = {
     path.with_name(f'{_prefix(each, evaluated)}{name.replace("/", "_")}.png'): picture
     for each in evaluated
     for name, picture in each.results.pictures.items()
   }
   try:
-    files.write_json(path, {**content, 'made_by': made_by})
+    files.write_json(path, {**as_content(evaluated), 'made_by': made_by})
     for where, picture in pictures.items():
       write_png(where, picture)
   except OSError as error:
     raise UserError(f'cannot write {path} ({error.strerror}); choose another --out') from error
   return [path, *pictures]
+
+
+def as_content(evaluated: Sequence[Evaluated]) -> dict[str, Any]:
+  """Returns the figures and tables as `metrics.json` holds them, all but `made_by`."""
+  if len(evaluated) == 1:
+    return _as_json(evaluated[0].results)
+  means = {name: float(np.mean(v)) for name, v in by_figure(evaluated).items()}
+  deviations = {name: _deviation(values) for name, values in by_figure(evaluated).items()}
+  return {
+    'metrics': {name: finite(value) for name, value in means.items()},
+    'standard_deviations': {name: finite(value) for name, value in deviations.items()},
+    'lanes': [
+      {
+        'lane': each.lane,
+        'label': each.label,
+        'seed': each.seed,
+        'step': each.step,
+        **_as_json(each.results),
+      }
+      for each in evaluated
+    ],
+  }
 
 
 def _prefix(each: Evaluated, evaluated: Sequence[Evaluated]) -> str:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import files
 from engine import lock, run
+from engine.checksum import checksum
 from errors import UserError
 
 # What a folder holds that is a run, whole or damaged. A config.json alone has every folder of
@@ -121,6 +122,24 @@ def _read(folder: str) -> Record:
   status = _status(place, saved, step, steps, int(train['patience']))
   written = when if is_number(when) else (place / 'run.json').stat().mtime
   return Record(folder, config, lines, step, steps, status, float(written))
+
+
+def read_fingerprint(folder: str, step: int) -> str:
+  """Returns a hash, hexadecimal, of the parameters of a run's checkpoint; '' if there is none.
+
+  It is of the checksums that the checkpoint holds, with which its arrays are compared when they are
+  restored.
+  """
+  try:
+    meta = files.read_json(files.path(folder) / 'checkpoints' / str(step) / 'meta' / 'metadata')
+    return checksum(meta['fingerprint']['variables'])
+  except (OSError, ValueError, KeyError, TypeError):
+    return ''
+
+
+def saved_steps(folder: str) -> list[int]:
+  """Returns the steps of a run's checkpoints, the oldest first."""
+  return _saved_steps(files.path(folder) / 'checkpoints')
 
 
 def _read_lines(path: files.Path) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 
@@ -56,6 +56,11 @@ class Evaluators:
   def spec(self, name: str) -> Spec:
     """Returns the split that examples come from, or that samples are compared with."""
     return self._evaluators[name].spec
+
+  def provenance(self, name: str) -> dict[str, Any]:
+    """Returns what an evaluator's figures are computed from, and whether they can be repeated."""
+    evaluator = self._evaluators[name]
+    return {**evaluator.provenance, 'repeatable': evaluator.repeatable}
 
   def check(self, name: str) -> None:
     """Evaluates abstractly; raises UserError where the evaluation would be refused."""

@@ -10,6 +10,7 @@ from PIL import Image
 
 from commands import evaluate_run as command
 from commands.evaluate_run import Request, evaluate_run
+from commands.run_records import read_fingerprint
 from configs import cgan, gan, mlp, vae
 from configs.defaults import examples, samples
 from data.source import Source
@@ -73,6 +74,12 @@ def test_the_figures_of_a_vae(vae_run, tmp_path, capsys):
   assert made_by['config']['evaluators']['likelihood']['samples'] == 20
   assert made_by['command'].startswith('python evaluate.py --workdir=')
   assert {'versions', 'devices', 'date', 'seconds', 'seed', 'checkpoint'} <= made_by.keys()
+  assert {'code', 'trained_by', 'processor', 'xla_flags', 'overrides'} <= made_by.keys()
+  assert made_by['fingerprints'] == {'1': read_fingerprint(vae_run, 1)}
+  assert made_by['provenance']['test'] == {
+    'counts': {'examples': 60}, 'data': {'examples': made_by['data']['test']['identity']},
+    'repeatable': True,
+  }  # fmt: skip
   printed = capsys.readouterr().out
   for name in figures:
     assert printed.count(f'\n{name} ') == 1
@@ -133,6 +140,11 @@ def test_all_lanes_and_one(gan_run, tmp_path, capsys):
     assert written['standard_deviations'][name] == pytest.approx(np.std(values, ddof=1))
     assert values[0] != values[1]
   assert written['made_by']['lanes'] == ['seed_0', 'seed_1']
+  provenance = written['made_by']['provenance']['samples']
+  assert provenance['counts'] == {'reference': 60, 'samples': 50}
+  assert provenance['extractor'] == {
+    'label': 'pixels7', 'identity': 'BlockMeans(side=7)', 'checksum': '',
+  }  # fmt: skip
   (head,) = [line for line in printed.splitlines() if line.startswith('figure')]
   assert head.split() == ['figure', 'mean', 'sd', 'seed_0', 'seed_1']
   (row,) = [line for line in printed.splitlines() if line.startswith('test/real_logit')]

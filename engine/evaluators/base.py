@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import numpy as np
@@ -69,6 +69,9 @@ class Evaluator(abc.ABC):
     UserError: an option is out of range.
   """
 
+  # Whether a second evaluation gives the same figures; wall times do not.
+  repeatable: ClassVar[bool] = True
+
   name: str
   session: Session
   open_split: OpenSplit
@@ -97,6 +100,15 @@ class Evaluator(abc.ABC):
   @abc.abstractmethod
   def spec(self) -> Spec:
     """The split that examples come from, or that samples are compared with."""
+
+  @property
+  def provenance(self) -> dict[str, Any]:
+    """What the figures are computed from, beside the model and the options; fit for JSON.
+
+    `counts` are numbers of examples and samples by what they are used for, `data` the identities of
+    the splits that they come from.
+    """
+    return {'counts': {'examples': self.spec.n}, 'data': {'examples': self.spec.identity}}
 
   @property
   def figure_names(self) -> tuple[str, ...] | None:

@@ -86,6 +86,23 @@ class Samples(Evaluator):
     return len(self._reference.examples) + held_out + self.samples
 
   @property
+  def provenance(self) -> dict[str, Any]:
+    splits = {'reference': self._reference}
+    if self._held_out:
+      splits['held_out'] = self._held_out
+    counts = {name: len(split.examples) for name, split in splits.items()}
+    return {
+      'counts': {**counts, 'samples': self.samples},
+      'data': {name: split.examples.spec.identity for name, split in splits.items()},
+      'extractor': {
+        'label': self._extractor.label,
+        'identity': repr(self._extractor),
+        'checksum': self._extractor.checksum,
+      },
+      'metrics': {name: repr(metric) for name, metric in self._metrics.items()},
+    }
+
+  @property
   def figure_names(self) -> tuple[str, ...]:
     suffix = f'{self._extractor.label}_{written_count(self.samples)}-{self.reference}'
     names = [name for key, metric in self._metrics.items() for name in metric.figures or (key,)]

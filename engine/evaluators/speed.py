@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Iterator
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -24,6 +25,8 @@ class Speed(OverSplit):
   Figures are `latency_ms/p50`, `/p95` and `/p99` of one example (on a mesh, of one per device), and
   `examples_per_second` of whole batches.
   """
+
+  repeatable: ClassVar[bool] = False
 
   calls: int = option(
     'Timed calls with one example; a tenth as many with whole batches.', low=1, high=1_000_000

@@ -217,3 +217,17 @@ assert "jax" not in sys.modules
 '''
   done = script('-c', program)
   assert done.returncode == 0, done.stderr
+
+
+def test_the_fingerprint_of_a_checkpoint_is_that_of_its_parameters(tmp_path):
+  def saved(folder, variables, training):
+    meta = {'fingerprint': {'variables': variables, 'training': training}}
+    files.write_json(tmp_path / folder / 'checkpoints/3/meta/metadata', meta)
+    return run_records.read_fingerprint(str(tmp_path / folder), 3)
+
+  one = saved('a', {'w': ['(2,)', 'float32', 7]}, {'key': 1})
+  assert one and one == saved('b', {'w': ['(2,)', 'float32', 7]}, {'key': 2})
+  assert one != saved('c', {'w': ['(2,)', 'float32', 8]}, {'key': 1})
+  assert run_records.read_fingerprint(str(tmp_path / 'a'), 4) == ''
+  (tmp_path / 'a/checkpoints/3/meta/metadata').write_text('{"fingerprint": []}')
+  assert run_records.read_fingerprint(str(tmp_path / 'a'), 3) == ''
