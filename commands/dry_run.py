@@ -42,7 +42,7 @@ def dry_run(config: ConfigDict, workdir: str) -> None:
   Raises:
     UserError: training would be refused.
   """
-  session, _, _, traced, _ = preflight(config, workdir)
+  session, evaluators, _, traced, _ = preflight(config, workdir)
   changes = run.changes(workdir, config, session.spec)
   feed = open_feed(session, 0)
   try:
@@ -59,6 +59,8 @@ def dry_run(config: ConfigDict, workdir: str) -> None:
   print(f'data     {data}')
   print(f'modules  {summaries.modules(session.lane_abstract, session.lanes.number)}')
   print(f'length   {_length(session)}')
+  for reason in evaluators[0].refused.values():
+    print(f'note     evaluate.py will refuse this: {reason}')
   _print_block('parameters', parameter_table(session.lane_abstract.params))
   _print_block('memory of a device in training', _memory_table(program.memory))
   print(

@@ -124,6 +124,32 @@ def speed(calls: int) -> ConfigDict:
   )
 
 
+# The classifiers of this project that know the images of a data set (metrics/features/weights/).
+CLASSIFIERS = {
+  'mnist5k': 'mnist5k-cnn',
+  'mnist': 'mnist5k-cnn',
+  'fashion_mnist': 'fmnist-cnn',
+}
+
+
+def quality(data: str) -> ConfigDict:
+  """Returns the evaluator of how good images are: 10,000 samples against the training split.
+
+  The features are those of a classifier of such images where this project has one (`CLASSIFIERS`),
+  else means over blocks of pixels. Only `evaluate.py` runs it.
+  """
+  features = dict(name='pixels.BlockMeans', side=8)
+  if data in CLASSIFIERS:
+    features = dict(name='classifier', weights=CLASSIFIERS[data])
+  metrics = dict(
+    fd=dict(name='frechet'),
+    kid=dict(name='kid', most=5000),
+    mind=dict(name='mind', projections=500, seed=0, most=5000),
+    prdc=dict(name='prdc', k=3, most=2000),
+  )
+  return samples(features, metrics, every=0, samples=10_000, reference='train')
+
+
 def accuracy_score() -> ConfigDict:
   """Returns the evaluator of the classification accuracy score of 4,000 samples.
 

@@ -10,7 +10,7 @@ on 2 CPU cores and reach samples/fd_pixels14_1k-test 0.41 on mnist5k (docs/resul
 
 from ml_collections import ConfigDict
 
-from configs.defaults import average, defaults, optimizer, samples
+from configs.defaults import average, defaults, optimizer, quality, samples
 
 
 def get_config(data: str = 'mnist5k') -> ConfigDict:
@@ -35,5 +35,6 @@ def get_config(data: str = 'mnist5k') -> ConfigDict:
   config.evaluators.samples = samples(
     features=dict(name='pixels.BlockMeans', side=14), metrics=dict(fd=dict(name='frechet'))
   )
+  config.evaluators.final = quality(data)
   config.checkpoint.best = 'samples/fd'
   return config

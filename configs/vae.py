@@ -10,7 +10,7 @@ take 2.5 minutes and reach −241.9 (docs/results.md). The other VAE configs sta
 
 from ml_collections import ConfigDict
 
-from configs.defaults import defaults, measure, optimizer
+from configs.defaults import defaults, measure, optimizer, quality
 
 
 def get_config(data: str = 'mnist5k') -> ConfigDict:
@@ -33,6 +33,7 @@ def get_config(data: str = 'mnist5k') -> ConfigDict:
   config.train.steps = 2000
   config.evaluators.test.every = 500
   config.evaluators.likelihood = measure('likelihood', samples=5000)
+  config.evaluators.final = quality(data)
   config.checkpoint.best = 'test/elbo'
   config.checkpoint.best_mode = 'max'
   return config

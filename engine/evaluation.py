@@ -27,10 +27,16 @@ class Evaluators:
   Args:
     evaluators: by name.
     averages: of the run.
+    refused: why evaluate.py will refuse some that training does not run, by name.
   """
 
-  def __init__(self, evaluators: Mapping[str, Evaluator], averages: Mapping[str, Average]):
-    self._evaluators, self._averages = evaluators, averages
+  def __init__(
+    self,
+    evaluators: Mapping[str, Evaluator],
+    averages: Mapping[str, Average],
+    refused: Mapping[str, str],
+  ):
+    self._evaluators, self._averages, self.refused = evaluators, averages, refused
 
   @property
   def names(self) -> tuple[str, ...]:
@@ -61,10 +67,6 @@ class Evaluators:
     """Returns what an evaluator's figures are computed from, and whether they can be repeated."""
     evaluator = self._evaluators[name]
     return {**evaluator.provenance, 'repeatable': evaluator.repeatable}
-
-  def check(self, name: str) -> None:
-    """Evaluates abstractly; raises UserError where the evaluation would be refused."""
-    self._evaluators[name].check()
 
   def ranking_figure(self, figure: str) -> str:
     """Returns the whole name of the figure that ranks checkpoints, checked as far as it is known.
@@ -179,12 +181,17 @@ def open_evaluators(session: Session, split: str = '', unscheduled: bool = False
     own = functools.partial(open_own, f'{where}.{key}')
     open_split = (lambda _: requested) if split and key == 'split' else own
     opened[name] = call(kind, options, where, name, session, open_split)
-  evaluators = Evaluators(opened, session.averages)
+  refused = {}
   with session.module_errors():
     for name, each in opened.items():
       if each.every or unscheduled:
-        evaluators.check(name)
-  return evaluators
+        each.check()
+        continue
+      try:
+        each.check_options()
+      except UserError as error:
+        refused[name] = str(error)
+  return Evaluators(opened, session.averages, refused)
 
 
 def open_lane_evaluators(

@@ -86,6 +86,8 @@ def train(config: ConfigDict, workdir: str) -> None:
     stack.callback(feed.close)
     say('data', summaries.data(session.spec, isinstance(feed, Resident)))
     say('modules', summaries.modules(session.lane_abstract, lanes))
+    for reason in evaluators[0].refused.values():
+      say('note', f'evaluate.py will refuse this: {reason}')
     say(
       'figures',
       f'of players: means since the last multiple of {session.train.log_every} steps; of '

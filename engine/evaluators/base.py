@@ -115,6 +115,13 @@ class Evaluator(abc.ABC):
     """The names of all figures; None where they are known only after an evaluation."""
     return None
 
+  def check_options(self) -> None:  # noqa: B027 (most kinds have nothing to check)
+    """Checks the options against the data, which costs next to nothing; `check` does so too.
+
+    Raises:
+      UserError: the evaluation would be refused.
+    """
+
   @abc.abstractmethod
   def check(self) -> None:
     """Evaluates abstractly, without computing anything.

@@ -112,14 +112,15 @@ class Samples(Evaluator):
   def spec(self) -> Spec:
     return self._reference.examples.spec
 
-  def check(self) -> None:
+  def check_options(self) -> None:
     if not self.metrics:
       raise UserError(f'{self.where}.metrics holds none; name one, or remove {self.where}')
     self._check_names()
     self._check_held_out()
-    images = jax.ShapeDtypeStruct((1, *self.spec.features['image'][0]), jnp.float32)
     try:
-      extracted = jax.eval_shape(self._extractor.extract, self._parameters, images)
+      extracted = jax.eval_shape(
+        self._extractor.extract, self._extractor.parameters, self._abstract_image
+      )
     except ValueError as error:
       raise UserError(f'{self.where}.features: {error}') from error
     for key, metric in self._metrics.items():
@@ -130,9 +131,11 @@ class Samples(Evaluator):
           'that is a classifier, or remove the metric'
         )
       self._check_numbers(key, metric, extracted.features.shape[1])
-    check_memory(
-      drawn_need(self._rows(self.samples), images, f'{self.where}.batch_size'), 'a batch of samples'
-    )
+
+  def check(self) -> None:
+    self.check_options()
+    need = drawn_need(self._rows(self.samples), self._abstract_image, f'{self.where}.batch_size')
+    check_memory(need, 'a batch of samples')
     drawn = jax.eval_shape(
       self._of_samples,
       self._parameters,
@@ -146,6 +149,11 @@ class Samples(Evaluator):
           f'{self.where}.metrics.{key} needs samples that are conditioned on classes, and data '
           'with classes; use such an objective, e.g. cgan, or remove the metric'
         )
+
+  @property
+  def _abstract_image(self) -> jax.ShapeDtypeStruct:
+    """The shape of a batch of one image."""
+    return jax.ShapeDtypeStruct((1, *self.spec.features['image'][0]), jnp.float32)
 
   def _check_names(self) -> None:
     """Raises UserError where two metrics have a figure of one name."""

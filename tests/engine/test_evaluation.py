@@ -87,6 +87,22 @@ def test_the_average_that_an_entry_names():
   assert found['with_none'] == pytest.approx(-base)
 
 
+def test_what_evaluate_py_will_refuse_is_known_in_training():
+  sections = dict(
+    few=samples(PIXELS, FRECHET, samples=4, every=0),
+    enough=samples(PIXELS, FRECHET, samples=5, every=0),
+    fashion=samples(dict(name='classifier', weights='fmnist-cnn'), FRECHET, every=0),
+  )
+  session = session_of(sections, Conditioned)
+  sentence = 'config.evaluators.few.samples=4 must be at least 5'
+  refused = open_evaluators(session).refused
+  # Of 50 examples no covariance of 128 features can be had.
+  assert {*refused} == {'few', 'fashion'} and refused['few'].startswith(sentence)
+  assert 'config.evaluators.fashion.reference=test has 50 examples' in refused['fashion']
+  with pytest.raises(UserError, match=r'fashion\.metrics\.fd on 128 features needs 129'):
+    open_evaluators(session, unscheduled=True)
+
+
 def test_another_split_is_for_evaluators_of_examples_alone():
   session = session_of(
     dict(a=examples(split='train'), b=measure('power'), c=speed(1), d=samples(PIXELS, FRECHET))
