@@ -79,7 +79,7 @@ def override(
   Raises:
     UserError: an option is unknown, of another type or out of range.
   """
-  _add_entries(config, argv)
+  added = _add_entries(config, argv)
   _rename(config, argv, path)
   given: dict[str, Any] = {}
   rest, words = [*argv[:1]], [*argv[1:]]
@@ -97,6 +97,8 @@ def override(
     parent, _, last = key.rpartition('.')
     with config.unlocked(), config.ignore_type():
       _at(config, parent)[last] = value
+  for place in added:
+    _check_whole(config, place, path)
   return tuple(given), rest
 
 
@@ -122,13 +124,13 @@ def _value_of(key: str, words: list[str]) -> str:
 # --- adding a section -----------------------------------------------------------------------------
 
 
-def _add_entries(config: ConfigDict, argv: Sequence[str]) -> None:
-  """Adds the sections that flags describe and the config lacks, still empty.
+def _add_entries(config: ConfigDict, argv: Sequence[str]) -> list[str]:
+  """Adds the sections that flags describe and the config lacks, still empty; returns their places.
 
   A section is described where its `name` is given, or where it has none, all that it must have:
   whoever misspells the name of a section gives one option of it.
   """
-  given = cli.overrides(argv)
+  given, added = cli.overrides(argv), []
   places = {key[: dot.start()] for key in given for dot in re.finditer(r'\.', key)}
   # Outer sections first.
   for place in sorted(places, key=lambda each: each.count('.')):
@@ -141,9 +143,29 @@ def _add_entries(config: ConfigDict, argv: Sequence[str]) -> None:
     with config.unlocked(), config.ignore_type():
       if last not in node and declarations.required(place) <= options:
         node[last] = ConfigDict()
+        added.append(place)
+      if declarations.is_group(place):  # It has entries, and no name.
+        continue
       section = node.get(last)
       if name is not None and isinstance(section, ConfigDict) and section.get('name') is None:
         section.name = name
+  return added
+
+
+def _check_whole(config: ConfigDict, place: str, path: str) -> None:
+  """Raises UserError where a section that flags added lacks an option: its name may be wrong."""
+  section = _at(config, place)
+  taken = declarations.options_at(place, to_plain(section))
+  options = taken.options if taken is not None else {}
+  required = [key for key, option in options.items() if option.default is REQUIRED]
+  missing = [f'--{_PREFIX}{place}.{key}' for key in required if key not in section]
+  if missing:
+    outer, _, last = place.rpartition('.')
+    others = [key for key in _at(config, outer) if key != last]
+    raise UserError(
+      f'{path} has no section {_PREFIX}{place}{nearest(last, others)}; {_PREFIX}{outer} has: '
+      f'{", ".join(others) or "none"}; a new one needs {", ".join(missing)} too'
+    )
 
 
 def _node(config: ConfigDict, place: str) -> Any:
