@@ -31,7 +31,7 @@ def get_config(run: str = '') -> ConfigDict:
   config.data.text.update({name: text[name] for name in ('rows', 'next_token', 'kinds')})
   config.data.batch_size = 8
   config.optimizer.model.learning_rate = 3e-5
-  config.optimizer.model.schedule.update(name='constant', warmup=0)
+  config.optimizer.model.schedule.update(name='constant', warmup=0, end=0.0)
   config.train.steps = 100
   config.train.accumulate = 8
   config.train.log_every = 10
