@@ -80,6 +80,7 @@ def override(
     UserError: an option is unknown, of another type or out of range.
   """
   added = _add_entries(config, argv)
+  blank = [place for place in ('data.text',) if _node(config, place) == ConfigDict()]
   _rename(config, argv, path)
   given: dict[str, Any] = {}
   rest, words = [*argv[:1]], [*argv[1:]]
@@ -99,6 +100,8 @@ def override(
       _at(config, parent)[last] = value
   for place in added:
     _check_whole(config, place, path)
+  for place in blank:
+    _check_filled(config, place, path, given)
   return tuple(given), rest
 
 
@@ -176,6 +179,17 @@ def _node(config: ConfigDict, place: str) -> Any:
       return None
     node = node[part]
   return node
+
+
+def _check_filled(config: ConfigDict, place: str, path: str, given: Mapping[str, Any]) -> None:
+  """Raises UserError where flags give a section that is {} in the config some of its options."""
+  section = _at(config, place)
+  if section and declarations.required(place) - {*section}:
+    key = next(key for key in given if key.startswith(f'{place}.'))
+    raise UserError(
+      f'--{_PREFIX}{key} has no effect: {_PREFIX}{place} is empty in {path}, which reads none; '
+      'leave it out, or start from a config that has that section'
+    )
 
 
 # --- replacing a named thing ----------------------------------------------------------------------

@@ -12,7 +12,7 @@ from data.transforms import check_neighbours
 from engine import run
 from engine.build import to_plain
 from engine.declarations import check_config
-from engine.evaluation import Evaluators, open_lane_evaluators
+from engine.evaluation import Evaluators, check_best_mode, open_lane_evaluators
 from engine.memory import check_memory, drawn_need, product_need, training_need
 from engine.optimizers import check_schedules
 from engine.program import Traced, trace_step
@@ -73,9 +73,11 @@ def preflight(config: ConfigDict, workdir: str) -> Preflight:
   check_memory(training_need(session), 'the run')
   if not _has_begun(workdir):
     check_schedules(to_plain(config.optimizer))
+    session.data.check_data_dir()
     _check_sources(session)
   evaluators = open_lane_evaluators(session)
   best = evaluators[0].ranking_figure(config.checkpoint.best)
+  check_best_mode(best, config.checkpoint.best_mode)
   traced = trace_step(session)
   check_memory(product_need(traced.largest, session), 'a step')
   return Preflight(session, evaluators, best, traced, lane_sampler(session))

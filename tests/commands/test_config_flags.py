@@ -149,6 +149,7 @@ def test_options_that_a_thing_takes_and_the_config_does_not_give(parse):
       r'has no option --config\.evaluators\.test\.metrics\.new',
     ),
     ('ema.model.decay=0.9', r'has no option --config\.ema\.model'),
+    ('data.text.length=3', r'--config\.data\.text\.length has no effect: config\.data\.text is em'),
     ('optimizer.name=sgd', r'no option --config\.optimizer\.name; config\.optimizer has: model'),
     ('evaluators.name=speed', r'no option --config\.evaluators\.name; .* has: speed, test'),
     (
