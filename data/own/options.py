@@ -86,7 +86,7 @@ class Jsonl:
   )
 
   def __post_init__(self):
-    if self.label == self.text:
+    if self.label and self.label == self.text:
       raise ValueError(f'label={self.label} is the key of the text too; name another, or none')
 
 
