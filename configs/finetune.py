@@ -71,7 +71,13 @@ def _read_config(run: str) -> dict[str, Any]:
   path = files.path(run) / 'config.json'
   if not path.is_file():
     raise UserError(f'{run} is no run to start from: there is no {path}; give the folder of one')
-  config = files.read_json(path)
+  try:
+    config = files.read_json(path)
+  except ValueError as error:
+    raise UserError(f'{path} is damaged ({error}); put it back, or give another run') from error
+  sections = ('data', 'modules', 'objective')
+  if not isinstance(config, dict) or not all(isinstance(config.get(s), dict) for s in sections):
+    raise UserError(f'{path} is no config of a run; put it back, or give another run')
   if not config['data'].get('text'):
     raise UserError(f'{run} is a run without text; start from one of a language model')
   return config

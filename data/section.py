@@ -89,6 +89,16 @@ class Data:
         'for prepared data sets; leave it empty'
       )
 
+  def check_folds(self) -> None:
+    """Raises UserError for a split that is named twice and cut into folds."""
+    names, splits = split_names(self.name), self.split.split('|')
+    pairs = [*zip(names, splits * (len(names) // len(splits)))]
+    if self.folds and len(set(pairs)) < len(pairs):
+      raise UserError(
+        f'config.data.name={self.name} names a split twice, and with config.data.folds='
+        f'{self.folds} a fold would hold out examples that are trained on; name it once'
+      )
+
   @property
   def _names(self) -> list[str]:
     return [*split_names(self.name), *([self.test_name] if self.test_name else [])]

@@ -134,7 +134,9 @@ def check_best_mode(figure: str, mode: str) -> None:
     figure: `EVALUATOR/METRIC`, or '' for none.
     mode: 'min' or 'max'.
   """
-  right = _BEST_MODES.get(figure.partition('/')[2], mode)
+  name = figure.partition('/')[2]
+  # A Fréchet distance has the extractor and the count in its name.
+  right = 'min' if name.startswith('fd_') else _BEST_MODES.get(name, mode)
   if right != mode:
     best = {'min': 'smallest', 'max': 'largest'}
     raise UserError(

@@ -74,6 +74,7 @@ def preflight(config: ConfigDict, workdir: str) -> Preflight:
   if not _has_begun(workdir):
     check_schedules(to_plain(config.optimizer))
     session.data.check_data_dir()
+    session.data.check_folds()
     _check_sources(session)
   evaluators = open_lane_evaluators(session)
   best = evaluators[0].ranking_figure(config.checkpoint.best)

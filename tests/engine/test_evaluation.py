@@ -358,13 +358,17 @@ def test_a_figure_that_cannot_rank_checkpoints(figure, message):
 
 @pytest.mark.parametrize(
   ('figure', 'mode', 'right'),
-  [('test/loss', 'max', 'min'), ('fold/accuracy', 'min', 'max'), ('likelihood/nll', 'max', 'min')],
+  [
+    ('test/loss', 'max', 'min'),
+    ('fold/accuracy', 'min', 'max'),
+    ('samples/fd_pixels14_1k-test', 'max', 'min'),
+  ],
 )
 def test_a_mode_that_keeps_the_worst_is_refused(figure, mode, right):
   with pytest.raises(UserError, match=f'best_mode={mode} keeps .* {figure}, .*set it to {right}'):
     check_best_mode(figure, mode)
   check_best_mode(figure, right)
-  for unknown in ('test/kl', 'samples/fd_pixels14_1k-test', 'loss', ''):
+  for unknown in ('test/kl', 'cas/cas_pixels_4k-test', 'loss', ''):
     check_best_mode(unknown, mode)
 
 

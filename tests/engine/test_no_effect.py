@@ -144,6 +144,13 @@ def test_a_warm_up_longer_than_the_steps_names_them():
     open_session(config, spec_of_text(config))
 
 
+def test_folds_of_a_split_that_is_named_twice_are_refused(tmp_path):
+  places = {'data.folds': 3, 'data.name': 'mnist5k+mnist5k'}
+  with pytest.raises(UserError, match=r'name=mnist5k\+mnist5k names a split twice, .*folds=3'):
+    preflight(changed(mlp, 'mnist5k', places), str(tmp_path / 'run'))
+  preflight(changed(mlp, 'mnist5k', {**places, 'data.split': 'train|test'}), str(tmp_path / 'run'))
+
+
 def test_more_folds_than_examples_are_named():
   config = changed(mlp, 'mnist5k', {'data.folds': 10**6})
   with pytest.raises(UserError, match=r'4,000 examples .* \(config\.data\.folds\); choose'):
