@@ -94,6 +94,8 @@ class Option(NamedTuple):
         raise UserError(
           f'{where}={shown} has {len(values)} values and must have at most {self.longest}'
         )
+      if value is None and self.type is not object:
+        raise UserError(f'{where}=None must be {self.kind}')
       return tuple(self._checked(one, f'{where}={shown}: {one}') for one in values)
     if self.each == 'mapping':
       if not isinstance(value, Mapping):

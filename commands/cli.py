@@ -63,7 +63,7 @@ def launch(
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)
     sys.exit(2)
-  except (RuntimeError, AssertionError) as error:
+  except (RuntimeError, AssertionError, ValueError) as error:
     told = runtime.device_error(error)
     if told is None:
       raise

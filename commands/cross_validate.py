@@ -59,12 +59,13 @@ def cross_validate(config: ConfigDict, folds: int, workdir: str, argv: Sequence[
     SystemExit: 130 or 143 after Ctrl-C or SIGTERM in training, with everything saved.
   """
   check_config(config)
+  for name in ('folds', 'fold'):
+    if config.data[name]:
+      raise UserError(
+        f'config.data.{name}={config.data[name]} chooses one fold for train.py; leave it at 0 and '
+        'give --folds'
+      )
   data = data_options(config)
-  if data.folds or data.fold:
-    raise UserError(
-      'config.data.folds and config.data.fold choose one fold for train.py; leave them at 0 and '
-      'give --folds'
-    )
   if config.seeds != 1:
     raise UserError(
       f'config.seeds={config.seeds} has no place beside folds, which are lanes too; leave it at 1'

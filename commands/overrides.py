@@ -79,7 +79,8 @@ def override(
   Raises:
     UserError: an option is unknown, of another type or out of range.
   """
-  _add_entries(config, argv)
+  added = _add_entries(config, argv)
+  blank = [place for place in ('data.text',) if _node(config, place) == ConfigDict()]
   _rename(config, argv, path)
   given: dict[str, Any] = {}
   rest, words = [*argv[:1]], [*argv[1:]]
@@ -97,6 +98,10 @@ def override(
     parent, _, last = key.rpartition('.')
     with config.unlocked(), config.ignore_type():
       _at(config, parent)[last] = value
+  for place in added:
+    _check_whole(config, place, path)
+  for place in blank:
+    _check_filled(config, place, path, given)
   return tuple(given), rest
 
 
@@ -122,13 +127,13 @@ def _value_of(key: str, words: list[str]) -> str:
 # --- adding a section -----------------------------------------------------------------------------
 
 
-def _add_entries(config: ConfigDict, argv: Sequence[str]) -> None:
-  """Adds the sections that flags describe and the config lacks, still empty.
+def _add_entries(config: ConfigDict, argv: Sequence[str]) -> list[str]:
+  """Adds the sections that flags describe and the config lacks, still empty; returns their places.
 
   A section is described where its `name` is given, or where it has none, all that it must have:
   whoever misspells the name of a section gives one option of it.
   """
-  given = cli.overrides(argv)
+  given, added = cli.overrides(argv), []
   places = {key[: dot.start()] for key in given for dot in re.finditer(r'\.', key)}
   # Outer sections first.
   for place in sorted(places, key=lambda each: each.count('.')):
@@ -141,9 +146,29 @@ def _add_entries(config: ConfigDict, argv: Sequence[str]) -> None:
     with config.unlocked(), config.ignore_type():
       if last not in node and declarations.required(place) <= options:
         node[last] = ConfigDict()
+        added.append(place)
+      if declarations.is_group(place):  # It has entries, and no name.
+        continue
       section = node.get(last)
       if name is not None and isinstance(section, ConfigDict) and section.get('name') is None:
         section.name = name
+  return added
+
+
+def _check_whole(config: ConfigDict, place: str, path: str) -> None:
+  """Raises UserError where a section that flags added lacks an option: its name may be wrong."""
+  section = _at(config, place)
+  taken = declarations.options_at(place, to_plain(section))
+  options = taken.options if taken is not None else {}
+  required = [key for key, option in options.items() if option.default is REQUIRED]
+  missing = [f'--{_PREFIX}{place}.{key}' for key in required if key not in section]
+  if missing:
+    outer, _, last = place.rpartition('.')
+    others = [key for key in _at(config, outer) if key != last]
+    raise UserError(
+      f'{path} has no section {_PREFIX}{place}{nearest(last, others)}; {_PREFIX}{outer} has: '
+      f'{", ".join(others) or "none"}; a new one needs {", ".join(missing)} too'
+    )
 
 
 def _node(config: ConfigDict, place: str) -> Any:
@@ -154,6 +179,17 @@ def _node(config: ConfigDict, place: str) -> Any:
       return None
     node = node[part]
   return node
+
+
+def _check_filled(config: ConfigDict, place: str, path: str, given: Mapping[str, Any]) -> None:
+  """Raises UserError where flags give a section that is {} in the config some of its options."""
+  section = _at(config, place)
+  if section and declarations.required(place) - {*section}:
+    key = next(key for key in given if key.startswith(f'{place}.'))
+    raise UserError(
+      f'--{_PREFIX}{key} has no effect: {_PREFIX}{place} is empty in {path}, which reads none; '
+      'leave it out, or start from a config that has that section'
+    )
 
 
 # --- replacing a named thing ----------------------------------------------------------------------

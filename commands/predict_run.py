@@ -88,7 +88,13 @@ class Predicted(NamedTuple):
 
 
 def places(words: Sequence[str]) -> tuple[str, ...]:
-  """Returns the places of --input: each word is one if it exists, else several between commas."""
+  """Returns the places of --input: each word is one if it exists, else several between commas.
+
+  Raises:
+    UserError: a word is empty, which would be the folder that the command runs in.
+  """
+  if '' in words:
+    raise UserError('--input= names no file and no folder; give one, or leave it out')
   found: list[str] = []
   for word in words:
     is_one = word == PIPE or files.path(word).exists()

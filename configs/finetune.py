@@ -31,7 +31,7 @@ def get_config(run: str = '') -> ConfigDict:
   config.data.text.update({name: text[name] for name in ('rows', 'next_token', 'kinds')})
   config.data.batch_size = 8
   config.optimizer.model.learning_rate = 3e-5
-  config.optimizer.model.schedule.update(name='constant', warmup=0)
+  config.optimizer.model.schedule.update(name='constant', warmup=0, end=0.0)
   config.train.steps = 100
   config.train.accumulate = 8
   config.train.log_every = 10
@@ -71,7 +71,13 @@ def _read_config(run: str) -> dict[str, Any]:
   path = files.path(run) / 'config.json'
   if not path.is_file():
     raise UserError(f'{run} is no run to start from: there is no {path}; give the folder of one')
-  config = files.read_json(path)
+  try:
+    config = files.read_json(path)
+  except ValueError as error:
+    raise UserError(f'{path} is damaged ({error}); put it back, or give another run') from error
+  sections = ('data', 'modules', 'objective')
+  if not isinstance(config, dict) or not all(isinstance(config.get(s), dict) for s in sections):
+    raise UserError(f'{path} is no config of a run; put it back, or give another run')
   if not config['data'].get('text'):
     raise UserError(f'{run} is a run without text; start from one of a language model')
   return config

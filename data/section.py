@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data.examples import Examples
-from data.own.names import split_names
+from data.own.names import own_files, split_names
 from data.own.options import Image, Jsonl, Own, Table, check_effect
 from data.selection import Fold, check_input_columns, match_classes
 from data.source import open_source
@@ -79,8 +79,29 @@ class Data:
 
   def check_own(self) -> None:
     """Raises UserError where options for files of one's own have no effect."""
-    names = split_names(self.name)
-    check_effect(self.own, [*names, *([self.test_name] if self.test_name else [])])
+    check_effect(self.own, self._names)
+
+  def check_data_dir(self) -> None:
+    """Raises UserError for a folder of prepared data sets where files of one's own are read."""
+    if self.data_dir and all(map(own_files, self._names)):
+      raise UserError(
+        f'config.data.data_dir={self.data_dir} has no effect on {" and ".join(self._names)}: it is '
+        'for prepared data sets; leave it empty'
+      )
+
+  def check_folds(self) -> None:
+    """Raises UserError for a split that is named twice and cut into folds."""
+    names, splits = split_names(self.name), self.split.split('|')
+    pairs = [*zip(names, splits * (len(names) // len(splits)))]
+    if self.folds and len(set(pairs)) < len(pairs):
+      raise UserError(
+        f'config.data.name={self.name} names a split twice, and with config.data.folds='
+        f'{self.folds} a fold would hold out examples that are trained on; name it once'
+      )
+
+  @property
+  def _names(self) -> list[str]:
+    return [*split_names(self.name), *([self.test_name] if self.test_name else [])]
 
 
 def open_whole(data: Data) -> Examples:

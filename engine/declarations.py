@@ -217,6 +217,11 @@ def check_section(place: str, section: Any) -> None:
     raise UserError(f'{where}={section} must be a section of options')
   if is_group(place):
     for name, entry in section.items():
+      # Figures and parameters are told apart by what stands before their first slash.
+      if not re.fullmatch(r'[\w-]+', name):
+        raise UserError(
+          f'{where} has an entry called "{name}"; call it something of letters, digits, _ and -'
+        )
       check_section(f'{place}.{name}', entry)
     return
   taken = options_at(place, section)

@@ -134,6 +134,36 @@ class Evaluators:
     )
 
 
+def check_best_mode(figure: str, mode: str) -> None:
+  """Raises UserError where `mode` would keep the worst checkpoint by a figure that is well known.
+
+  Args:
+    figure: `EVALUATOR/METRIC`, or '' for none.
+    mode: 'min' or 'max'.
+  """
+  name = figure.partition('/')[2]
+  # A Fréchet distance has the extractor and the count in its name.
+  right = 'min' if name.startswith('fd_') else _BEST_MODES.get(name, mode)
+  if right != mode:
+    best = {'min': 'smallest', 'max': 'largest'}
+    raise UserError(
+      f'config.checkpoint.best_mode={mode} keeps the {best[mode]} {figure}, of which the '
+      f'{best[right]} is the best; set it to {right}'
+    )
+
+
+# Of the figures of which there is no doubt.
+_BEST_MODES = {
+  **dict.fromkeys(
+    ('loss', 'perplexity', 'bits_per_byte', 'bits_per_dim', 'nll', 'mse', 'rmse', 'mae', 'ece'),
+    'min',
+  ),
+  **dict.fromkeys(
+    ('accuracy', 'f1', 'precision', 'recall', 'roc_auc', 'r2', 'elbo', 'iwae_bound'), 'max'
+  ),
+}
+
+
 def _prefixed(name: str, results: Mapping[str, Value]) -> dict[str, Value]:
   return {f'{name}/{key}': value for key, value in results.items()}
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:  # A session reads the options of checkpoints, which read this
   from engine.session import Session
 
 _MEMINFO = Path('/proc/meminfo')
+# Sizes of this process in pages, its address space first.
+_PAGES = Path('/proc/self/statm')
 # Limit and use of a container, in control groups of version 2 and 1.
 _CONTAINERS = (
   (Path('/sys/fs/cgroup'), 'memory.max', 'memory.current'),
@@ -175,7 +177,7 @@ def _has_own(device: jax.Device) -> bool:
 
 def _host_free() -> int | None:
   """The memory that this process may still take; None where the system does not say."""
-  found = [_available(), *(_container_free(*names) for names in _CONTAINERS)]
+  found = [_available(), _limit_free(), *(_container_free(*names) for names in _CONTAINERS)]
   known = [each for each in found if each is not None]
   return min(known) if known else None
 
@@ -191,6 +193,18 @@ def _available() -> int | None:
     return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
   except (OSError, ValueError):
     return None
+
+
+def _limit_free() -> int | None:
+  """Address space that the process may still take below `ulimit -v`; None without such a limit."""
+  try:
+    import resource  # There is none on Windows.
+
+    most = resource.getrlimit(resource.RLIMIT_AS)[0]
+    taken = int(_PAGES.read_text().split()[0]) * os.sysconf('SC_PAGE_SIZE')
+  except (ImportError, OSError, ValueError, IndexError):
+    return None
+  return None if most == resource.RLIM_INFINITY else max(0, most - taken)
 
 
 def _container_free(folder: Path, limit: str, used: str) -> int | None:

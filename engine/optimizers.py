@@ -12,7 +12,7 @@ import optax
 from engine.build import call, name_of, parameters
 from engine.optimizer_options import COMMON, OPTAX, SCHEDULE, SCHEDULES, options_by_name
 from engine.sharding import path_name
-from errors import UserError, choose, nearest
+from errors import UserError, nearest
 from objectives.base import Objective
 from options import REQUIRED, Option, complete
 
@@ -179,7 +179,11 @@ def build_optimizers(
     if moves.setdefault(player.optimizer_name, player.moves) != player.moves:
       raise ValueError(f'players that share optimizer "{player.optimizer_name}" move other modules')
   for name in sections:
-    choose(moves, name, 'config.optimizer')
+    if name not in moves:
+      raise UserError(
+        f'config.optimizer.{name} has no effect: no player has an optimizer of that name'
+        f'{nearest(name, moves)}; there are: {", ".join(moves)}'
+      )
   for name in moves:
     if name not in sections:
       raise UserError(f'config.optimizer has no section for the player "{name}"; add one')
@@ -293,6 +297,28 @@ def check_warmups(sections: Mapping[str, Any], steps: int, why: str = '') -> Non
       )
 
 
+def check_schedules(sections: Mapping[str, Any]) -> None:
+  """Raises UserError for an option of a schedule that another schedule than the named one reads.
+
+  For runs that begin: one that has begun keeps its config, whatever stands there.
+
+  Args:
+    sections: `config.optimizer`, checked already.
+  """
+  for name, section in sections.items():
+    where, schedule = f'config.optimizer.{name}.schedule', section['schedule']
+    if schedule['end'] and schedule['name'] not in _DECAYS:
+      raise UserError(
+        f'{where}.end={schedule["end"]} has no effect with {where}.name={schedule["name"]}; set it '
+        f'to 0, or name to {" or ".join(_DECAYS)}'
+      )
+    if schedule['name'] == 'piecewise' and not schedule['boundaries']:
+      raise UserError(
+        f'{where}.name=piecewise has no effect without {where}.boundaries and factors; give them, '
+        'or set name to constant'
+      )
+
+
 class Changed(NamedTuple):
   """The learning rate of one optimizer at a step, before and after a change of its schedule."""
 
@@ -335,6 +361,8 @@ def _piecewise(
 
 
 _SCHEDULES = dict(zip(SCHEDULES, (_constant, _cosine, _exponential, _piecewise), strict=True))
+# Those that read `end`.
+_DECAYS = ('cosine', 'exponential')
 
 
 def add_l1(strength: float) -> optax.GradientTransformation:

@@ -12,8 +12,9 @@ from data.transforms import check_neighbours
 from engine import run
 from engine.build import to_plain
 from engine.declarations import check_config
-from engine.evaluation import Evaluators, open_lane_evaluators
+from engine.evaluation import Evaluators, check_best_mode, open_lane_evaluators
 from engine.memory import check_memory, drawn_need, product_need, training_need
+from engine.optimizers import check_schedules
 from engine.program import Traced, trace_step
 from engine.session import Session, open_session
 from engine.state import Weights, averaged_variables, weights
@@ -70,19 +71,27 @@ def preflight(config: ConfigDict, workdir: str) -> Preflight:
   session = open_session(config, tokenizer=run.read_tokenizer(workdir))
   check_neighbours(session.data.augment, session.per_step)
   check_memory(training_need(session), 'the run')
-  _check_sources(session, workdir)
+  if not _has_begun(workdir):
+    check_schedules(to_plain(config.optimizer))
+    session.data.check_data_dir()
+    session.data.check_folds()
+    _check_sources(session)
   evaluators = open_lane_evaluators(session)
   best = evaluators[0].ranking_figure(config.checkpoint.best)
+  check_best_mode(best, config.checkpoint.best_mode)
   traced = trace_step(session)
   check_memory(product_need(traced.largest, session), 'a step')
   return Preflight(session, evaluators, best, traced, lane_sampler(session))
 
 
-def _check_sources(session: Session, workdir: str) -> None:
-  """Raises UserError where a run to start from is none, unless this run has started already."""
+def _has_begun(workdir: str) -> bool:
+  """Whether the run has saved a checkpoint."""
   checkpoints = files.path(workdir) / 'checkpoints'
-  if checkpoints.is_dir() and files.entries(checkpoints):
-    return
+  return checkpoints.is_dir() and bool(files.entries(checkpoints))
+
+
+def _check_sources(session: Session) -> None:
+  """Raises UserError where a run to start from is none."""
   for module, source in session.sources.items():
     try:
       run.read_config(source.run)

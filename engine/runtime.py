@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import sys
 from collections.abc import Mapping
 from types import CoroutineType, TracebackType
@@ -77,11 +78,17 @@ def _keep_large_buffers() -> None:
 
 
 def device_error(error: Exception) -> str | None:
-  """Returns the sentence for what jax raises where it finds no device; None for another error."""
+  """Returns the sentence for what jax raises where it finds no device; None for another error.
+
+  So does a variable of the environment that jax reads when it is imported and cannot understand.
+  """
   frame = error.__traceback__
   while frame is not None and frame.tb_next is not None:
     frame = frame.tb_next
-  if frame is None or not frame.tb_frame.f_code.co_filename.endswith('jax/_src/xla_bridge.py'):
+  file = '' if frame is None else frame.tb_frame.f_code.co_filename
+  if file.endswith('jax/_src/config.py'):
+    return _variable_error(str(error))
+  if not file.endswith('jax/_src/xla_bridge.py'):
     return None
   # An assertion is how jax ends where a plugin, such as that for CUDA, is not installed.
   reason = (str(error).splitlines() or ['its package is not installed'])[0]
@@ -92,6 +99,15 @@ def device_error(error: Exception) -> str | None:
   return (
     f'JAX_PLATFORMS={chosen} is no platform of this machine ({reason}); unset it, or set it to cpu'
   )
+
+
+def _variable_error(text: str) -> str | None:
+  """The sentence for a variable that jax refused with a text that names it; None for none."""
+  words = re.findall(r'\w+', text.upper())
+  named = [name for name in words if name.startswith('JAX_') and name in os.environ]
+  if not named:
+    return None
+  return f'{named[-1]}={os.environ[named[-1]]} is no value that jax takes; correct it, or unset it'
 
 
 def compiler_options() -> Mapping[str, str]:

@@ -81,7 +81,10 @@ def init_state(
   }
   for name, tree in moved.items():
     if not jax.tree.leaves(tree):
-      raise UserError(f'config.init_from freezes all that optimizer "{name}" could train')
+      raise UserError(
+        f'config.init_from freezes all that optimizer "{name}" could train; let a rule of '
+        'config.init_from.MODULE.rules load or skip some of it'
+      )
   return State(
     step=jnp.int32(0),
     params=params,

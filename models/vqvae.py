@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from errors import UserError
 from models.conv_vae import smallest_map
 from models.layers import MOST_LAYERS, Conv, ConvTranspose, require_widths
 from options import option
@@ -69,6 +70,14 @@ class Decoder(nn.Module):
   def __call__(self, codes: jax.Array, train: bool) -> jax.Array:
     del train
     require_widths(self.widths, 'config.modules.decoder')
+    factor, sides = 2 ** len(self.widths), tuple(self.image_shape[:2])
+    made = tuple(side * factor for side in codes.shape[1:3])
+    if made != sides:
+      raise UserError(
+        f'{len(self.widths)} widths double the sides of the codes as often and make images of '
+        f"{made[0]} × {made[1]}, where the data's have {sides[0]} × {sides[1]}; give as many as "
+        'the encoder has'
+      )
     x = codes.astype(self.dtype)
     x = Conv(self.widths[0], (3, 3), dtype=self.dtype, name='input')(x)
     for i in range(self.blocks):

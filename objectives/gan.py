@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from errors import UserError
+from errors import UserError, nearest
 from losses import adversarial, penalties
 from objectives.base import (
   Aux,
@@ -55,7 +55,11 @@ class GAN(Objective):
 
   def __post_init__(self):
     for name in self.penalties:
-      pick(penalties, name, 'config.objective.penalties')
+      if name not in entries(penalties):
+        raise UserError(
+          f'config.objective.penalties.{name} is no penalty{nearest(name, entries(penalties))}; '
+          f'there are: {", ".join(entries(penalties))}'
+        )
     if self.penalty_every > 1 and not any(self.penalties.values()):
       raise UserError(
         f'config.objective.penalty_every={self.penalty_every} has no effect without a penalty; '

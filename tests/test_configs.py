@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from commands.config_flags import complete_init_from
+from configs import finetune
 from data.transforms import prepare
 from engine import run, session
 from engine.build import call, to_plain
@@ -162,3 +163,13 @@ def test_a_run_keeps_its_tokenizer(tmp_path):
   other = description._replace(tokenizer=tokenizer(('end', 'pad')))
   with pytest.raises(UserError, match='holds a run with another tokenizer than text makes now'):
     run.claim(str(tmp_path), config, other)
+
+
+@pytest.mark.parametrize(
+  ('text', 'part'),
+  [('[]', 'is no config of a run'), ('{"data": {}}', 'is no config'), ('{', 'is damaged')],
+)
+def test_a_run_to_start_from_whose_config_is_none_is_named(text, part, tmp_path):
+  (tmp_path / 'config.json').write_text(text)
+  with pytest.raises(UserError, match=f'^{tmp_path}/config.json {part}.*give another run'):
+    finetune.get_config(str(tmp_path))

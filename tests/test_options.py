@@ -93,7 +93,7 @@ def test_fields_declare_options_with_the_type_of_their_annotation():
     ('weights', 3, 'config.x.weights=3 must be a mapping from names to numbers'),
     ('weights', None, 'config.x.weights=None must be a mapping from names to numbers'),
     ('size', None, 'config.x.size=None must be a whole number'),
-    ('shares', None, 'config.x.shares=None: None must be a number'),
+    ('shares', None, 'config.x.shares=None must be a list of numbers'),
     ('part', 'adam', 'config.x.part=adam must be a section of options'),
     ('parts', {'fd': 3}, 'config.x.parts.fd=3 must be a section of options'),
     ('limit', 0, 'config.x.limit=0 must be above 0'),

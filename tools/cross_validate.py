@@ -22,6 +22,13 @@ def main() -> None:
     raise UserError(
       'give --config, e.g. python -m tools.cross_validate --config=configs/mlp.py --folds=5'
     )
+  if values.workdir == '':
+    raise UserError('--workdir= names no folder; give one, or leave the flag out')
+  if 'data.test_split' in values['config'].keys:
+    raise UserError(
+      f'--config.data.test_split={values.config.data.test_split} has no effect: each fold is '
+      'evaluated on what it holds out; leave the flag out'
+    )
   workdir = values.workdir or f'{cli.default_workdir(sys.argv)}-cv{values.folds}'
   # Imported here because it imports jax, which must come after `cli.launch` set up the process.
   from commands.cross_validate import cross_validate

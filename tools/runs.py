@@ -19,9 +19,9 @@ from errors import UserError
 
 def main(folders: Sequence[str]) -> None:
   values = flags.FLAGS
-  if values.compare and values.plot:
+  if values.compare and values.plot is not None:
     raise UserError('--compare and --plot exclude each other; give one of them')
-  if bool(values.plot) != bool(values.out):
+  if bool(values.plot) != bool(values.out) or '' in (values.plot, values.out):
     raise UserError('give --plot=FIGURE and --out=FILE.png together')
   if values.compare:
     if len(folders) != 2:
@@ -35,6 +35,6 @@ def main(folders: Sequence[str]) -> None:
 
 if __name__ == '__main__':
   flags.DEFINE_bool('compare', False, 'Compare two runs: their options and their figures.')
-  flags.DEFINE_string('plot', '', 'The figure of metrics.jsonl to plot, e.g. test/loss.')
-  flags.DEFINE_string('out', '', 'The PNG file that --plot writes.')
+  flags.DEFINE_string('plot', None, 'The figure of metrics.jsonl to plot, e.g. test/loss.')
+  flags.DEFINE_string('out', None, 'The PNG file that --plot writes.')
   cli.launch(main, sys.argv, takes_words=True)

@@ -20,6 +20,7 @@ class Image:
     'Side in pixels, or height,width; () leaves pictures as they are, which must then have one '
     'size.',
     low=1,
+    high=8192,
     default=(),
   )
   channels: int = option(
@@ -41,6 +42,10 @@ class Image:
       raise ValueError(f'size={_listed(self.size)} must be one side, or height,width')
     if self.channels == 2:
       raise ValueError('channels=2 must be 0, 1, 3 or 4')
+    if self.resize != CENTER and not self.size:
+      raise ValueError(
+        f'resize={self.resize} has no effect without size; give one, or leave resize at {CENTER}'
+      )
 
   @property
   def height_width(self) -> tuple[int, ...]:
@@ -79,6 +84,10 @@ class Jsonl:
   label: str = option(
     "The key of the class; '' takes the first folder level, if there are folders.", default=''
   )
+
+  def __post_init__(self):
+    if self.label and self.label == self.text:
+      raise ValueError(f'label={self.label} is the key of the text too; name another, or none')
 
 
 class Own(NamedTuple):

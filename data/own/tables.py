@@ -200,7 +200,12 @@ def _cell(
 def _rows(file: File, title: str) -> tuple[Iterator[tuple[int, list[str]]], bool]:
   """The rows of a file with their line numbers, and whether numbers have a decimal comma."""
   try:
-    text = listing.read(file).decode('utf-8-sig')
+    content = listing.read(file)
+    if b'\0' in content:  # Of an archive or a spreadsheet; of UTF-16, too.
+      raise UserError(
+        f'config.data.name={title}: {file.name} is no text in UTF-8; save the table as CSV UTF-8'
+      )
+    text = content.decode('utf-8-sig')
   except UnicodeDecodeError as error:
     raise UserError(
       f'config.data.name={title}: {file.name} is not UTF-8 at byte {error.start}; convert it, e.g. '
@@ -208,10 +213,6 @@ def _rows(file: File, title: str) -> tuple[Iterator[tuple[int, list[str]]], bool
     ) from error
   except ValueError as error:
     raise UserError(f'config.data.name={title}: {file.name} {error}') from error
-  if '\0' in text:
-    raise UserError(
-      f'config.data.name={title}: {file.name} is no text; save the table as CSV UTF-8'
-    )
   rows, comma = read_rows(text)
   return _named(rows, file, title), comma
 

@@ -98,7 +98,7 @@ def _make_tokenizer(examples: Examples, options: Text) -> Tokenizer:
 
 def _read(options: Text) -> Tokenizer:
   known = tokenization.KINDS
-  if not files.path(options.tokenizer).exists():
+  if not options.tokenizer or not files.path(options.tokenizer).exists():
     raise errors.UserError(
       f'config.data.text.tokenizer={options.tokenizer} is no tokenizer'
       f'{errors.nearest(options.tokenizer, known)}; there are {", ".join(known)}, and folders or '
@@ -109,7 +109,10 @@ def _read(options: Text) -> Tokenizer:
       f'config.data.text.vocabulary={options.vocabulary} is for tokenizers that are trained, and '
       f'{options.tokenizer} holds one; set it to 0'
     )
-  return tokenization.read(options.tokenizer)
+  try:
+    return tokenization.read(options.tokenizer)
+  except errors.UserError as error:
+    raise errors.UserError(f'config.data.text.tokenizer={options.tokenizer}: {error}') from error
 
 
 def _windows(

@@ -1,6 +1,7 @@
 """TensorBoard's files, written without TensorFlow into the run's folder."""
 
 from collections.abc import Mapping
+from logging import ERROR, getLogger
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ class TensorBoard(Tracker):
 
   def __init__(self, tracked: Tracked):
     first = tracked.first_step
+    # It warns of every figure that is undefined, which the log shows anyway.
+    getLogger('tensorboardX.x2num').setLevel(ERROR)
     # purge_step hides what a killed process wrote beyond the checkpoint.
     self._events = SummaryWriter(str(tracked.workdir), purge_step=first + 1 if first else None)
     rows = ''.join(f'| {name} | {value} |\n' for name, value in tracked.options.items())

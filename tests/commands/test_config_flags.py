@@ -149,6 +149,18 @@ def test_options_that_a_thing_takes_and_the_config_does_not_give(parse):
       r'has no option --config\.evaluators\.test\.metrics\.new',
     ),
     ('ema.model.decay=0.9', r'has no option --config\.ema\.model'),
+    ('data.text.length=3', r'--config\.data\.text\.length has no effect: config\.data\.text is em'),
+    ('optimizer.name=sgd', r'no option --config\.optimizer\.name; config\.optimizer has: model'),
+    ('evaluators.name=speed', r'no option --config\.evaluators\.name; .* has: speed, test'),
+    (
+      'optimizer.modle.name=sgd',
+      r'no section config\.optimizer\.modle .did you mean "model"\?.; .* has: model; a new one '
+      r'needs --config\.optimizer\.modle\.learning_rate, ',
+    ),
+    (
+      'evaluators.spede.name=speed',
+      r'no section config\.evaluators\.spede .did you mean "speed"\?.; .*\.spede\.calls',
+    ),
     ('trian.extra.name=3', r'has no option --config\.trian .did you mean "train"'),
   ],
 )
@@ -191,7 +203,7 @@ def test_values_as_they_are_written(parse, word, value):
 
 
 def test_whole_sections_that_flags_add(parse):
-  """In any order; what such a section must have beside is asked for when it is built."""
+  """In any order."""
   config = parse(
     f'--config={ROOT}/configs/mlp.py',
     '--config.evaluators.test.metrics.fine.bins=50',
@@ -201,6 +213,9 @@ def test_whole_sections_that_flags_add(parse):
     '--config.ema.slow.half_life=0',
     '--config.evaluators.more.name=examples',
     '--config.evaluators.more.split=train',
+    '--config.evaluators.more.every=3',
+    '--config.evaluators.more.batch_size=10',
+    '--config.evaluators.more.average=',
     '--config.evaluators.more.metrics.report.name=classification.Report',
   )
   test, more = config.evaluators.test, config.evaluators.more

@@ -224,6 +224,8 @@ def test_pictures_of_every_mode_and_size(made, tmp_path, monkeypatch, capsys):
   found = arrays(workdir, tmp_path, f'{tmp_path}/x')
   assert len(found['input']) == 5 and (found['probability'] == found['probability'][0]).all()
   assert 'no pictures (1)' in capsys.readouterr().err
+  with pytest.raises(UserError, match='--input= names no file'):
+    places([''])
   assert places([f'{tmp_path}/x/a,b.png', 'c.png,d.png', '-']) == (
     f'{tmp_path}/x/a,b.png',
     'c.png',

@@ -49,6 +49,10 @@ WRONG = [
   (mlp, 'data.augment', None, 'config.data.augment=None must be a section of options'),
   (gpt, 'data.text', None, 'config.data.text=None must be a section of options'),
   (mlp, 'train.gradient', 'mean', 'config.train.gradient=mean must be a section of options'),
+  # A name that figures and paths of parameters cannot hold.
+  (mlp, 'evaluators.a/b', {}, 'config.evaluators has an entry called "a/b"; call it something of'),
+  (mlp, 'evaluators.test.metrics.my f1', {}, 'test.metrics has an entry called "my f1"; call it'),
+  (gan, 'ema.', {}, 'config.ema has an entry called ""; call it'),
   # A name that is missing, or none.
   (mlp, 'modules.model.name', del_, 'config.modules.model.name is missing'),
   (mlp, 'modules.model.name', None, 'config.modules.model.name=None must be a word'),

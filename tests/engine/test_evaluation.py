@@ -8,7 +8,8 @@ from configs import cgan, gan, gpt, mlp, tabular, vae
 from configs.defaults import accuracy_score, examples, measure, samples, speed
 from data.section import ALL_FOLDS
 from data.source import Source
-from engine.evaluation import open_evaluators, open_lane_evaluators
+from engine.evaluation import check_best_mode, open_evaluators, open_lane_evaluators
+from engine.preflight import preflight
 from engine.session import open_session
 from engine.state import averaged_variables, weights
 from errors import UserError
@@ -376,12 +377,37 @@ def test_a_figure_that_cannot_rank_checkpoints(figure, message):
     evaluators.ranking_figure(figure)
 
 
+@pytest.mark.parametrize(
+  ('figure', 'mode', 'right'),
+  [
+    ('test/loss', 'max', 'min'),
+    ('fold/accuracy', 'min', 'max'),
+    ('samples/fd_pixels14_1k-test', 'max', 'min'),
+  ],
+)
+def test_a_mode_that_keeps_the_worst_is_refused(figure, mode, right):
+  with pytest.raises(UserError, match=f'best_mode={mode} keeps .* {figure}, .*set it to {right}'):
+    check_best_mode(figure, mode)
+  check_best_mode(figure, right)
+  for unknown in ('test/kl', 'cas/cas_pixels_4k-test', 'loss', ''):
+    check_best_mode(unknown, mode)
+
+
+def test_a_mode_that_keeps_the_worst_is_refused_before_the_first_step(tmp_path):
+  config = mlp.get_config()
+  config.checkpoint.best = 'test/loss'
+  with pytest.raises(UserError, match='best_mode=max keeps the largest test/loss'):
+    preflight(config, str(tmp_path / 'run'))
+
+
 def test_every_config_names_a_figure_that_ranks():
   for module in (cgan, gan, gpt, mlp, vae):
     config = module.get_config()
     config.data.update(name='names' if module is gpt else 'mnist5k')
     evaluators = open_evaluators(open_session(config))
-    assert evaluators.ranking_figure(config.checkpoint.best)
+    best = evaluators.ranking_figure(config.checkpoint.best)
+    assert best
+    check_best_mode(best, config.checkpoint.best_mode)
 
 
 @pytest.mark.parametrize(

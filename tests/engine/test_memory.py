@@ -1,6 +1,8 @@
 """Memory that the devices do not have is said before it is asked for, and never called a disk."""
 
 import math
+import os
+import resource
 
 import jax
 import pytest
@@ -53,6 +55,17 @@ def test_need_is_compared_with_what_is_free(monkeypatch):
     check_memory(need, 'the run')
   monkeypatch.setattr(memory, '_host_free', lambda: None)
   check_memory(need, 'the run')
+
+
+@pytest.mark.parametrize('extra', [0, 10**9])
+def test_a_limit_of_the_address_space_counts(extra, monkeypatch, tmp_path):
+  pages, limit = 1000, 2**24 + extra
+  (tmp_path / 'statm').write_text(f'{pages} 10 5 1 0 9 0\n')
+  monkeypatch.setattr(memory, '_PAGES', tmp_path / 'statm')
+  monkeypatch.setattr(resource, 'getrlimit', lambda kind: (limit, limit))
+  assert free_bytes(jax.devices('cpu')[0]) == limit - pages * os.sysconf('SC_PAGE_SIZE')
+  monkeypatch.setattr(resource, 'getrlimit', lambda kind: (resource.RLIM_INFINITY,) * 2)
+  assert free_bytes(jax.devices('cpu')[0]) > limit
 
 
 class Accelerator:

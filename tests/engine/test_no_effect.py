@@ -46,6 +46,12 @@ CASES = [
     'config.init_from.modle has no effect: there is no config.modules.modle (did you mean "model"',
   ),
   (
+    gan,
+    'mnist5k',
+    {'optimizer.genrator': gan.get_config().optimizer.generator.to_dict()},
+    'config.optimizer.genrator has no effect: no player has an optimizer of that name (did you',
+  ),
+  (
     mlp,
     'mnist5k',
     {'optimizer.model.name': 'sgd', 'optimizer.model.nesterov': True},
@@ -86,6 +92,28 @@ def test_mixup_without_another_image_in_the_batch(tmp_path):
     preflight(config, str(tmp_path / 'run'))
 
 
+SCHEDULES = [
+  ({'end': 0.5}, r'schedule\.end=0\.5 has no effect with .*schedule\.name=constant'),
+  (
+    {'name': 'piecewise', 'end': 0.1, 'boundaries': (3,), 'factors': (0.5,)},
+    r'schedule\.end=0\.1 has no effect with .*schedule\.name=piecewise; .* cosine or exponential',
+  ),
+  ({'name': 'piecewise'}, r'schedule\.name=piecewise has no effect without .*\.boundaries'),
+]
+
+
+@pytest.mark.parametrize(('schedule', 'part'), SCHEDULES)
+def test_what_a_schedule_does_not_read_is_refused_before_a_run_begins(schedule, part, tmp_path):
+  before = {'name': 'constant'}
+  places = {f'optimizer.model.schedule.{key}': v for key, v in {**before, **schedule}.items()}
+  config = changed(mlp, 'mnist5k', places)
+  with pytest.raises(UserError, match=part):
+    preflight(config, str(tmp_path / 'run'))
+  # One that has begun keeps the config that it began with.
+  (tmp_path / 'run' / 'checkpoints' / '10').mkdir(parents=True)
+  preflight(config, str(tmp_path / 'run'))
+
+
 def test_a_stride_of_documents(tmp_path):
   config = changed(gpt, 'names', {'data.text.rows': 'documents', 'data.text.stride': 4})
   with pytest.raises(
@@ -114,6 +142,13 @@ def test_a_warm_up_longer_than_the_steps_names_them():
   config = changed(gpt, '', {'train.steps': 1})
   with pytest.raises(UserError, match=r'below the 1 steps of the run \(config\.train\.steps=1\)'):
     open_session(config, spec_of_text(config))
+
+
+def test_folds_of_a_split_that_is_named_twice_are_refused(tmp_path):
+  places = {'data.folds': 3, 'data.name': 'mnist5k+mnist5k'}
+  with pytest.raises(UserError, match=r'name=mnist5k\+mnist5k names a split twice, .*folds=3'):
+    preflight(changed(mlp, 'mnist5k', places), str(tmp_path / 'run'))
+  preflight(changed(mlp, 'mnist5k', {**places, 'data.split': 'train|test'}), str(tmp_path / 'run'))
 
 
 def test_more_folds_than_examples_are_named():

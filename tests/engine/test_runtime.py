@@ -77,3 +77,26 @@ def test_a_platform_that_is_not_here_is_one_sentence(monkeypatch):
   monkeypatch.setenv('JAX_PLATFORMS', 'cuda')
   assert '(its package is not installed)' in runtime.device_error(_raised(place, ''))
   assert runtime.device_error(_raised('train.py', refused)) is None
+
+
+@pytest.mark.parametrize(
+  ('text', 'name', 'value'),
+  [
+    ('Invalid value "nope" for JAX flag jax_num_cpu_devices', 'JAX_NUM_CPU_DEVICES', 'nope'),
+    ("invalid truth value 'x' for environment 'JAX_ENABLE_X64'", 'JAX_ENABLE_X64', 'x'),
+  ],
+)
+def test_a_variable_that_jax_cannot_read_is_one_sentence(text, name, value, monkeypatch):
+  error = _raised('/lib/jax/_src/config.py', text)
+  monkeypatch.delenv(name, raising=False)
+  assert runtime.device_error(error) is None
+  monkeypatch.setenv(name, value)
+  assert runtime.device_error(error) == (
+    f'{name}={value} is no value that jax takes; correct it, or unset it'
+  )
+
+
+def test_a_variable_that_jax_cannot_read_is_told_by_the_command(script):
+  done = script('train.py', '--config=configs/mlp.py', JAX_NUM_CPU_DEVICES='nope')
+  assert done.returncode == 2
+  assert done.stderr.startswith('error: JAX_NUM_CPU_DEVICES=nope is no value that jax takes')

@@ -152,6 +152,14 @@ def test_figures_samples_and_options_are_sent(wandb, tmp_path):
   assert run.rows == {10: {'model/loss': 1.25, 'steps_per_second': 2.5}, 20: {'test/x': 3.0}}
 
 
+def test_an_undefined_figure_is_written_without_a_warning(tmp_path, caplog):
+  report = report_to(tmp_path / 'run', trackers=('tensorboard',))
+  with caplog.at_level('WARNING'):
+    report.scalars(10, None, [{'test/r2': float('nan')}])
+  report.close()
+  assert not caplog.records
+
+
 def test_texts_are_sent_as_they_are(wandb, tmp_path):
   from data.text import tokenization
 

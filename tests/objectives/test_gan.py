@@ -116,7 +116,7 @@ def test_evaluate_is_per_example(variables):
 @pytest.mark.parametrize(
   'options, part',
   [
-    ({'penalties': {'r3': 1.0}}, 'there are: r1, r2, gradient_penalty, dragan'),
+    ({'penalties': {'r3': 1.0}}, r'penalties\.r3 is no .* r1, r2, gradient_penalty, dragan'),
     ({'penalty_every': 4}, 'has no effect without a penalty'),
   ],
 )

@@ -272,6 +272,15 @@ def test_the_decoder_gives_what_the_likelihood_reads(reconstruction, outputs):
   assert objective(reconstruction=reconstruction).modules['decoder'].outputs == outputs
 
 
+@pytest.mark.parametrize('widths', [(8,), (8, 8, 8)])
+def test_a_decoder_that_makes_images_of_another_size_is_named(widths):
+  decoder = vqvae.Decoder(widths=widths, blocks=0, hidden=4, image_shape=SHAPE)
+  side = SHAPE[0] // 4 * 2 ** len(widths)
+  codes = jnp.zeros((1, SHAPE[0] // 4, SHAPE[1] // 4, 3))
+  with pytest.raises(UserError, match=f'{len(widths)} widths .* of {side} × {side}, .* encoder'):
+    decoder.init(jax.random.key(0), codes, train=False)
+
+
 def test_a_mistake_is_named():
   with pytest.raises(UserError, match='did you mean "bernoulli"'):
     objective(reconstruction='bernouli')

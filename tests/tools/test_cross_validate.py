@@ -148,7 +148,7 @@ def test_the_command_by_itself(script, tmp_path):
     '--config.data.fold=1',
     f'--workdir={tmp_path}',
   )
-  assert done.returncode == 2 and 'fold=1 has no effect' in done.stderr, done.stderr
+  assert done.returncode == 2 and 'fold=1 chooses one fold' in done.stderr, done.stderr
 
 
 def test_seeds_are_no_lanes_beside_folds(tmp_path):
@@ -156,4 +156,18 @@ def test_seeds_are_no_lanes_beside_folds(tmp_path):
   config.seeds = 2
   with pytest.raises(UserError, match=r'config\.seeds=2 has no place beside folds'):
     cross_validate.cross_validate(config, 2, str(tmp_path), [])
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+  ('words', 'said'),
+  [
+    (['--workdir='], '--workdir= names no folder'),
+    (['--config.data.test_split=train'], '--config.data.test_split=train has no effect: each fold'),
+  ],
+)
+def test_flags_of_the_command_without_effect(words, said, script, tmp_path):
+  workdir = f'--workdir={tmp_path}/cv'
+  done = script('-m', 'tools.cross_validate', '--config=configs/mlp.py', workdir, *words)
+  assert (done.returncode, done.stderr.count('\n')) == (2, 1) and said in done.stderr, done.stderr
   assert not list(tmp_path.iterdir())

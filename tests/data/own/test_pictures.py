@@ -1,12 +1,15 @@
 """Folders of pictures: classes, splits, sizes, and what lies beside pictures."""
 
+import dataclasses
 import os
 
 import numpy as np
 import PIL.Image
 import pytest
 
+from data.own.options import Image, Table
 from data.section import Data
+from engine.build import call
 from errors import UserError
 from tests.data.own.files_of_ours import opened, write_classes, write_picture
 
@@ -180,11 +183,19 @@ def test_options_that_have_no_effect_are_refused():
   data = Data(**{**fields, 'name': 'mnist5k', 'columns': (), 'image': None, 'table': None,
                  'jsonl': None})  # fmt: skip
   data.check_own()
-  import dataclasses
-
-  from data.own.options import Image, Table
-
   for section, value in (('image', Image(size=(8,))), ('table', Table(target='y'))):
     with pytest.raises(UserError, match=rf'config\.data\.{section}\..* has no effect on mnist5k'):
       dataclasses.replace(data, **{section: value}).check_own()
   dataclasses.replace(data, name='mnist5k+folder:x', image=Image(size=(8,))).check_own()
+  with pytest.raises(ValueError, match='resize=pad has no effect without size'):
+    Image(resize='pad')
+  moved = dataclasses.replace(data, name='folder:x', test_name='npz:y', data_dir='/prepared')
+  with pytest.raises(UserError, match=r'data\.data_dir=/prepared has no effect on folder:x'):
+    moved.check_data_dir()
+  dataclasses.replace(moved, test_name='mnist5k').check_data_dir()
+  dataclasses.replace(moved, data_dir='').check_data_dir()
+
+
+def test_a_size_that_is_a_slip_is_refused():
+  with pytest.raises(UserError, match='size=100000: 100000 must be at least 1 and at most 8192'):
+    call(Image, dict(size=100_000), 'config.data.image')

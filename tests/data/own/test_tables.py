@@ -141,7 +141,13 @@ def test_headers_that_are_refused(tmp_path, header, message):
 
 @pytest.mark.parametrize(
   ('content', 'message'),
-  [(b'', 'is empty'), (b'a,y\n\xe9,1\n', 'not UTF-8 at byte 4'), (b'a,y\n\0,1\n', 'is no text')],
+  [
+    (b'', 'is empty'),
+    (b'a,y\n\xe9,1\n', 'not UTF-8 at byte 4'),
+    (b'a,y\n\0,1\n', 'is no text'),
+    (b'PK\x03\x04\0\0\xe9', 'is no text in UTF-8; save'),
+    ('a,y\n1,2\n'.encode('utf-16'), 'is no text'),
+  ],
 )
 def test_files_that_are_no_tables(tmp_path, content, message):
   (tmp_path / 't.csv').write_bytes(content)

@@ -91,6 +91,11 @@ def test_jsonl_that_is_refused(tmp_path, lines, jsonl, message):
     opened(f'text:{tmp_path}/a.jsonl', jsonl=jsonl)
 
 
+def test_a_key_that_is_the_text_and_its_class_is_refused(tmp_path):
+  with pytest.raises(ValueError, match='label=body is the key of the text too'):
+    opened(f'text:{tmp_path}', jsonl=dict(text='body', label='body'))
+
+
 def test_other_files_are_refused(tmp_path):
   (tmp_path / 'a.pdf').write_bytes(b'x')
   with pytest.raises(UserError, match=r'has no .txt or .jsonl file, only a.pdf'):

@@ -128,7 +128,8 @@ def test_nanogpts_data(shakespeare_root):
   ('changed', 'message'),
   [
     ({'tokenizer': 'bit'}, r'tokenizer=bit is no tokenizer \(did you mean "byte"\?\)'),
-    ({'tokenizer': '/'}, '/ holds no tokenizer'),
+    ({'tokenizer': '/'}, r'config\.data\.text\.tokenizer=/: / holds no tokenizer'),
+    ({'tokenizer': ''}, r'config\.data\.text\.tokenizer= is no tokenizer'),
     ({'tokenizer': '/', 'vocabulary': 9}, 'vocabulary=9 is for tokenizers that are trained'),
     ({'vocabulary': 9}, 'vocabulary=9 .*set it to 0 for byte'),
     ({'specials': ('ende',)}, r'"ende" is no role .*\(did you mean "end"\?\)'),
