@@ -30,7 +30,7 @@ def copies(
   usual, _ = distances.nearest(held_out, train)
   near = np.quantile(np.sqrt(usual), quantile)
   which, places = np.unique(neighbours, return_inverse=True)
-  apart = distances.to_neighbour(train, 1, which) + distances.tolerance(train)
+  apart = distances.to_neighbour(train, 1, which)
   return float(np.mean(np.sqrt(away) <= near)), float(np.mean(away > apart[places]))
 
 
