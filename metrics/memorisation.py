@@ -26,13 +26,12 @@ def copies(
       memorised.
   """
   train, samples, held_out = distances.points(train, samples, held_out)
-  rounding = distances.tolerance(train, samples, held_out)
   away, neighbours = distances.nearest(samples, train)
   usual, _ = distances.nearest(held_out, train)
-  near = np.quantile(np.sqrt(usual), quantile) ** 2 + rounding
+  near = np.quantile(np.sqrt(usual), quantile)
   which, places = np.unique(neighbours, return_inverse=True)
-  apart = distances.to_neighbour(train, 1, which) + rounding
-  return float(np.mean(away <= near)), float(np.mean(away > apart[places]))
+  apart = distances.to_neighbour(train, 1, which)
+  return float(np.mean(np.sqrt(away) <= near)), float(np.mean(away > apart[places]))
 
 
 @dataclasses.dataclass(frozen=True)

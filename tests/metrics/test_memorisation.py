@@ -43,7 +43,6 @@ def test_every_tenth_sample_a_copy():
 
 
 def test_copies_of_held_out_examples_are_not_memorised():
-  # With the quantile itself, and where held-out examples are copies too, it is all the same.
   found = figures(METRIC, TRAIN, HELD_OUT, HELD_OUT)
   assert found['memorised'] == pytest.approx(0.02, abs=0.001)
 
