@@ -13,12 +13,12 @@ from data import placement
 from data.spec import Spec
 from engine import runtime
 from engine.build import build
+from engine.evaluators import jackknife
 from engine.evaluators.base import Evaluator, Figure, Progress, Results
 from engine.evaluators.batches import PerExample, Split, one_late
 from engine.evaluators.reference import Reference
 from engine.memory import check_memory, drawn_need
 from errors import UserError
-from metrics import jackknife
 from metrics.base import Extracted, FeatureBatch, FeatureExtractor, SampleMetric
 from objectives.base import Batch, Sampler, Variables, numbered_keys, stream_key
 from options import complete, option

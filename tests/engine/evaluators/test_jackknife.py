@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from metrics import jackknife
+from engine.evaluators import jackknife
 
 
 @pytest.mark.parametrize('number', [2, 3, 7])
