@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data import arrays
-from metrics import jackknife
+from engine.evaluators import jackknife
 from metrics.base import Fewest
 from metrics.classes_hit import ClassesHit
 from metrics.duplicates import Duplicates

@@ -22,6 +22,8 @@ from models import (
   cnn,
   conv_vae,
   dcgan,
+  efficientnet_lite,
+  inception,
   layers,
   mlp,
   norms,
@@ -82,6 +84,8 @@ BERT = {
 RNN = dict(width=4, embedding=3, layers=2, tied=False, dropout=0.3, vocabulary=V, outputs=2)
 LSTM = CELLS['lstm']
 
+STAGES = (efficientnet_lite.Stage(2, 3, 1, 2, 4), efficientnet_lite.Stage(1, 5, 2, 1, 3))
+
 CASES = {
   'attention.Attention': Case(
     Attention(8, 4, 2, True, False, 0.3, DENSE, DENSE),
@@ -92,6 +96,12 @@ CASES = {
   'conv_vae.Decoder': Case(conv_vae.Decoder((4, 3), 5, SHAPE), (LATENTS, CONDITION, True)),
   'dcgan.Generator': Case(dcgan.Generator((4, 3), SHAPE, K), (LATENTS, LABELS, True)),
   'dcgan.Discriminator': Case(dcgan.Discriminator((4, 3), 'batch', K), (IMAGES, LABELS, True)),
+  'efficientnet_lite.EfficientNetLite': Case(
+    efficientnet_lite.EfficientNetLite(STAGES, 3, 5, 2), (normal(B, 9, 9, 3),)
+  ),
+  'efficientnet_lite.Block': Case(efficientnet_lite.Block(STAGES[0]), (normal(B, 5, 5, 4),)),
+  'efficientnet_lite.Depthwise': Case(efficientnet_lite.Depthwise(5, 2), (normal(B, 7, 6, 3),)),
+  'inception.InceptionV3': Case(inception.InceptionV3(1 / 64, 2), (normal(1, 75, 75, 3),)),
   'layers.Conv': Case(layers.Conv(3, (3, 3), 2), (normal(B, 5, 5, 4),)),
   'layers.ConvTranspose': Case(layers.ConvTranspose(3, (3, 3), 2), (normal(B, 5, 5, 4),)),
   'layers.Dense': Case(layers.Dense(3), (normal(B, T, 4),)),
@@ -204,6 +214,8 @@ SLOW = (
   'conv_vae.Encoder',
   'dcgan.Discriminator',
   'dcgan.Generator',
+  'efficientnet_lite.EfficientNetLite',
+  'inception.InceptionV3',
   'mlp.Decoder',
   'mlp.Discriminator',
   'mlp.Encoder',

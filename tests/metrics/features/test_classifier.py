@@ -80,7 +80,6 @@ def test_the_accuracy_on_the_test_split_is_as_it_says(name, least):
   data = told['data']['name']
   if data != 'mnist5k' and not (Path(os.environ.get('TFDS_DATA_DIR', '')) / data).is_dir():
     pytest.skip(f'set TFDS_DATA_DIR to a folder with {data}, prepared by TFDS')
-  assert open_source(data, 'train', '').spec.identity == told['data']['identity']
   testing = open_source(data, told['tested']['split'], '')
   arrays, extract, right = testing.load(), jax.jit(extractor.extract), 0
   for start in range(0, len(testing), 1000):
