@@ -66,7 +66,7 @@ class Classifier(FeatureExtractor):
     """
     place = self._file.with_suffix('.json')
     try:
-      return parsed_description(place.read_text())
+      return _parsed(place.read_text())
     except (OSError, ValueError) as error:
       raise UserError(f'{place} cannot be read ({error}); {self._way_out}') from error
 
@@ -120,7 +120,7 @@ class Classifier(FeatureExtractor):
     return 'restore it with git' if self._file.parent == FOLDER else own
 
 
-def parsed_description(text: str) -> dict[str, Any]:
+def _parsed(text: str) -> dict[str, Any]:
   """Returns what a JSON file of weights says.
 
   Raises:

@@ -1,7 +1,7 @@
 """Tensors of a file that PyTorch's `torch.save` wrote, read without PyTorch.
 
 Such a file holds a pickle, which can name any function to be called while it is read. The reader
-here knows three names, which make a dict, a tensor and nothing else, and refuses all others.
+here knows the names of dicts, tensors and their numbers, and refuses all others.
 """
 
 import io
@@ -140,13 +140,8 @@ class _Reader(pickle.Unpickler):
     self.storages: dict[str, _Storage] = {}
 
   def find_class(self, module: str, name: str) -> Any:
-    if (module, name) == ('collections', 'OrderedDict'):
-      return OrderedDict
-    if (module, name) in (
-      ('torch._utils', '_rebuild_tensor_v2'),
-      ('torch._utils', '_rebuild_parameter'),
-    ):
-      return _rebuild_tensor if name == '_rebuild_tensor_v2' else _rebuild_parameter
+    if (module, name) in _KNOWN:
+      return _KNOWN[module, name]
     if module == 'torch' and name in _DTYPES:
       # A word, which cannot be called.
       return name
@@ -172,3 +167,10 @@ def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any
 def _rebuild_parameter(tensor: Any, *_: Any) -> Any:
   """What a pickle calls as `torch._utils._rebuild_parameter`."""
   return tensor
+
+
+_KNOWN: Mapping[tuple[str, str], Callable[..., Any]] = {
+  ('collections', 'OrderedDict'): OrderedDict,
+  ('torch._utils', '_rebuild_tensor_v2'): _rebuild_tensor,
+  ('torch._utils', '_rebuild_parameter'): _rebuild_parameter,
+}
