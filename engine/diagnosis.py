@@ -245,7 +245,8 @@ class Diagnoses:
     if len(self._labels) > 1:
       own = self._session.lanes.inputs
       taken = {**taken, **{name: jnp.asarray(value[lane]) for name, value in own.items()}}
-    return jax.device_get(self._batch(taken, jnp.int32(0)))
+    batch = jax.device_get(self._batch(taken, jnp.int32(0)))
+    return {name: np.asarray(values) for name, values in batch.items()}
 
   def _norms(self, state: State, lane: int) -> dict[str, tuple[float, int]]:
     """Of every module of a lane the norm of its parameters, and how many are not finite."""
