@@ -74,7 +74,6 @@ class Diagnoses:
     self._lasting: set[tuple[int, str]] = set()
     self._batch = jax.jit(feed.batch, out_shardings=session.replicated)
     self._taken: Any = None
-    self._taken_at = -1
     for line in logged:
       self._log(int(line['step']), [_of_lane(line, label) for label in self._labels])
 
@@ -84,9 +83,9 @@ class Diagnoses:
     labels = self._session.lanes.labels
     return labels if len(labels) > 1 else ('',)
 
-  def took(self, step: int, taken: Any) -> None:
-    """Notes the data of the dispatch that begins after `step`; nothing is read."""
-    self._taken, self._taken_at = taken, step
+  def took(self, taken: Any) -> None:
+    """Notes the data of the last dispatch, as the feed gave it; nothing is read."""
+    self._taken = taken
 
   def look(
     self,
@@ -141,6 +140,8 @@ class Diagnoses:
       label = self._labels[lane]
       stop = doctor.Stop(step, player, values, metrics[:-1], label)
       with jax.transfer_guard('allow'):
+        # The last dispatch may be a later one. Reading ahead is over, so that a jump does no harm.
+        self._taken = None
         batches = [self._host_batch(each, lane) for each in (step, step - 1) if each > 0]
         norms = self._norms(state, lane)
       found = doctor.not_finite(
@@ -181,7 +182,7 @@ class Diagnoses:
         if images and doctor.tells_of_copies(figures):
           self._evaluated[lane].append(Sampled(step, None, figures))
       if drawn is not None and images and step >= doctor.EARLIEST_STEP:
-        real = np.float32(self._host_batch(step, 0)['image']) / 255
+        real = self._host_batch(step, 0)['image'].astype(np.float32) / 255
         for lane, samples in enumerate(drawn):
           self._drawn[lane].append(Sampled(step, doctor.spread(samples, real)))
       new: dict[int, list[Finding]] = {}
@@ -237,7 +238,11 @@ class Diagnoses:
     return self._folder / str(step)
 
   def _host_batch(self, step: int, lane: int) -> dict[str, np.ndarray]:
-    """The batch of a step as it is stored; of a streamed feed, that of a recent one."""
+    """The batch of a step of a lane, as it is stored.
+
+    Of a streamed feed it is the one that the last dispatch took, if that is known: at the steps
+    that the loop waits for it is theirs, and another one would have to be read.
+    """
     used = (step - 1) * self._session.per_step
     taken = self._taken
     if taken is None or isinstance(self._feed, Resident):
@@ -389,6 +394,6 @@ def _norm(leaves: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
   largest = jnp.stack([jnp.abs(leaf).max() for leaf in leaves]).max()
   # Squares of what float32 holds may overflow.
   scale = jnp.where(jnp.isfinite(largest) & (largest > 0), largest, 1)
-  squares = sum(jnp.square(leaf / scale).sum() for leaf in leaves)
-  bad = sum((~jnp.isfinite(leaf)).sum() for leaf in leaves)
+  squares = jnp.stack([jnp.square(leaf / scale).sum() for leaf in leaves]).sum()
+  bad = jnp.stack([(~jnp.isfinite(leaf)).sum() for leaf in leaves]).sum()
   return scale * jnp.sqrt(squares), bad

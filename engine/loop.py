@@ -250,7 +250,7 @@ class _Trainer:
             state, ok, taken, self._put(np.int32(number)), self._put(self._active())
           )
         self._state = state  # for a diagnosis; what it held was donated
-        self._diagnoses.took(step, taken)
+        self._diagnoses.took(taken)
         step += number
         if waiting is not None:
           self._read(*waiting)
