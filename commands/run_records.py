@@ -52,6 +52,12 @@ class Record(NamedTuple):
       return {}
     return (min if mode == 'min' else max)(ranked, key=lambda line: line[name])
 
+  @property
+  def figures(self) -> list[str]:
+    """The names of all figures that were logged, those of lanes and deviations left out."""
+    names = dict.fromkeys(name for line in self.lines for name in line)
+    return [name for name in names if '/' in name and name.rpartition('/')[0] not in names]
+
   def logged_name(self, figure: str) -> str:
     """Returns the figure's name in metrics.jsonl: of samples `samples/fd` may stand for it."""
     names = dict.fromkeys(name for line in self.lines for name in line)

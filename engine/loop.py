@@ -17,6 +17,7 @@ from data.resident import Resident
 from engine import run, summaries
 from engine.build import to_plain
 from engine.checkpoint import Checkpoints
+from engine.diagnosis import Diagnoses
 from engine.evaluation import Evaluators
 from engine.feeds import open_feed
 from engine.interrupts import Interrupts
@@ -29,7 +30,7 @@ from engine.patience import Patience
 from engine.preflight import LaneSampler, preflight
 from engine.profile import Profile
 from engine.program import Traced, make_program
-from engine.report import Report, Shown, last_step
+from engine.report import Report, Shown, last_step, logged_lines
 from engine.session import Session
 from engine.state import State, weights
 from engine.train_options import run_length, train_options
@@ -105,6 +106,8 @@ def train(config: ConfigDict, workdir: str) -> None:
     )
     report = Report(workdir, start, steps, shown, visible=first)
     stack.callback(report.close)
+    before = logged_lines(workdir) if start else []
+    diagnoses = Diagnoses(session, feed, workdir, sampler, report.say, before)
     trainer = _Trainer(
       session,
       workdir,
@@ -116,11 +119,13 @@ def train(config: ConfigDict, workdir: str) -> None:
       patience,
       traced,
       sampler,
+      diagnoses,
     )
     with checkpoints.disk_errors():
       stopped = trainer.run(state, start)
     trainer.wait_until_saved()
     report.say(f'finished{trainer.why_early(stopped)} {_what_next(workdir, stopped, session)}')
+    diagnoses.say_lasting()
 
 
 def _restore_or_init(
@@ -213,13 +218,14 @@ class _Trainer:
     patience: list[Patience],
     traced: Traced,
     sampler: LaneSampler | None,
+    diagnoses: Diagnoses,
   ):
     self.session, self.workdir, self.options = session, workdir, session.train
     self.feed, self.evaluators, self.checkpoints = feed, evaluators, checkpoints
     self.report, self.patience = report, patience
     self._transferred_from = transferred_from
     self.program = make_program(session, feed, traced)
-    self._sampler = sampler
+    self._sampler, self._diagnoses = sampler, diagnoses
     self._log_intervals = (self.options.log_every, *evaluators[0].intervals)
     self._intervals = (*self._log_intervals, self.options.sample_every, checkpoints.every)
     self._rows: list[np.ndarray] = []  # read since the last log line
@@ -234,6 +240,7 @@ class _Trainer:
       The step it ended at: the last one, or an earlier one where every lane's patience ran out.
     """
     step, waiting = start, None
+    self._state = state
     ok = self._put(np.bool_(True))
     profile = Profile(self.session.config.profile, str(files.path(self.workdir) / 'profile'))
     with Interrupts() as interrupts, profile, jax.transfer_guard('disallow'):
@@ -244,6 +251,8 @@ class _Trainer:
           state, ok, rows = self.program.dispatch(
             state, ok, taken, self._put(np.int32(number)), self._put(self._active())
           )
+        self._state = state  # for a diagnosis; what it held was donated
+        self._diagnoses.took(taken)
         step += number
         if waiting is not None:
           self._read(*waiting)
@@ -293,7 +302,8 @@ class _Trainer:
     bad = np.argwhere(~np.isfinite(rows).all(axis=(2, 3)).T)
     if bad.size:
       at, lane = bad[0]
-      self._stop_not_finite(step - number + int(at) + 1, int(lane), rows[lane, at, :, 0])
+      self._rows.append(rows[:, : at + 1])
+      self._stop_not_finite(step - number + int(at) + 1, int(lane))
     self._rows.append(rows)
     if self._speed:
       self._timed_steps += number
@@ -313,25 +323,26 @@ class _Trainer:
   def _events(self, step: int, state: State) -> None:
     """Log, evaluate, sample, save: whatever is due at `step`."""
     last = step >= self.options.steps
-    figures: list[dict[str, float]] = [{} for _ in self.patience]
+    means: list[dict[str, float]] = [{} for _ in self.patience]
     speed = None
     if step % self.options.log_every == 0 or last:
       speed = self._pace()
-      figures = self._means()
+      means = self._means()
       self._rows, self._timed_steps, self._timed_seconds = [], 0, 0.0
     due = self.evaluators[0].due(step, last)
     evaluated = self._evaluate(due, state)
-    if evaluated:
-      figures = [{**mine, **more} for mine, more in zip(figures, evaluated)]
+    figures = [{**mine, **more} for mine, more in zip(means, evaluated or [{}] * len(means))]
     ranked = self._ranking_evaluator() in due
     if ranked:
       self._wait_for_a_gain(step, evaluated)
       last = last or not self._active().any()
     if any(figures):
       self.report.scalars(step, speed, figures)
-    sampler = self._sampler
+    sampler, drawn = self._sampler, None
     if sampler is not None and (step % self.options.sample_every == 0 or last):
-      self.report.samples(step, sampler.feature, self._samples(sampler, state))
+      drawn = self._samples(sampler, state)
+      self.report.samples(step, sampler.feature, drawn)
+    self._diagnoses.look(step, state, means, evaluated, drawn)
     # What was just evaluated may be the best so far.
     if step % self.checkpoints.every == 0 or last or ranked:
       self._save(step, state, evaluated)
@@ -407,9 +418,10 @@ class _Trainer:
     )
     sys.exit(128 + number)
 
-  def _stop_not_finite(self, step: int, lane: int, row: np.ndarray) -> NoReturn:
+  def _stop_not_finite(self, step: int, lane: int) -> NoReturn:
     """Raises UserError naming the first player, and the modules whose gradient is not finite."""
-    values = dict(zip(self.program.names, row))
+    rows = np.concatenate(self._rows, axis=1)[lane]
+    values = dict(zip(self.program.names, rows[-1, :, 0]))
     own = {
       player.name: {k: v for k, v in values.items() if k.startswith(f'{player.name}/')}
       for player in self.session.objective.players
@@ -426,11 +438,14 @@ class _Trainer:
     modules = [module for module, name in norms.items() if not np.isfinite(values[name])]
     saved = self.checkpoints.steps()
     where = f' of lane {lane} ({self.session.lanes.labels[lane]})' if len(self.patience) > 1 else ''
+    diagnosed = self._diagnoses.stopped(
+      step, lane, player.name, rows, self.program.names, self._state
+    )
     raise UserError(
       f'training stopped at step {step}{where}: the loss of player "{player.name}" is '
       f'{values[f"{player.name}/loss"]} and the gradient of {", ".join(modules) or "no module"} '
       f'is not finite; the last good checkpoint is {f"step {saved[-1]}" if saved else "none"}; '
-      'in a new --workdir, try lower learning rates in config.optimizer, or clip=1.0 there'
+      f'{diagnosed}'
     )
 
   def _put(self, value: Any) -> jax.Array:

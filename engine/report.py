@@ -227,6 +227,13 @@ def last_step(folder: files.Path) -> int:
     return max((step for step, _ in _logged(folder / METRICS)), default=0)
 
 
+def logged_lines(workdir: str) -> list[dict[str, Any]]:
+  """Returns the whole lines of a run's log; none where there is no log."""
+  place = files.path(workdir) / METRICS
+  with _log_errors(place):
+    return [files.parse_json(line) for _, line in _logged(place)]
+
+
 @contextlib.contextmanager
 def _log_errors(path: files.Path) -> Iterator[None]:
   """Within it, an error of the disk is a UserError that names the log."""

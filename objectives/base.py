@@ -118,6 +118,23 @@ class Player(NamedTuple):
     return self.optimizer or self.name
 
 
+class Contest(NamedTuple):
+  """Two players against each other, and what they log that tells when one has won.
+
+  Attributes:
+    discriminator: the player that tells real examples from generated ones.
+    generator: the player that generates them.
+    chance_loss: the discriminator's loss where all its logits are 0; 0 where its loss is unbounded
+      below, so that no value of it means that it has won.
+    logits: its metrics that are the mean logits of real and of generated examples.
+  """
+
+  discriminator: str
+  generator: str
+  chance_loss: float
+  logits: tuple[str, str]
+
+
 class Captions(NamedTuple):
   """The words beside a picture.
 
@@ -328,6 +345,19 @@ class Objective(abc.ABC):
   def predictor(self) -> Predictor | None:
     """The predictor for examples without labels; None if there is none, as for a GAN."""
     return None
+
+  @property
+  def contest(self) -> Contest | None:
+    """The contest between two of the players; None if there is none."""
+    return None
+
+  @property
+  def remedies(self) -> Mapping[str, Any]:
+    """Options to try where samples collapse or a contest is won, the most promising one first.
+
+    Their values by their place in the config, e.g. `{'objective.penalties.r1': 1.0}`.
+    """
+    return {}
 
   def _initialised(
     self, module: str, key: jax.Array, *inputs: Any, outputs: tuple[int, ...], **options: Any

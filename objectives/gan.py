@@ -13,6 +13,7 @@ from objectives.base import (
   Aux,
   Batch,
   Captions,
+  Contest,
   Context,
   Objective,
   Picture,
@@ -124,6 +125,19 @@ class GAN(Objective):
   @property
   def sampler(self) -> Sampler:
     return Sampler('image', self._sample)
+
+  @property
+  def contest(self) -> Contest:
+    chance = float(self._pair.discriminator(jnp.zeros(()), jnp.zeros(())))
+    return Contest('discriminator', 'generator', chance, ('real_logit', 'fake_logit'))
+
+  @property
+  def remedies(self) -> Mapping[str, Any]:
+    """A gradient penalty keeps the discriminator from being sure (Mescheder et al. 2018)."""
+    given = {name: weight for name, weight in self.penalties.items() if weight}
+    weights = {name: 3 * weight for name, weight in given.items()} or {'r1': 1.0}
+    penalised = {f'objective.penalties.{name}': weight for name, weight in weights.items()}
+    return {'objective.n_critic': 1, **penalised} if self.n_critic > 1 else penalised
 
   # --- what a variant changes
 

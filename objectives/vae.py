@@ -145,6 +145,13 @@ class VAE(Objective):
   def sampler(self) -> Sampler:
     return Sampler('image', self._sample)
 
+  @property
+  def remedies(self) -> Mapping[str, Any]:
+    """Where samples are all the same, the decoder has learned to do without latents."""
+    off = {'objective.kl_warmup': 5000, 'objective.free_bits': 0.1}
+    held = {'objective.kl_warmup': self.kl_warmup, 'objective.free_bits': self.free_bits}
+    return {place: value for place, value in off.items() if not held[place]}
+
   def _sample(self, variables: Variables, keys: jax.Array, numbers: jax.Array) -> jax.Array:
     """Expected images float32 [B, H, W, C] of draws from the prior."""
     latents = self._prior_latents(variables, keys)

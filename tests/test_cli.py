@@ -208,6 +208,9 @@ def test_not_finite_names_player_step_and_module(script, tmp_path, exploding, na
   assert 'Traceback' not in done.stderr
   assert f'training stopped at step {step}: the loss of player "{named}" is nan' in done.stderr
   assert f'gradient of {named} is not finite' in done.stderr
+  assert f'updates of "{exploding}" that are too large (learning rate 1e+38)' in done.stderr
+  assert f'try --config.optimizer.{exploding}.learning_rate=0.001, then ' in done.stderr
+  assert (tmp_path / 'diagnosis' / str(step) / 'diagnosis.json').exists()
 
 
 def test_two_trainings_in_one_folder_are_refused(tmp_path, script):
