@@ -31,7 +31,7 @@ DUPLICATE_DISTANCE, MOST_DUPLICATES = 0.2, 0.5
 # The same of evaluators' figures: the share of duplicates, and of the classes that are hit.
 MOST_DUPLICATES_EVALUATED, LEAST_CLASSES = 0.5, 0.25
 # How the names of metrics begin whose figures those are.
-_TELLING = ('duplicate', 'classes_hit')
+_TELLING = ('duplicate', 'classes_')
 # Pictures, or evaluations, in a row that must show a collapse: one may be an accident.
 COLLAPSED_IN_A_ROW = 2
 # A discriminator has won where its loss is below this share of its loss at chance: of 1.39 nats it

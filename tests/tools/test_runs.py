@@ -202,7 +202,7 @@ def test_the_command(folder, script):
   for words, said in (
     (['--compare', f'{folder}/a'], 'not 1'),
     ([f'{folder}/a', '--plot=test/loss'], 'together'),
-    ([f'{folder}/a', '--plot='], 'together'),
+    ([f'{folder}/a', '--plot='], '--plot= is empty'),
     ([f'{folder}/nowhere'], 'there is no folder'),
   ):
     done = script('-m', 'tools.runs', *words)
