@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
+import models.efficientnet_lite
 from engine.build import build
 from errors import UserError
 from metrics.features import efficientnet_lite
@@ -100,19 +101,32 @@ def test_gray_images_are_resized_and_repeated():
   np.testing.assert_array_equal(found.features, again.features)
 
 
-@needs_weights
-def test_large_images_are_resized_with_antialiasing():
-  """Half of the pixels of a chessboard are white: small, it is gray."""
-  board = np.indices((256, 256)).sum(0)[None, :, :, None] % 2
-  extractor = EfficientNetLite(64)
-  extract, parameters = jax.jit(extractor.extract), extractor.parameters
-  found, gray = (
-    extract(parameters, np.asarray(images, np.float32)).features
-    for images in (board, np.full((1, 64, 64, 1), 0.5))
-  )
-  np.testing.assert_allclose(found, gray, atol=0.15)
-  alike = extract(parameters, np.asarray(board[:, :64, :64], np.float32)).features
-  assert np.abs(alike - gray).max() > 1
+class _Passes:
+  """Instead of the network: the images themselves."""
+
+  def apply(self, variables, images):
+    return images, images
+
+
+def test_large_images_are_resized_with_antialiasing(monkeypatch):
+  """Stripes of two pixels, those in the middle of every four: small, they are gray, not white."""
+  monkeypatch.setattr(models.efficientnet_lite, 'EfficientNetLite', _Passes)
+  stripes = np.broadcast_to(np.isin(np.arange(256) % 4, (1, 2)), (1, 256, 256))[..., None]
+  found = EfficientNetLite(64).extract({}, stripes.astype(np.float32)).features
+  assert found.shape == (1, 64, 64, 3)
+  np.testing.assert_allclose(found[:, :, 1:-1], 0.5, atol=1e-6)
+
+
+def test_images_are_resized_as_pytorch_does(monkeypatch):
+  torch = pytest.importorskip('torch', reason='needs PyTorch, an extra')
+  monkeypatch.setattr(models.efficientnet_lite, 'EfficientNetLite', _Passes)
+  for shape in ((28, 28, 1), (90, 150, 3), (64, 64, 3)):
+    images = noise(2, *shape)
+    expected = torch.nn.functional.interpolate(
+      torch.from_numpy(images).permute(0, 3, 1, 2), (64, 64), mode='bilinear', antialias=True
+    ).permute(0, 2, 3, 1)
+    found = EfficientNetLite(64).extract({}, images).features
+    np.testing.assert_allclose(found, expected.expand(2, 64, 64, 3), atol=1e-5)
 
 
 @needs_weights
