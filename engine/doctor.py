@@ -28,8 +28,9 @@ LEAST_SPREAD = 0.25
 # Two samples are duplicates where they are nearer than this share of the median distance of a real
 # example to its nearest neighbour, and samples collapse where this share of them has a duplicate.
 DUPLICATE_DISTANCE, MOST_DUPLICATES = 0.2, 0.5
-# The same of evaluators' figures: the share of duplicates, and of the classes that are hit.
-MOST_DUPLICATES_EVALUATED, LEAST_CLASSES = 0.5, 0.25
+# Of evaluators' figures: the share of samples with a duplicate, which counts those nearer than
+# real examples ever are and so is high for smooth samples too, and of the classes that are hit.
+MOST_DUPLICATES_EVALUATED, LEAST_CLASSES = 0.9, 0.25
 # How the names of metrics begin whose figures those are.
 _TELLING = ('duplicate', 'classes_')
 # Pictures, or evaluations, in a row that must show a collapse: one may be an accident.
@@ -43,8 +44,9 @@ VANISHED = 1e-4
 WON_POINTS, WON_STEPS = 5, 300
 # The last gradient norm is a jump where it is so many times the largest of those before.
 JUMP = 100.0
-# Images that are compared: their distances grow with the square.
-MOST_IMAGES = 256
+# Images that are compared, whose distances grow with the square, and numbers of each: of larger
+# images every second, third, … one.
+MOST_IMAGES, MOST_NUMBERS = 256, 2**14
 
 
 class Finding(NamedTuple):
@@ -419,15 +421,22 @@ def spread(samples: np.ndarray, real: np.ndarray) -> Spread | None:
     None where there are too few of either, samples are not finite, or real ones do not differ.
   """
   number = min(len(samples), MOST_IMAGES)
-  real = real[:number].reshape(min(len(real), number), -1).astype(np.float64)
-  flat = samples[:number].reshape(number, -1).astype(np.float64)
+  real = _rows(real[:number])
+  flat = _rows(samples[:number])
   if min(len(flat), len(real)) < 8 or not np.isfinite(flat).all():
     return None
   deviation, nearest = _deviation(real), np.median(_nearest(real))
-  if not deviation or not nearest:
+  # Rounding leaves something where all are the same: 1e-8 of a distance of order √D.
+  if deviation < 1e-6 or nearest < 1e-6 * math.sqrt(real.shape[1]):
     return None
   duplicates = float((_nearest(flat) < DUPLICATE_DISTANCE * nearest).mean())
   return Spread(_deviation(flat) / deviation, duplicates, number)
+
+
+def _rows(images: np.ndarray) -> np.ndarray:
+  """Images as rows of numbers, float64 [N, D], D at most `MOST_NUMBERS`."""
+  flat = images.reshape(len(images), -1)
+  return flat[:, :: -(-flat.shape[1] // MOST_NUMBERS)].astype(np.float64)
 
 
 def _deviation(rows: np.ndarray) -> float:
