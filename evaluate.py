@@ -38,6 +38,9 @@ flags.DEFINE_string(
   'The average of the parameters: a name in config.ema, or "none"; that of each evaluator by '
   'default.',
 )
+flags.DEFINE_list(
+  'only', [], 'The evaluators to run, names in config.evaluators with commas; all by default.'
+)
 flags.DEFINE_integer('lane', None, 'The only lane to evaluate, from 0; all by default.')
 flags.DEFINE_string('out', None, 'Where the figures go; WORKDIR/metrics.json if not given.')
 flags.DEFINE_list(
@@ -62,7 +65,8 @@ flags.DEFINE_bool('distributed', False, cli.DISTRIBUTED)
 # belongs to one evaluation.
 _BESIDE = {'verify': ('runs',), 'runs': ('report',)}
 _OF_ONE_RUN = (
-  'workdir', 'checkpoint', 'split', 'seed', 'average', 'lane', 'out', 'distributed', 'mesh',
+  'workdir', 'checkpoint', 'split', 'seed', 'average', 'only', 'lane', 'out', 'distributed',
+  'mesh',
 )  # fmt: skip
 
 
@@ -134,6 +138,7 @@ def _evaluate() -> None:
     seed=values.seed,
     average=values.average,
     lane=values.lane,
+    only=values.only,
     evaluators=values.config.evaluators,
     placement=run_flags.placement(values),
   )

@@ -40,7 +40,7 @@ from engine.restore import (
   restore_run,
 )
 from engine.session import Session
-from errors import UserError
+from errors import UserError, choose
 
 # The figures of so many lanes are shown on the terminal one by one.
 _MOST_SHOWN = 8
@@ -59,6 +59,7 @@ class Request(NamedTuple):
     seed: of the noise; None for the run's own, which gives the figures that training logged.
     average: of the parameters, for all evaluators; '' for their own.
     lane: the only lane to evaluate; None for all.
+    only: the evaluators to run; none for all.
     evaluators: the section `config.evaluators`; None for the run's own.
     placement: where the parameters go.
   """
@@ -70,6 +71,7 @@ class Request(NamedTuple):
   seed: int | None = None
   average: str = ''
   lane: int | None = None
+  only: Sequence[str] = ()
   evaluators: ConfigDict | None = None
   placement: Placement = DEFAULT
 
@@ -223,6 +225,10 @@ def _with_evaluators(session: Session, request: Request) -> Session:
   config = session.config.copy_and_resolve_references()
   if request.evaluators is not None:
     config.evaluators = request.evaluators
+  for name in request.only:
+    choose(config.evaluators, name, '--only')
+  if request.only:
+    config.evaluators = {name: config.evaluators[name] for name in request.only}
   chosen_averages(session.averages, request.average)  # Refuses one that is not there.
   if request.average:
     for section in config.evaluators.values():

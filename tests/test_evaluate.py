@@ -125,6 +125,14 @@ def test_tables_and_pictures_of_a_classifier(tmp_path):
   assert {name.split('/')[0] for name in written['metrics']} == {'test', 'speed'}
 
 
+def test_some_evaluators_alone(gan_run, tmp_path):
+  written = evaluate(gan_run, tmp_path / 'some.json', only=('samples',), lane=0)
+  assert {*written['metrics']} == {'samples/fd_pixels7_50-test'}
+  assert {*written['made_by']['evaluators']} == {'samples'}
+  with pytest.raises(UserError, match=r'--only=sample is unknown \(did you mean "samples"\?\)'):
+    evaluate(gan_run, tmp_path / 'none.json', only=('sample',))
+
+
 def test_all_lanes_and_one(gan_run, tmp_path, capsys):
   written = evaluate(gan_run, tmp_path / 'all.json')
   printed = capsys.readouterr().out
