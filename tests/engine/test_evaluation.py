@@ -238,8 +238,8 @@ REFUSED = {
   ),
   'room of extractors': (
     gan,
-    samples(dict(name='inception'), FRECHET),
-    'there is no metrics/features/inception.py',
+    samples(dict(name='inceptionn'), FRECHET),
+    'there is no metrics/features/inceptionn.py',
   ),
   'extractor on small images': (
     gan,

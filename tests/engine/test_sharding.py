@@ -79,7 +79,7 @@ def test_split_parameters_train_like_whole_ones(optimizer, moments_kept):
   assert params["['hidden_0']['bias']"] == []
   moments = [spec for path, spec in statistics.items() if "hidden_0']['kernel" in path]
   assert moments == [wanted] * moments_kept
-  assert averages["['generator']['hidden_1']['kernel']"] == wanted
+  assert averages["['generator']['params']['hidden_1']['kernel']"] == wanted
 
 
 def abstract():
