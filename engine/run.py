@@ -25,7 +25,7 @@ from errors import UserError
 
 CONFIG, DESCRIPTION, TOKENIZER = 'config.json', 'run.json', 'tokenizer.json'
 # Rises when runs of before can no longer be read; the commit is the last one that reads those.
-FORMAT, LAST_COMMIT = 3, '972c269'
+FORMAT, LAST_COMMIT = 3, '62ac1e2'
 
 # Sections that runs of this format may lack, since they were made before there were any.
 _YOUNGER: Mapping[str, Any] = {
