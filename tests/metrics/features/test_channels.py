@@ -32,6 +32,7 @@ def test_it_is_the_classifier_on_each_channel():
   assert stacked.label == 'channels-mnist5k-cnn' and stacked.checksum == plain.checksum
 
 
+@pytest.mark.slow  # prepares 60,000 images
 def test_it_names_the_modes_of_stacked_digits():
   source = open_source('stacked_mnist', 'test[:300]', '')
   examples = source.read(range(300))
