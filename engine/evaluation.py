@@ -12,6 +12,7 @@ from data.section import Data, check_features, open_evaluated, open_testing
 from data.spec import Spec
 from engine.averages import Average
 from engine.build import call, resolve, to_plain
+from engine.evaluation_cost import Stopwatch, cost_note
 from engine.evaluators.base import Evaluator, Progress, Results
 from engine.evaluators.batches import Split
 from engine.session import Session
@@ -58,6 +59,21 @@ class Evaluators:
   def number(self, name: str) -> int:
     """Returns how many examples, samples or calls an evaluation takes, for its progress."""
     return self._evaluators[name].number
+
+  def cost_note(self, name: str, seconds: Stopwatch, pace: float, lanes: int) -> str | None:
+    """Returns a sentence where an evaluation that has just ended takes much of the training time.
+
+    Args:
+      name: of the evaluator.
+      seconds: that timed the evaluation of one lane.
+      pace: steps per second of training alone.
+      lanes: how many are evaluated.
+    """
+    each = self._evaluators[name]
+    taken = seconds.estimate(each.repeated_number)
+    if taken is None:
+      return None
+    return cost_note(each.where, lanes * taken, each.every, pace, each.repeated_number, each.fewer)
 
   def spec(self, name: str) -> Spec:
     """Returns the split that examples come from, or that samples are compared with."""

@@ -19,6 +19,7 @@ from engine.build import to_plain
 from engine.checkpoint import Checkpoints
 from engine.diagnosis import Diagnoses
 from engine.evaluation import Evaluators
+from engine.evaluation_cost import Stopwatch
 from engine.feeds import open_feed
 from engine.interrupts import Interrupts
 from engine.lanes import take_lane
@@ -232,6 +233,7 @@ class _Trainer:
     self._timed_steps, self._timed_seconds = 0, 0.0  # likewise, without the compiling dispatch
     self._last_read = 0.0
     self._speed = 0.0
+    self._costed: set[str] = set()  # evaluators whose cost was measured
 
   def run(self, state: State, start: int) -> int:
     """Dispatch by dispatch to the last step; metrics are read while the next one computes.
@@ -361,7 +363,16 @@ class _Trainer:
   def _evaluate_lane(self, due: Sequence[str], state: State, lane: int) -> dict[str, float]:
     held = take_lane(weights(state), lane, len(self.patience))
     key = jax.random.key(int(self.session.lanes.seeds[lane]))
-    results = [self.evaluators[lane].evaluate(name, held, key) for name in due]
+    results = []
+    for name in due:
+      stopwatch = None if name in self._costed else Stopwatch()
+      results.append(self.evaluators[lane].evaluate(name, held, key, progress=stopwatch))
+      # The speed is known from the second dispatch on.
+      if stopwatch is not None and self._speed:
+        self._costed.add(name)
+        note = self.evaluators[lane].cost_note(name, stopwatch, self._speed, len(self.patience))
+        if note:
+          self.report.say(f'note     {note}')
     return {name: figure.mean for each in results for name, figure in each.figures.items()}
 
   def _samples(self, sampler: LaneSampler, state: State) -> list[np.ndarray]:

@@ -97,6 +97,16 @@ class Evaluator(abc.ABC):
     """How many examples, samples or calls an evaluation takes."""
 
   @property
+  def repeated_number(self) -> int:
+    """How many of `number` a further evaluation takes, with what the first one has kept."""
+    return self.number
+
+  def fewer(self, number: int) -> str:
+    """Returns the flag by which an evaluation takes so many; '' if there is none."""
+    del number
+    return ''
+
+  @property
   @abc.abstractmethod
   def spec(self) -> Spec:
     """The split that examples come from, or that samples are compared with."""

@@ -39,6 +39,12 @@ class OverSplit(Evaluator):
   def spec(self) -> Spec:
     return self._split.examples.spec
 
+  def fewer(self, number: int) -> str:
+    # A part of a part, or of several data sets, would have to be computed.
+    if any(sign in self.split for sign in '[+|'):
+      return ''
+    return f"'--{self.where}.split={self.split}[:{max(number, 1)}]'"
+
   def check(self) -> None:
     self._shapes()
 

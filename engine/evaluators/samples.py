@@ -86,6 +86,13 @@ class Samples(Evaluator):
     return len(self._reference.examples) + held_out + self.samples
 
   @property
+  def repeated_number(self) -> int:
+    return self.samples
+
+  def fewer(self, number: int) -> str:
+    return f'--{self.where}.samples={max(number, 1)}'
+
+  @property
   def provenance(self) -> dict[str, Any]:
     splits = {'reference': self._reference}
     if self._held_out:
