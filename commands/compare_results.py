@@ -14,21 +14,8 @@ from errors import UserError
 _WIDTH = 100
 # Half the width of a 95 % interval of a mean over many examples, in standard errors.
 _NORMAL = 1.959964
-# Options that change neither what is trained nor what is computed of it.
-_WITHOUT_EFFECT = (
-  'train.seed',
-  'seeds',
-  'train.log_every',
-  'train.sample_every',
-  'train.dispatch',
-  'report',
-  'mesh',
-  'sharding',
-  'profile',
-  'data.data_dir',
-  'data.resident_mb',
-  'data.workers',
-)
+# Options in which the trainings of a group may differ.
+_WITHIN_A_GROUP = ('train.seed', 'seeds', *run.WITHOUT_EFFECT)
 # Options of evaluators that do not change what a figure means.
 _NOT_OF_THE_FIGURE = ('every', 'batch_size', 'average', 'metrics')
 
@@ -162,7 +149,7 @@ def _check_comparable(one: Result, other: Result) -> None:
 
 
 def _meaning(result: Result, name: str) -> dict[str, Any]:
-  """What all figures of an evaluator depend on beside the model, as plain dicts."""
+  """The options and the provenance that an evaluator's figures depend on beside the model."""
   options = result.made_by['evaluators'][name]
   provenance = result.made_by['provenance'][name]
   return {
@@ -172,11 +159,11 @@ def _meaning(result: Result, name: str) -> dict[str, Any]:
 
 
 def _config_key(result: Result) -> str:
-  """What the trainings of a group have in common: everything but their seeds."""
+  """The key of a group of runs: their config without seeds and options of no effect, as JSON."""
   config = json.loads(json.dumps(result.config))
-  for place in _WITHOUT_EFFECT:
+  for place in _WITHIN_A_GROUP:
     section, _, option = place.rpartition('.')
-    (config.get(section, {}) if section else config).pop(option, None)
+    (config[section] if section else config).pop(option, None)
   by_figure = result.made_by['checkpoint'] == 'best' or config['train'].get('patience')
   # Of trainings that each stopped at their best, the steps differ.
   steps = [] if by_figure else sorted({lane.step for lane in result.lanes})

@@ -113,7 +113,7 @@ class Opened(NamedTuple):
 
   @property
   def provenance(self) -> dict[str, Any]:
-    """What the figures of each evaluator are computed from, of the first lane."""
+    """The provenance of each evaluator's figures, by name, of the first lane."""
     evaluators = self.evaluators[self.lanes[0]]
     return {name: evaluators.provenance(name) for name in evaluators.names}
 

@@ -1,4 +1,4 @@
-"""What the last bits of a figure depend on beside its data and its code: devices and versions."""
+"""The machine that figures were computed on: devices, processor, compiler flags and versions."""
 
 import importlib.metadata
 import os

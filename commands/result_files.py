@@ -43,7 +43,7 @@ class Lane(NamedTuple):
 
 
 class Result(NamedTuple):
-  """What evaluate.py found of a run.
+  """The figures that evaluate.py wrote for a run.
 
   Attributes:
     run: the run's folder, as it was given.

@@ -39,7 +39,7 @@ _MOST = 1000
 
 
 class Diagnoses:
-  """The findings of one run; each is said once when it is found, and again if it lasts to the end.
+  """Diagnoses of one run, each printed when it is found, and again if it lasts to the end.
 
   Args:
     session: of the run.
@@ -199,7 +199,7 @@ class Diagnoses:
         self._write(step, state, new, drawn, {}, None)
 
   def _findings(self, lane: int) -> list[Finding]:
-    """What holds of a lane now."""
+    """The failures of a lane at this moment."""
     label = self._labels[lane]
     held = {
       'collapse': doctor.collapse(

@@ -113,7 +113,7 @@ class Stop(NamedTuple):
 
 
 class Spread(NamedTuple):
-  """How far samples lie apart, compared with real examples.
+  """The spread of samples compared with that of real examples.
 
   Attributes:
     ratio: of the root mean square deviation from the mean image, samples to examples.
@@ -127,7 +127,7 @@ class Spread(NamedTuple):
 
 
 class Sampled(NamedTuple):
-  """What is known of the samples at one step.
+  """The samples of one step: their spread, and figures of evaluators.
 
   Attributes:
     step: of the samples.
@@ -232,7 +232,7 @@ def _standardised(config: Mapping[str, Any]) -> bool:
 
 
 def column_names(feature: str, several: bool, number: int, spec: Spec) -> list[str]:
-  """What the columns of a feature are called: as in the table's header where that is known."""
+  """Returns the names of the columns of a feature, from the table's header where there is one."""
   if not several:
     return [f'the {feature}']
   named: list[str] = []
@@ -288,7 +288,7 @@ def of_data(
 
 
 def _ignored(suspect: Suspect, spec: Spec, config: Mapping[str, Any], before: str) -> str:
-  """How a column of a table of one's own is left out; '' for other data."""
+  """The flag that leaves out a column of a CSV table, after `before`; '' for other data."""
   names = [each.name for each in spec.input_columns if f'"{each.name}"' in suspect.column]
   own = str(value_at(config, 'data.name')).startswith('csv:')
   if not names or not own or value_at(config, 'data.table.ignore') is None:

@@ -1,4 +1,4 @@
-"""What an evaluator costs beside training, measured at its first evaluation."""
+"""The cost of an evaluator beside training, measured at its first evaluation."""
 
 import math
 import time

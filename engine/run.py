@@ -37,17 +37,11 @@ _YOUNGER: Mapping[str, Any] = {
   },
 }
 
-# Options that say how long a run goes, what it shows or where it computes, not what it computes.
-FREE = (
-  'train.steps',
-  'train.epochs',
-  'train.patience',
-  'train.minimum_gain',
+# Options that say what a run shows or where it computes, which changes no result.
+WITHOUT_EFFECT = (
   'train.log_every',
   'train.sample_every',
   'train.dispatch',
-  'checkpoint',
-  'evaluators',
   'report',
   'mesh',
   'sharding',
@@ -55,6 +49,16 @@ FREE = (
   'data.data_dir',
   'data.resident_mb',
   'data.workers',
+)
+# Those and what says how long a run goes and what is kept of it: all that a resumed run may change.
+FREE = (
+  'train.steps',
+  'train.epochs',
+  'train.patience',
+  'train.minimum_gain',
+  'checkpoint',
+  'evaluators',
+  *WITHOUT_EFFECT,
 )
 
 

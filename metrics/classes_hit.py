@@ -9,7 +9,7 @@ from metrics.base import FeatureBatch, SampleMetric
 
 
 class Frequencies(NamedTuple):
-  """How many rows are of each class.
+  """Counts of rows by class.
 
   Attributes:
     counts: int64 [K], of the class with the highest probability; [0] if there were no rows.

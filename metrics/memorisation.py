@@ -1,7 +1,6 @@
 """Memorisation: samples that are copies of training examples."""
 
 import dataclasses
-import math
 from typing import ClassVar
 
 import numpy as np
@@ -9,7 +8,7 @@ import numpy as np
 from metrics import distances
 from metrics.base import Fewest
 from metrics.kept_rows import KeptRows
-from metrics.of_kept_rows import OfKeptRows, are_finite
+from metrics.of_kept_rows import OfKeptRows, are_finite, check_most, rows_of_quantile
 from options import option
 
 
@@ -65,17 +64,11 @@ class Memorisation(OfKeptRows):
   )
 
   def __post_init__(self):
-    needed = self.fewest(1).examples
-    if self.most < needed:
-      raise ValueError(
-        f'most={self.most} must be at least {needed}, of which one is the share '
-        f'quantile={self.quantile}; raise it'
-      )
+    check_most(self.most, self.quantile)
 
   def fewest(self, dimension: int) -> Fewest:
     del dimension
-    # With fewer the quantile would be below the smallest distance.
-    return Fewest(max(2, math.ceil(1 / self.quantile)), 1)
+    return Fewest(rows_of_quantile(self.quantile), 1)
 
   def compare(
     self, reference: KeptRows, samples: KeptRows, held_out: KeptRows | None = None

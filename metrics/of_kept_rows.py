@@ -1,6 +1,7 @@
 """The parent of metrics of samples that need single rows, not sums over them."""
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -31,6 +32,21 @@ class OfKeptRows(SampleMetric):
 
   def merge(self, a: KeptRows, b: KeptRows) -> KeptRows:
     return kept_rows.merge(a, b, self.most)
+
+
+def rows_of_quantile(quantile: float) -> int:
+  """Returns how many rows have a quantile: of fewer it would lie below the smallest distance."""
+  return max(2, math.ceil(1 / quantile))
+
+
+def check_most(most: int, quantile: float) -> None:
+  """Raises ValueError where `most` rows are too few for a quantile."""
+  needed = rows_of_quantile(quantile)
+  if most < needed:
+    raise ValueError(
+      f'most={most} must be at least {needed}, of which one is the share quantile={quantile}; '
+      'raise it'
+    )
 
 
 def are_finite(*states: KeptRows) -> bool:

@@ -147,7 +147,7 @@ class VAE(Objective):
 
   @property
   def remedies(self) -> Mapping[str, Any]:
-    """Where samples are all the same, the decoder has learned to do without latents."""
+    """Remedies for samples that are all the same: the decoder has learned to ignore the latents."""
     off = {'objective.kl_warmup': 5000, 'objective.free_bits': 0.1}
     held = {'objective.kl_warmup': self.kl_warmup, 'objective.free_bits': self.free_bits}
     return {place: value for place, value in off.items() if not held[place]}

@@ -98,7 +98,7 @@ class Evaluator(abc.ABC):
 
   @property
   def repeated_number(self) -> int:
-    """How many of `number` a further evaluation takes, with what the first one has kept."""
+    """The number of a further evaluation, without what the first one has kept."""
     return self.number
 
   def fewer(self, number: int) -> str:
@@ -113,7 +113,7 @@ class Evaluator(abc.ABC):
 
   @property
   def provenance(self) -> dict[str, Any]:
-    """What the figures are computed from, beside the model and the options; fit for JSON.
+    """The origin of the figures beside the model and the options, fit for JSON.
 
     `counts` are numbers of examples and samples by what they are used for, `data` the identities of
     the splits that they come from.

@@ -59,7 +59,7 @@ class Classifier(FeatureExtractor):
 
   @functools.cached_property
   def description(self) -> Mapping[str, Any]:
-    """What the JSON file says of the weights.
+    """The content of the JSON file beside the weights.
 
     Raises:
       UserError: it is missing or damaged.

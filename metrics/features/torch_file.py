@@ -33,7 +33,7 @@ _DTYPES: Mapping[str, str] = {
 
 
 class _Storage(NamedTuple):
-  """What a pickle says of the numbers of a tensor, which follow it."""
+  """The place and type of the numbers of tensors, which follow the pickle."""
 
   key: str
   dtype: np.dtype
@@ -41,7 +41,7 @@ class _Storage(NamedTuple):
 
 
 class _Tensor(NamedTuple):
-  """What a pickle says of a tensor; `offset` and `strides` count numbers."""
+  """A tensor as a pickle describes it; `offset` and `strides` count numbers."""
 
   storage: _Storage
   offset: int
@@ -158,14 +158,14 @@ class _Reader(pickle.Unpickler):
 
 
 def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:
-  """What a pickle calls as `torch._utils._rebuild_tensor_v2`; the rest is about gradients."""
+  """Stands in for `torch._utils._rebuild_tensor_v2`; arguments about gradients are ignored."""
   if not isinstance(storage, _Storage):
     raise ValueError('a tensor in it has no storage')
   return _Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
 def _rebuild_parameter(tensor: Any, *_: Any) -> Any:
-  """What a pickle calls as `torch._utils._rebuild_parameter`."""
+  """Stands in for `torch._utils._rebuild_parameter`."""
   return tensor
 
 
