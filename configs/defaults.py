@@ -132,22 +132,48 @@ CLASSIFIERS = {
 }
 
 
+def features(data: str) -> dict[str, Any]:
+  """Returns the section of the features by which images of `data` are judged.
+
+  They are those of a classifier of such images where this project has one (`CLASSIFIERS`), else
+  means over blocks of pixels.
+  """
+  if data in CLASSIFIERS:
+    return dict(name='classifier', weights=CLASSIFIERS[data])
+  return dict(name='pixels.BlockMeans', side=8)
+
+
 def quality(data: str) -> ConfigDict:
   """Returns the evaluator of how good images are: 10,000 samples against the training split.
 
-  The features are those of a classifier of such images where this project has one (`CLASSIFIERS`),
-  else means over blocks of pixels. Only `evaluate.py` runs it.
+  Only `evaluate.py` runs it.
   """
-  features = dict(name='pixels.BlockMeans', side=8)
-  if data in CLASSIFIERS:
-    features = dict(name='classifier', weights=CLASSIFIERS[data])
   metrics = dict(
     fd=dict(name='frechet'),
     kid=dict(name='kid', most=5000),
     mind=dict(name='mind', projections=500, seed=0, most=5000),
     prdc=dict(name='prdc', k=3, most=2000),
+    duplicates=dict(name='duplicates', most=2000, quantile=0.01),
+    vendi=dict(name='vendi'),
   )
-  return samples(features, metrics, every=0, samples=10_000, reference='train')
+  if data in CLASSIFIERS:
+    metrics |= dict(inception_score=dict(name='inception_score'), hit=dict(name='classes_hit'))
+  return samples(features(data), metrics, every=0, samples=10_000, reference='train')
+
+
+def copies(data: str) -> ConfigDict:
+  """Returns the evaluator of how many of 1,000 images are copies of training examples.
+
+  Only `evaluate.py` runs it.
+  """
+  memorisation = dict(name='memorisation', most=60_000, quantile=0.01)
+  return samples(
+    features(data),
+    dict(memorisation=memorisation),
+    every=0,
+    reference='train',
+    held_out='test',
+  )
 
 
 def accuracy_score() -> ConfigDict:

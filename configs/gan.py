@@ -10,7 +10,7 @@ on 2 CPU cores and reach samples/fd_pixels14_1k-test 0.41 on mnist5k (docs/resul
 
 from ml_collections import ConfigDict
 
-from configs.defaults import average, defaults, optimizer, quality, samples
+from configs.defaults import average, copies, defaults, optimizer, quality, samples
 
 
 def get_config(data: str = 'mnist5k') -> ConfigDict:
@@ -36,5 +36,6 @@ def get_config(data: str = 'mnist5k') -> ConfigDict:
     features=dict(name='pixels.BlockMeans', side=14), metrics=dict(fd=dict(name='frechet'))
   )
   config.evaluators.final = quality(data)
+  config.evaluators.copies = copies(data)
   config.checkpoint.best = 'samples/fd'
   return config

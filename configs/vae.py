@@ -10,7 +10,7 @@ take 2.5 minutes and reach −241.9 (docs/results.md). The other VAE configs sta
 
 from ml_collections import ConfigDict
 
-from configs.defaults import defaults, measure, optimizer, quality
+from configs.defaults import copies, defaults, measure, optimizer, quality
 
 
 def get_config(data: str = 'mnist5k') -> ConfigDict:
@@ -34,6 +34,7 @@ def get_config(data: str = 'mnist5k') -> ConfigDict:
   config.evaluators.test.every = 500
   config.evaluators.likelihood = measure('likelihood', samples=5000)
   config.evaluators.final = quality(data)
+  config.evaluators.copies = copies(data)
   config.checkpoint.best = 'test/elbo'
   config.checkpoint.best_mode = 'max'
   return config

@@ -13,7 +13,7 @@ chooses the code at each position of the map independently: there is no prior ov
 
 from ml_collections import ConfigDict
 
-from configs.defaults import defaults, optimizer, quality
+from configs.defaults import copies, defaults, optimizer, quality
 
 
 def get_config(data: str = 'mnist5k') -> ConfigDict:
@@ -35,6 +35,7 @@ def get_config(data: str = 'mnist5k') -> ConfigDict:
   config.data.name = data
   config.train.steps = 1000
   config.evaluators.final = quality(data)
+  config.evaluators.copies = copies(data)
   # Not test/elbo, which also includes the rate: that of a provisional prior, which is not trained.
   config.checkpoint.best = 'test/reconstruction'
   return config

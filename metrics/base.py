@@ -1,7 +1,8 @@
 """The interfaces of metrics of predictions, metrics of samples, and feature extractors."""
 
 import abc
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
@@ -157,6 +158,12 @@ class SampleMetric(abc.ABC):
     Raises:
       UserError: there are too few of either.
     """
+
+  def comparison(
+    self, reference: Any, held_out: Any | None = None
+  ) -> Callable[[Any], tuple[float, ...]]:
+    """Returns `compare` for several states of samples, with what they share computed once."""
+    return functools.partial(self.compare, reference, held_out=held_out)
 
 
 class Extracted(NamedTuple):

@@ -1,6 +1,7 @@
 """Memorisation: samples that are copies of training examples."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import ClassVar
 
 import numpy as np
@@ -11,26 +12,32 @@ from metrics.kept_rows import KeptRows
 from metrics.of_kept_rows import OfKeptRows, are_finite, check_most, rows_of_quantile
 from options import option
 
+_UNDEFINED = (float('nan'), float('nan'))
 
-def copies(
-  train: np.ndarray, samples: np.ndarray, held_out: np.ndarray, quantile: float
-) -> tuple[float, float]:
-  """Returns the shares of memorised and of authentic samples.
+
+class Copies:
+  """Tells which samples are copies of training examples.
 
   Args:
     train: features [N, D] of two or more training examples.
-    samples: features [M, D].
-    held_out: features [H, D].
+    held_out: features [H, D] of examples that the model was not trained on.
     quantile: of the distances from held-out to training examples, the one up to which a sample is
       memorised.
   """
-  train, samples, held_out = distances.points(train, samples, held_out)
-  away, neighbours = distances.nearest(samples, train)
-  usual, _ = distances.nearest(held_out, train)
-  near = np.quantile(np.sqrt(usual), quantile)
-  which, places = np.unique(neighbours, return_inverse=True)
-  apart = distances.to_neighbour(train, 1, which)
-  return float(np.mean(np.sqrt(away) <= near)), float(np.mean(away > apart[places]))
+
+  def __init__(self, train: np.ndarray, held_out: np.ndarray, quantile: float):
+    self._origin = train
+    self._train, held_out_points = distances.points(train, held_out)
+    usual, _ = distances.nearest(held_out_points, self._train)
+    self._near = np.quantile(np.sqrt(usual), quantile)
+
+  def of(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns which of the samples [M, D] are memorised, and which are authentic: bool [M]."""
+    _, points = distances.points(self._origin, samples)
+    away, neighbours = distances.nearest(points, self._train)
+    which, places = np.unique(neighbours, return_inverse=True)
+    apart = distances.to_neighbour(self._train, 1, which)
+    return np.sqrt(away) <= self._near, away > apart[places]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +80,27 @@ class Memorisation(OfKeptRows):
   def compare(
     self, reference: KeptRows, samples: KeptRows, held_out: KeptRows | None = None
   ) -> tuple[float, ...]:
-    if not are_finite(reference, samples, held_out):
-      return (float('nan'),) * len(self.figures)
-    return copies(reference.features, samples.features, held_out.features, self.quantile)
+    return self.comparison(reference, held_out)(samples)
+
+  def comparison(
+    self, reference: KeptRows, held_out: KeptRows | None = None
+  ) -> Callable[[KeptRows], tuple[float, ...]]:
+    if not are_finite(reference, held_out):
+      return lambda samples: _UNDEFINED
+    copies = Copies(reference.features, held_out.features, self.quantile)
+    # Both answers about a sample are independent of the other samples, of which subset after subset
+    # is asked about.
+    known: dict[int, tuple[bool, bool]] = {}
+
+    def compare(samples: KeptRows) -> tuple[float, ...]:
+      if not are_finite(samples):
+        return _UNDEFINED
+      rows = samples.priorities.tolist()
+      new = np.array([row not in known for row in rows])
+      if new.any():
+        answers = zip(*copies.of(samples.features[new]))
+        known.update(zip(samples.priorities[new].tolist(), answers))
+      memorised, authentic = np.mean([known[row] for row in rows], axis=0)
+      return float(memorised), float(authentic)
+
+    return compare

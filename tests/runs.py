@@ -192,10 +192,11 @@ def saved_run(workdir: Path, config: ConfigDict, steps: Sequence[int] = (1,)) ->
 
 
 def small(config: ConfigDict) -> ConfigDict:
-  """The config with modules of few units, without the evaluator of 10,000 samples."""
+  """The config with modules of few units, without the evaluators of many samples."""
   for module in config.modules.values():
     module.widths = (16,) * len(module.widths)
-  # It needs more examples and samples than small runs have.
-  if 'final' in config.evaluators:
-    del config.evaluators.final
+  # They need more examples and samples than small runs have.
+  for name in ('final', 'copies'):
+    if name in config.evaluators:
+      del config.evaluators[name]
   return config

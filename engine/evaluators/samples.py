@@ -221,7 +221,7 @@ class Samples(Evaluator):
     states = self._collected(self._metrics, self._drawn(variables, key), groups, done, progress)
     figures: list[Figure] = []
     for name, metric in self._metrics.items():
-      compare = functools.partial(metric.compare, real[name], held_out=held_out.get(name))
+      compare = metric.comparison(real[name], held_out.get(name))
       figures += _figures(metric, compare, [each[name] for each in states])
     return Results(dict(zip(self.figure_names, figures)))
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from metrics.memorisation import Memorisation
-from tests.metrics.sample_states import figures, normal
+from tests.metrics.sample_states import figures, normal, state_of
 
 METRIC = Memorisation(most=5000, quantile=0.02)
 TRAIN, HELD_OUT = normal(0, 2000, 6), normal(1, 1000, 6)
@@ -69,3 +69,23 @@ def test_as_all_pairs_say():
   )
   found = figures(Memorisation(200, 0.1), train, samples, held_out)
   assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_one_comparison_answers_about_several_states():
+  samples = normal(2, 300, 6)
+  samples[::3] = TRAIN[:100]
+  train, held_out = state_of(METRIC, TRAIN), state_of(METRIC, HELD_OUT)
+  compare = METRIC.comparison(train, held_out)
+  parts = [range(100), range(50, 300), range(300), range(7, 8)]
+  states = [state_of(METRIC, samples, [list(part)]) for part in parts]
+  found = [compare(state) for state in states]
+  assert found == [METRIC.compare(train, state, held_out) for state in states]
+  assert len(set(found)) == len(found)
+
+
+def test_features_that_are_not_finite():
+  odd = normal(2, 10, 6)
+  odd[3, 2] = np.inf
+  for arrays in ((odd, TRAIN, HELD_OUT), (TRAIN, odd, HELD_OUT), (TRAIN, HELD_OUT, odd)):
+    found = figures(METRIC, *arrays)
+    assert all(np.isnan(value) for value in found.values())
