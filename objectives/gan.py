@@ -106,7 +106,7 @@ class GAN(Objective):
     )
     return {
       'discriminator_loss': self._pair.discriminator(real_logits, fake_logits),
-      'generator_loss': self._pair.generator(fake_logits),
+      'generator_loss': self._pair.generator(real_logits, fake_logits),
       'real_logit': real_logits,
       'fake_logit': fake_logits,
     }
@@ -239,5 +239,8 @@ class GAN(Objective):
 
   def _generator_loss(self, params, mutable, batch: Batch, context: Context):
     fake, changed = self._fake(params, mutable, batch, context)
-    logits, _ = self._logits(params, mutable, fake, batch, context.rngs_for('fake'))
-    return self._pair.generator(logits).mean(), Aux({}, {'generator': changed})
+    fake_logits, _ = self._logits(params, mutable, fake, batch, context.rngs_for('fake'))
+    # Only a relativistic loss reads them; of any other nothing of this is compiled.
+    real_logits, _ = self._logits(params, mutable, batch['image'], batch, context.rngs_for('real'))
+    loss = self._pair.generator(real_logits, fake_logits).mean()
+    return loss, Aux({}, {'generator': changed})
