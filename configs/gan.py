@@ -19,16 +19,19 @@ def get_config(data: str = 'mnist5k') -> ConfigDict:
     name='gan',
     loss='non_saturating',
     penalties=dict(r1=1.0, r2=0.0, gradient_penalty=0.0, dragan=0.0),
-    penalty_every=1,
+    penalty_every=4,
     n_critic=1,
     latent_size=100,
   )
-  config.modules.generator = dict(name='mlp.Generator', widths=(1024, 512, 256), activation='relu')
+  config.modules.generator = dict(
+    name='mlp.Generator', widths=(256, 512, 1024), activation='relu', norm='batch'
+  )
   config.modules.discriminator = dict(
     name='mlp.Discriminator', widths=(1024, 512, 256), activation='leaky_relu', dropout=0.0
   )
-  config.optimizer.generator = optimizer('adam', 3e-4, b1=0.5, b2=0.999)
-  config.optimizer.discriminator = optimizer('adam', 3e-4, b1=0.5, b2=0.999)
+  for player in ('generator', 'discriminator'):
+    config.optimizer[player] = optimizer('adam', 1e-3, b1=0.0, b2=0.99)
+    config.optimizer[player].schedule.name = 'cosine'
   config.ema.generator = average('generator', 0.999)
   config.data.name = data
   config.train.steps = 5000

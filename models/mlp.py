@@ -64,6 +64,12 @@ class Generator(nn.Module):
   activation: str = option('Activation of the hidden layers.', choices=tuple(ACTIVATIONS))
   image_shape: Sequence[int]
   num_classes: int = 0
+  norm: str = option(
+    "Before every activation: 'batch' normalisation, with the statistics of the batch in training "
+    "and averaged ones in sampling, or 'none'.",
+    choices=('batch', 'none'),
+    default='none',
+  )
   embedding_size: int = option(
     "Length of a label's embedding; used only where there are labels, and then at least 1.",
     low=0,
@@ -74,10 +80,13 @@ class Generator(nn.Module):
   @nn.compact
   def __call__(self, latents: jax.Array, labels: jax.Array | None, train: bool) -> jax.Array:
     """Generates images; `labels`, int32 [B] or None, are embedded and appended to the latents."""
-    del train
     x = _with_labels(latents, labels, self)
+    normalised = self.norm == 'batch'
     for i, width in enumerate(self.widths):
-      x = activation(self.activation)(nn.Dense(width, dtype=self.dtype, name=f'hidden_{i}')(x))
+      x = nn.Dense(width, use_bias=not normalised, dtype=self.dtype, name=f'hidden_{i}')(x)
+      if normalised:
+        x = batch_norm(train, self.dtype, f'norm_{i}')(x)
+      x = activation(self.activation)(x)
     x = nn.Dense(math.prod(self.image_shape), dtype=self.dtype, name='output')(x)
     return nn.sigmoid(x.astype(jnp.float32)).reshape(-1, *self.image_shape)
 
