@@ -103,7 +103,7 @@ def test_unknown_names_list_what_there_is():
     build_objective(config, spec('mnist5k'), 'float32')
 
 
-@pytest.mark.parametrize('loss', ['minimax', 'least_squares', 'hinge', 'wasserstein'])
+@pytest.mark.parametrize('loss', ['minimax', 'least_squares', 'hinge', 'wasserstein', 'relativistic'])
 def test_any_loss_with_any_penalty(loss):
   config, description = config_of('gan'), spec('mnist5k')
   config.objective.loss = loss
