@@ -103,7 +103,10 @@ def test_unknown_names_list_what_there_is():
     build_objective(config, spec('mnist5k'), 'float32')
 
 
-@pytest.mark.parametrize('loss', ['minimax', 'least_squares', 'hinge', 'wasserstein', 'relativistic'])
+LOSSES = ('minimax', 'least_squares', 'hinge', 'wasserstein', 'relativistic')
+
+
+@pytest.mark.parametrize('loss', LOSSES)
 def test_any_loss_with_any_penalty(loss):
   config, description = config_of('gan'), spec('mnist5k')
   config.objective.loss = loss
