@@ -26,14 +26,14 @@ class Copies:
   """
 
   def __init__(self, train: np.ndarray, held_out: np.ndarray, quantile: float):
-    self._origin = train
+    self._features = train
     self._train, held_out_points = distances.points(train, held_out)
     usual, _ = distances.nearest(held_out_points, self._train)
     self._near = np.quantile(np.sqrt(usual), quantile)
 
   def of(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns which of the samples [M, D] are memorised, and which are authentic: bool [M]."""
-    _, points = distances.points(self._origin, samples)
+    _, points = distances.points(self._features, samples)
     away, neighbours = distances.nearest(points, self._train)
     which, places = np.unique(neighbours, return_inverse=True)
     apart = distances.to_neighbour(self._train, 1, which)
@@ -88,8 +88,8 @@ class Memorisation(OfKeptRows):
     if not are_finite(reference, held_out):
       return lambda samples: _UNDEFINED
     copies = Copies(reference.features, held_out.features, self.quantile)
-    # Both answers about a sample are independent of the other samples, of which subset after subset
-    # is asked about.
+    # Whether a sample is memorised and authentic does not depend on the other samples, so subsets
+    # of the same samples need no distances again.
     known: dict[int, tuple[bool, bool]] = {}
 
     def compare(samples: KeptRows) -> tuple[float, ...]:

@@ -191,11 +191,11 @@ class VAE(Objective):
 
   @property
   def _is_conditioned(self) -> bool:
-    """Whether what `_condition` returns depends on the examples."""
+    """Whether the condition depends on the examples."""
     return False
 
   def _condition(self, batch: Batch) -> jax.Array:
-    """What encoder and decoder are conditioned on, [B, D]; here D = 0."""
+    """The condition [B, D] that encoder and decoder read beside their input; here D = 0."""
     return self._no_condition(batch['image'].shape[0])
 
   def _divergence(self, variables: Variables, posterior: Gaussian, latents: jax.Array) -> jax.Array:
