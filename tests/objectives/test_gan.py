@@ -17,7 +17,7 @@ def gan(**options):
     'discriminator': mlp.Discriminator(widths=(8,), activation='leaky_relu', dropout=0.5),
   }
   settings = dict(loss='non_saturating', penalties={}, penalty_every=1, n_critic=1, latent_size=5)
-  return GAN(modules=modules, **{**settings, **options})
+  return GAN(**{'modules': modules, **settings, **options})
 
 
 def batch(rows=6, first=0):
@@ -142,3 +142,21 @@ def test_a_lazy_penalty_is_a_player_that_shares_the_optimizer(variables):
   assert 'r1' not in bare.metrics
   np.testing.assert_allclose(alone.metrics['r1'], aux.metrics['r1'], rtol=1e-5)
   np.testing.assert_allclose(penalty, 16 * (both - plain), rtol=1e-4)
+
+
+def test_a_relativistic_generator_is_compared_with_the_real_images_of_the_batch(variables):
+  modules = {
+    'generator': dcgan.Generator(widths=(4, 2), image_shape=SHAPE),
+    'discriminator': mlp.Discriminator(widths=(8,), activation='leaky_relu', dropout=0.0),
+  }
+  params, mutable = split(variables)
+  discriminator, generator = gan(loss='relativistic', modules=modules).players
+  losses, metrics = [], {}
+  for player in (discriminator, generator):
+    loss, aux = player.loss(params, mutable, *given(batch(), jax.random.key(3)))
+    losses.append(loss)
+    metrics |= aux.metrics
+  # softplus(x) − softplus(−x) = x, x the difference of the logits.
+  gap = metrics['real_logit'] - metrics['fake_logit']
+  assert abs(gap) > 0.01
+  np.testing.assert_allclose(losses[1] - losses[0], gap, rtol=1e-4)
