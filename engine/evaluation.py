@@ -230,7 +230,10 @@ def open_evaluators(session: Session, split: str = '', unscheduled: bool = False
   refused = {}
   with session.module_errors():
     for name, each in opened.items():
-      if each.every or unscheduled:
+      if unscheduled:
+        _check_among(opened, name)
+        continue
+      if each.every:
         each.check()
         continue
       try:
@@ -238,6 +241,17 @@ def open_evaluators(session: Session, split: str = '', unscheduled: bool = False
       except UserError as error:
         refused[name] = str(error)
   return Evaluators(opened, session.averages, refused)
+
+
+def _check_among(opened: Mapping[str, Evaluator], name: str) -> None:
+  """Checks an evaluator of `evaluate.py`, which can be run without those that are refused."""
+  try:
+    opened[name].check()
+  except UserError as error:
+    others = [each for each in opened if each != name]
+    if not others:
+      raise
+    raise UserError(f'{error}; or run the others with --only={",".join(others)}') from error
 
 
 def open_lane_evaluators(

@@ -12,7 +12,7 @@ from commands import evaluate_run as command
 from commands.evaluate_run import Request, evaluate_run
 from commands.run_records import read_fingerprint
 from configs import cgan, gan, mlp, vae
-from configs.defaults import examples, samples
+from configs.defaults import copies, examples, samples
 from data.source import Source
 from engine import restore
 from engine.evaluation import Evaluators, open_evaluators
@@ -131,6 +131,20 @@ def test_some_evaluators_alone(gan_run, tmp_path):
   assert {*written['made_by']['evaluators']} == {'samples'}
   with pytest.raises(UserError, match=r'--only=sample is unknown \(did you mean "samples"\?\)'):
     evaluate(gan_run, tmp_path / 'none.json', only=('sample',))
+
+
+def test_one_that_is_refused_does_not_keep_the_others_from_running(gan_run, tmp_path):
+  section = restore_run(gan_run, '').session.config.evaluators
+  section.copies = copies('mnist5k')
+  problem = 'held_out=test has 60 examples.* needs 100 at least; choose a larger split'
+  with pytest.raises(UserError, match=f'{problem}; or run the others with --only=') as refusal:
+    evaluate(gan_run, tmp_path / 'all.json', evaluators=section)
+  others = str(refusal.value).rpartition('--only=')[2].split(',')
+  assert set(others) == {'samples', 'test'}
+  written = evaluate(gan_run, tmp_path / 'some.json', evaluators=section, only=others, lane=0)
+  assert {name.split('/')[0] for name in written['metrics']} == {'samples', 'test'}
+  with pytest.raises(UserError, match=f'{problem}$'):
+    evaluate(gan_run, tmp_path / 'none.json', evaluators=section, only=('copies',))
 
 
 def test_all_lanes_and_one(gan_run, tmp_path, capsys):
