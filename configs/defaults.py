@@ -157,7 +157,9 @@ def quality(data: str) -> ConfigDict:
     vendi=dict(name='vendi'),
   )
   if data in CLASSIFIERS:
-    metrics |= dict(inception_score=dict(name='inception_score'), hit=dict(name='classes_hit'))
+    metrics |= dict(
+      inception_score=dict(name='inception_score'), classes_hit=dict(name='classes_hit')
+    )
   return samples(features(data), metrics, every=0, samples=10_000, reference='train')
 
 
