@@ -53,14 +53,22 @@ LARGE = (
   ('--layers', '6', '--heads', '6', '--width', '384'),
 )
 
+# The peer's generator, and R1 at every step as it computes it.
+GAN = (
+  '--config=configs/gan.py',
+  '--config.objective.penalty_every=1',
+  '--config.modules.generator.widths=1024,512,256',
+  '--config.modules.generator.norm=none',
+)
+
 CASES = {
   'dense_gan_128': Case(
-    ('--config=configs/gan.py', '--config.data.batch_size=128'),
+    (*GAN, '--config.data.batch_size=128'),
     ('torch_gan.py', 'dense', '--r1', '1.0', '--batch-size', '128'),
     1.5,
   ),
   'dense_gan_16': Case(
-    ('--config=configs/gan.py', '--config.data.batch_size=16'),
+    (*GAN, '--config.data.batch_size=16'),
     ('torch_gan.py', 'dense', '--r1', '1.0', '--batch-size', '16'),
     2.5,
   ),
@@ -75,7 +83,7 @@ CASES = {
     2.5,
   ),
   'dcgan_128': Case(
-    ('--config=configs/dcgan.py', '--config.data.batch_size=128'),
+    ('--config=configs/dcgan_batch_norm.py', '--config.data.batch_size=128'),
     ('torch_gan.py', 'dcgan', '--batch-size', '128'),
     1.0,
   ),

@@ -15,6 +15,9 @@ from configs.defaults import optimizer
 def get_config(data: str = 'mnist5k') -> ConfigDict:
   config = gan.get_config(data)
   config.objective.penalties.r1 = 0.0
+  config.objective.penalty_every = 1
+  config.modules.generator.widths = (1024, 512, 256)
+  config.modules.generator.norm = 'none'
   config.modules.discriminator.activation = 'relu'
   config.optimizer.generator = optimizer('rmsprop', 1e-4)
   config.optimizer.discriminator = optimizer('rmsprop', 1e-4)

@@ -1,9 +1,9 @@
 """The GANs of this project in PyTorch, as fast as eager PyTorch makes them on a CPU.
 
-It computes the same as `objectives/gan.py` with configs/gan.py, configs/gan_plain.py (`--plain`)
-and configs/dcgan.py, so that a ratio of step times compares frameworks and nothing else. It is
-driven over stdin, see `protocol.py`; start it with `protocol.environment(threads)`, whose malloc
-settings make PyTorch about 10 % faster too.
+It computes the same as `objectives/gan.py` with configs/gan.py and R1 at every step,
+configs/gan_plain.py (`--plain`) and configs/dcgan_batch_norm.py, so that a ratio of step times
+compares frameworks and nothing else. It is driven over stdin, see `protocol.py`; start it with
+`protocol.environment(threads)`, whose malloc settings make PyTorch about 10 % faster too.
 
     python benchmarks/peers/torch_gan.py dense --r1 0.3 --batch-size 128
     python benchmarks/peers/torch_gan.py dense --plain --batch-size 128     # RMSprop, ReLU, no R1

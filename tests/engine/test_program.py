@@ -57,12 +57,12 @@ def test_a_short_way_from_the_program_to_the_network(monkeypatch):
 
 @pytest.mark.slow
 def test_a_config_with_a_player_that_rests_trains():
-  config = tiny.config_of('dcgan_lazy_r1')
-  assert config.objective.penalty_every == 16 and config.objective.penalties.r1 > 0
+  config = tiny.config_of('dcgan')
+  assert config.objective.penalty_every == 4 and config.objective.penalties.r1 > 0
   config.objective.penalty_every = 2
   config.modules.generator.widths = (4, 2)
   config.modules.discriminator.widths = (2, 4)
-  session, program, taken = opened(config, 'dcgan_lazy_r1', steps=3)
+  session, program, taken = opened(config, 'dcgan', steps=3)
   assert set(session.optimizers) == {'discriminator', 'generator'}
   state, ok, rows = program.dispatch(
     session.init(), jnp.bool_(True), taken, jnp.int32(3), jnp.ones(1, bool)

@@ -55,7 +55,7 @@ VARIANTS = (
 
 # Variants of another config, which is stepped as well.
 SLOW = (
-  'cdcgan', 'cnn_binary', 'cvae', 'dcgan_lazy_r1', 'features', 'gan_plain', 'gpt2',
+  'cdcgan', 'cnn_binary', 'cvae', 'dcgan_batch_norm', 'features', 'gan_plain', 'gpt2',
   'gpt_shakespeare', 'gpt_shakespeare_cpu', 'iwae', 'synthetic', 'vae_nll', 'vampprior',
 )  # fmt: skip
 
