@@ -23,5 +23,7 @@ def get_config(data: str = 'mnist5k') -> ConfigDict:
     generator=dict(name='dcgan.Generator', widths=(128, 64)),
     discriminator=dict(name='dcgan.Discriminator', widths=(64, 128), norm='none'),
   )
+  for player in ('generator', 'discriminator'):
+    config.optimizer[player].learning_rate = 1e-3
   config.train.steps = 2000
   return config

@@ -39,7 +39,7 @@ def config_of(name, **changes):
 
 # Long enough for a verdict, of which nothing comes before step 500.
 LONG = dict(train__steps=900, train__log_every=50, train__sample_every=300)
-NO_PENALTY = dict(objective__penalties__r1=0.0)
+NO_PENALTY = dict(objective__penalties__r1=0.0, objective__penalty_every=1)
 STILL = dict(optimizer__generator__learning_rate=0.0)
 
 
