@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 import files
 from data.feed import Feed
 from data.resident import Resident
-from engine import run, summaries
+from engine import distributed, run, summaries
 from engine.build import to_plain
 from engine.checkpoint import Checkpoints
 from engine.diagnosis import Diagnoses
@@ -77,6 +77,7 @@ def train(config: ConfigDict, workdir: str) -> None:
     state, start, meta = _restore_or_init(checkpoints, workdir, session, say)
     if first:  # not before, so that what is refused leaves the run as it was
       run.claim(workdir, config, session.spec, steps)
+    distributed.check_sees(files.path(workdir) / run.CONFIG, f'--workdir={workdir}')
     for line in _changed_schedule(session, start, meta):
       say('changed', line)
     patience = [Patience(*each) for each in meta['patience']]
