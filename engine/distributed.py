@@ -39,6 +39,8 @@ _GRACE = 3.0
 # Seconds in which a process that cannot reach another learns which one has ended.
 _NEWS = 5.0
 _MOST_DIFFERENCES = 5
+# Seconds until what one process wrote must be seen by the others.
+_SEEN_WITHIN = 30.0
 # Options that may differ: where the data lies on a host, and how many of its cores decode it.
 PER_HOST = ('config.data.data_dir', 'config.data.workers')
 
@@ -208,13 +210,25 @@ def agree(topic: str, complaint: str = '') -> None:
   All processes must call it; with one process it raises its own.
 
   Args:
-    topic: what it is about, another word at each call.
+    topic: what it is about, the same in all processes.
     complaint: a sentence; '' for none.
   """
-  complaints = [complaint] if _Job.meeting is None else _Job.meeting.gather(topic, complaint)
-  first = next((each for each in complaints if each), '')
+  first = first_complaint(topic, complaint)
   if first:
     raise UserError(first)
+
+
+def first_complaint(topic: str, complaint: str = '') -> str:
+  """Returns the complaint of the first process that has one, the same in all; '' for none."""
+  complaints = [complaint] if _Job.meeting is None else _Job.meeting.gather(topic, complaint)
+  return next((each for each in complaints if each), '')
+
+
+def of_first(topic: str, value: Any) -> Any:
+  """Returns the first process's value, of JSON, in all processes, which must all call it."""
+  if _Job.meeting is None:
+    return value
+  return _Job.meeting.gather(topic, value if _Job.meeting.process == 0 else None)[0]
 
 
 def check_sees(path: Any, what: str) -> None:
@@ -228,17 +242,26 @@ def check_sees(path: Any, what: str) -> None:
   if meeting is None:
     return
   meeting.gather(f'written {path}', None)
-  # Network folders may keep for a while that there was no such file.
-  last = time.monotonic() + 30
-  while not (seen := path.exists()) and time.monotonic() < last:
-    time.sleep(0.5)
   agree(
     f'seen {path}',
     ''
-    if seen
+    if is_seen(path)
     else f'process {meeting.process} on {socket.gethostname()} does not see {path}, which process '
     f'0 on {meeting.hosts[0]} wrote; all hosts must share {what}: use a network folder or gs://…',
   )
+
+
+def is_seen(path: Any) -> bool:
+  """Whether a path that another process may have made is there, soon or now.
+
+  Network folders keep for a while that there was no such path.
+  """
+  last = time.monotonic() + (_SEEN_WITHIN if _Job.meeting is not None else 0)
+  while not path.exists():
+    if time.monotonic() >= last:
+      return False
+    time.sleep(0.5)
+  return True
 
 
 def _check_same(meeting: Rendezvous, options: Mapping[str, Any]) -> None:

@@ -68,6 +68,7 @@ class Rendezvous:
     self._open = dict(sockets)
     self._through: set[int] = set()  # processes that have said good-bye
     self._values: dict[str, dict[int, Any]] = {}
+    self._asked = 0  # so that a topic may come again
     self._changed = threading.Condition()
     self._lost: Lost | None = None
     self._on_lost: Callable[[Lost], None] = lambda lost: None
@@ -92,7 +93,7 @@ class Rendezvous:
       return self._lost
 
   def gather(self, topic: str, value: Any) -> list[Any]:
-    """Returns the values of all processes, by number; every process asks for a topic once.
+    """Returns the values of all processes, by number; every process asks the same in one order.
 
     Args:
       topic: which question this is; the same words in every process.
@@ -101,12 +102,14 @@ class Rendezvous:
     Raises:
       RuntimeError: a process has ended before it answered.
     """
+    self._asked += 1
+    topic = f'{self._asked} {topic}'
     self._send({'topic': topic, 'value': value})
     with self._changed:
       self._changed.wait_for(lambda: self._lost or self._complete(topic))
       if not self._complete(topic):
         raise RuntimeError(f'process {self._lost.process} ended' if self._lost else topic)
-      found = self._values[topic]
+      found = self._values.pop(topic)
     return [found[process] for process in range(len(self.hosts))]
 
   def end(self, reason: str = '', code: int = 0) -> None:
@@ -186,9 +189,10 @@ class Rendezvous:
       else:
         self._values.setdefault(topic, {})[process] = message['value']
       complete = self._complete(topic)
+      found = dict(self._values[topic])
       self._changed.notify_all()
     if complete and self.process == 0:
-      values = [self._values[topic][each] for each in range(len(self.hosts))]
+      values = [found[each] for each in range(len(self.hosts))]
       self._broadcast({'topic': topic, 'values': values})
 
   def _note(self, lost: Lost) -> None:

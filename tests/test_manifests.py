@@ -112,8 +112,8 @@ def train_commands():
   for name in ('jobset_gpu', 'jobset_tpu'):
     pod = manifest(name)['spec']['replicatedJobs'][0]['template']['spec']['template']['spec']
     command = pod['containers'][0]['command']
-    assert command[:2] == ['python', 'train.py']
-    yield name, command[2:]
+    assert command[:4] == ['tini', '--', 'python', 'train.py']
+    yield name, command[4:]
   usage = re.search(r'sbatch docs/manifests/slurm.sh (.*)', (MANIFESTS / 'slurm.sh').read_text())
   yield 'slurm', ['--distributed', *shlex.split(usage[1])]
 

@@ -1,6 +1,7 @@
 """The same training in several processes: equal to one, stopped together, resumed exactly."""
 
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -323,3 +324,34 @@ def test_hosts_that_do_not_share_the_work_folder(tmp_path):
   assert [process.returncode for process in started] == [2, 2], said
   for text in said:
     assert 'process 1 on ' in text and 'does not see' in text and 'all hosts must share' in text
+
+
+@pytest.mark.slow
+def test_a_signal_is_heard_within_a_long_interval(tmp_path):
+  """A dispatch of several processes takes about half a second, as one of a single process does."""
+  workdir = tmp_path / 'run'
+  more = (*ENDLESS, '--config.train.log_every=500000', '--config.train.dispatch=100000')
+  started = processes.start(2, *arguments(workdir, *more))
+  with processes.ended_at_last(started):
+    processes.wait_until(lambda: (workdir / 'config.json').exists(), started)
+    time.sleep(20)
+    started[1].send_signal(signal.SIGTERM)
+    said = processes.outputs(started, timeout=60)
+  assert [process.returncode for process in started] == [143, 143], said
+
+
+@pytest.mark.slow
+def test_a_damaged_checkpoint_is_set_aside_once(one, tmp_path):
+  """By the first process, and all go on from the one before."""
+  workdir = tmp_path / 'run'
+  shutil.copytree(one, workdir)
+  files = [p for p in (workdir / 'checkpoints' / '20' / 'variables').rglob('*') if p.is_file()]
+  largest = max(files, key=lambda p: p.stat().st_size)
+  largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+  started = processes.start(2, *arguments(workdir, '--config.train.steps=20'))
+  said = processes.outputs(started)
+  assert [process.returncode for process in started] == [0, 0], said
+  assert 'resumed  from step 10 of 20' in said[0]
+  assert ''.join(said).count('set aside as') == 1
+  assert [each.name for each in (workdir / 'damaged_checkpoints').iterdir()] == ['20']
+  assert_close(one, workdir)
