@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from errors import UserError
 
@@ -315,7 +315,7 @@ def _wait_for_all(address: str, port: int, processes: int, patience: float) -> R
       except TimeoutError:
         continue
       hello = connection.receive_one(min(_INTRODUCTION, max(left, 0.1)))
-      if hello is None or not {'hello', 'processes', 'host'} <= hello.keys():
+      if not _is_hello(hello):
         connection.socket.close()  # somebody who looks for open ports
         continue
       refused = _refusal(hello, hosts, processes)
@@ -332,6 +332,15 @@ def _wait_for_all(address: str, port: int, processes: int, patience: float) -> R
   if refused:
     raise UserError(refused)
   return Rendezvous(0, names, free, found)
+
+
+def _is_hello(message: Any) -> TypeGuard[dict[str, Any]]:
+  """Whether a message is that of a process that wants to join."""
+  kinds = {'hello': int, 'processes': int, 'host': str}
+  if not isinstance(message, dict):
+    return False
+  whole = all(isinstance(message.get(name), kind) for name, kind in kinds.items())
+  return whole and 0 < message['hello'] < message['processes']
 
 
 def _listen(address: str, port: int) -> socket.socket:

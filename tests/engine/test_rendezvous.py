@@ -95,7 +95,8 @@ def test_a_stranger_is_no_process():
   address = f'127.0.0.1:{(port := free_port())}'
 
   def knock():
-    for text in (b'GET / HTTP/1.1\r\n\r\n', b'{"hello": 1}\n', b'[1]\n', b''):
+    odd = b'{"hello": [], "processes": 2, "host": "x"}\n'
+    for text in (b'GET / HTTP/1.1\r\n\r\n', b'{"hello": 1}\n', b'[1]\n', odd, b''):
       last = time.monotonic() + 10
       while time.monotonic() < last:
         with contextlib.suppress(OSError), socket.create_connection(('127.0.0.1', port), 1) as s:
