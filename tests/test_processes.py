@@ -166,7 +166,7 @@ def test_other_numbers_of_processes_see_the_same_examples(tmp_path, script, resi
   first_epoch = [i for _, indices in several for i in indices][:100]
   assert sorted(first_epoch) == list(range(100))
   losses = [
-    [line['model/loss'] for line in runs.metrics(tmp_path / name) if 'model/loss' in line]
+    [line['vae/loss'] for line in runs.metrics(tmp_path / name) if 'vae/loss' in line]
     for name in ('one', 'several')
   ]
   assert len(losses[0]) == 12

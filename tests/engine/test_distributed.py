@@ -59,6 +59,8 @@ def test_gke(monkeypatch):
   from jax._src.clusters import cloud_tpu_cluster
 
   monkeypatch.setattr(cloud_tpu_cluster, 'running_in_cloud_tpu_vm', True)
+  # What the metadata server of Google's cloud would say of one slice.
+  monkeypatch.setattr(cloud_tpu_cluster, 'get_tpu_env_value_from_metadata', lambda key: None)
   assert place(monkeypatch, GKE) == ('localhost:8482', 4, 2, True)
 
 

@@ -146,6 +146,7 @@ def test_all_others_notice_a_killed_process(lost):
     for number, each in enumerate(found):
       if number != lost:
         each.on_lost(hear(number))
+    found[lost]._broadcast = lambda message: None  # a killed one says nothing
     close(found[lost])
     assert event.wait(10)
     assert {(each.process, each.reason, each.code) for each in heard.values()} == {(lost, '', 0)}
