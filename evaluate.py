@@ -59,6 +59,7 @@ flags.DEFINE_string(
   'anew; exit code 1 if one does not hold.',
 )
 flags.DEFINE_bool('distributed', False, cli.DISTRIBUTED)
+flags.DEFINE_float('join_timeout', cli.DEFAULT_JOIN_TIMEOUT, cli.JOIN_TIMEOUT)
 
 
 # The flags that say what is done; each excludes the others that its entry does not list, and what
@@ -66,7 +67,7 @@ flags.DEFINE_bool('distributed', False, cli.DISTRIBUTED)
 _BESIDE = {'verify': ('runs',), 'runs': ('report',)}
 _OF_ONE_RUN = (
   'workdir', 'checkpoint', 'split', 'seed', 'average', 'only', 'lane', 'out', 'distributed',
-  'mesh',
+  'join_timeout', 'mesh',
 )  # fmt: skip
 
 
@@ -125,7 +126,7 @@ def _evaluate() -> None:
   if not values.workdir:
     raise UserError('give --workdir, e.g. python evaluate.py --workdir=runs/vae')
   run_flags.refuse_without_effect(values)
-  cli.join_processes(values.distributed)
+  cli.join_processes(saves=False, options={'arguments': sys.argv[1:]})
 
   from commands import html_report
   from commands.evaluate_run import Request, evaluate_run

@@ -13,10 +13,12 @@ import sys
 from absl import flags
 
 from commands import cli, config_flags, print_config
+from engine.build import to_plain
 from errors import UserError
 
 flags.DEFINE_string('workdir', None, "The run's folder; runs/NAME of the config if not given.")
 flags.DEFINE_bool('distributed', False, cli.DISTRIBUTED)
+flags.DEFINE_float('join_timeout', cli.DEFAULT_JOIN_TIMEOUT, cli.JOIN_TIMEOUT)
 flags.DEFINE_bool('print_config', False, 'Print the complete config as a config file, and end.')
 flags.DEFINE_bool(
   'dry_run',
@@ -34,10 +36,11 @@ def main() -> None:
   if values.print_config:
     print(print_config.config_file(values.config), end='')
     return
-  cli.join_processes(values.distributed)
   if values.workdir == '':
     raise UserError('--workdir= names no folder; give one, or leave the flag out')
   workdir = values.workdir or cli.default_workdir(sys.argv)
+  same = {'config': to_plain(values.config), 'workdir': workdir}
+  cli.join_processes(saves=True, options=same)
   # They import jax, which must come after the process was prepared.
   if values.dry_run:
     from commands import dry_run

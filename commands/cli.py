@@ -2,16 +2,17 @@
 
 import inspect
 import itertools
+import math
 import os
 import re
 import select
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from logging import CRITICAL, getLogger
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import flags, logging
 from ml_collections import ConfigDict
@@ -24,9 +25,12 @@ from errors import UserError, nearest
 Define = Callable[[Sequence[str]], Sequence[str]]
 
 DISTRIBUTED = (
-  'This is one process of several. They find each other by themselves on TPU pods and Slurm, else '
-  'through JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.'
+  'This is one process of several. They find each other by themselves on TPU pods, under Slurm and '
+  'from python -m tools.launch, else through JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and '
+  'JAX_PROCESS_ID.'
 )
+JOIN_TIMEOUT = 'Seconds to wait for the other processes of --distributed.'
+DEFAULT_JOIN_TIMEOUT = 300.0
 
 
 def launch(
@@ -46,7 +50,8 @@ def launch(
     takes_words: whether `main` takes the words that belong to no flag, as a list.
 
   UserError and bad flags end in one sentence and code 2, a pipe that nobody reads any more in one
-  and that of its signal; anything else keeps its traceback.
+  and that of its signal; anything else keeps its traceback. Where this is one process of several,
+  the others are told, and end too.
   """
   try:
     # Libraries log the traceback of what they then raise.
@@ -61,36 +66,62 @@ def launch(
       )
     main(*([rest] if takes_words else []))
   except UserError as error:
-    print(f'error: {error}', file=sys.stderr)
-    sys.exit(2)
-  except (RuntimeError, AssertionError, ValueError) as error:
-    told = runtime.device_error(error)
-    if told is None:
-      raise
-    print(f'error: {told}', file=sys.stderr)
-    sys.exit(2)
+    _stop(f'error: {error}', str(error), 2)
   except KeyboardInterrupt:
-    print(f'\nstopped; {lost}', file=sys.stderr)
-    sys.exit(130)
-  except BrokenPipeError:
-    if not _reader_left():
-      raise
-    # As `head` leaves it; nothing more can be said there, not even at exit.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    print('stopped: the program that read the output has ended', file=sys.stderr)
-    sys.exit(128 + signal.SIGPIPE)
+    _stop(f'\nstopped; {lost}', 'it was stopped by Ctrl-C', 128 + signal.SIGINT)
+  except Exception as error:
+    if isinstance(error, BrokenPipeError) and _reader_left():
+      # As `head` leaves it; nothing more can be said there, not even at exit.
+      os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+      reason = 'the program that read the output has ended'
+      _stop(f'stopped: {reason}', reason, 128 + signal.SIGPIPE)
+    known = isinstance(error, (RuntimeError, AssertionError, ValueError))
+    told = runtime.device_error(error) if known else None
+    if told is not None:
+      _stop(f'error: {told}', told, 2)
+    joined = _joined()
+    if joined is not None:
+      joined.explain(error)
+    raise
 
 
-def join_processes(distributed: bool) -> None:
+def _stop(line: str, reason: str, code: int) -> NoReturn:
+  """Ends the script with a line on stderr and an exit code; other processes of its job hear why."""
+  print(line, file=sys.stderr)
+  joined = _joined()
+  if joined is not None:
+    joined.leave(reason, code)
+  sys.exit(code)
+
+
+def _joined() -> Any:
+  """The module `engine.distributed` where this script has joined others; it imports jax."""
+  return sys.modules.get('engine.distributed')
+
+
+def join_processes(saves: bool, options: Mapping[str, Any]) -> None:
   """Joins the processes of one job where the flag --distributed is given, before jax is used.
 
-  Raises:
-    UserError: they cannot be found.
-  """
-  if distributed:
-    from engine import distributed as processes
+  Args:
+    saves: whether SIGTERM is to be noted for a training loop; else it ends the process.
+    options: what must be the same in all processes, of JSON.
 
-    processes.join()
+  Raises:
+    UserError: they cannot be found, some are missing or differ, or --join_timeout has no effect.
+  """
+  values = flags.FLAGS
+  patience = values.join_timeout
+  if not values.distributed:
+    if values['join_timeout'].present:
+      raise UserError(
+        f'--join_timeout={patience:g} has no effect without --distributed; leave it out'
+      )
+    return
+  if not 0 < patience < math.inf:
+    raise UserError(f'--join_timeout={patience:g} must be a number of seconds above 0')
+  from engine import distributed as processes
+
+  processes.join(patience, saves, options)
 
 
 def _reader_left() -> bool:

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 import files
+from engine import distributed
 from engine.checksum import is_whole, with_sum
 from engine.memory import is_out_of_memory
 from engine.sharding import path_name
@@ -230,8 +231,11 @@ class Checkpoints:
     }
 
   def _newest(self, target: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    for step in sorted([*self.steps(), *self._no_folders()], reverse=True):
+    steps = sorted([*self.steps(), *self._no_folders()], reverse=True)
+    for step in distributed.of_first('checkpoints', steps):
       items, meta, reason = self._read(step, target)
+      # One process may fail to read what the others can.
+      reason = distributed.first_complaint(f'checkpoint {step}', reason)
       if not reason:
         return items, meta
       self._set_aside(step, reason)
@@ -251,7 +255,7 @@ class Checkpoints:
     import orbax.checkpoint as ocp
 
     folder = self.folder / str(step)
-    if not folder.is_dir():
+    if not distributed.is_seen(folder) or not folder.is_dir():
       return {}, {}, 'it is no folder'
     meta = _read_meta(folder)
     if meta is None:
@@ -283,6 +287,12 @@ class Checkpoints:
       print(f'warning: checkpoint {step} is damaged ({reason})', file=sys.stderr)
       return
     self.set_aside.append(step)
+    # The first of several processes moves it, when all have looked at it.
+    if jax.process_index() == 0:
+      self._move_aside(step, reason)
+    distributed.agree(f'checkpoint {step} is set aside')
+
+  def _move_aside(self, step: int, reason: str) -> None:
     aside = _unused(self.folder.parent / 'damaged_checkpoints', str(step))
     with self.disk_errors():
       files.move_folder(self.folder / str(step), aside)

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 import files
 from data.feed import Feed
 from data.resident import Resident
-from engine import run, summaries
+from engine import distributed, run, summaries
 from engine.build import to_plain
 from engine.checkpoint import Checkpoints
 from engine.diagnosis import Diagnoses
@@ -77,6 +77,7 @@ def train(config: ConfigDict, workdir: str) -> None:
     state, start, meta = _restore_or_init(checkpoints, workdir, session, say)
     if first:  # not before, so that what is refused leaves the run as it was
       run.claim(workdir, config, session.spec, steps)
+    distributed.check_sees(files.path(workdir) / run.CONFIG, f'--workdir={workdir}')
     for line in _changed_schedule(session, start, meta):
       say('changed', line)
     patience = [Patience(*each) for each in meta['patience']]
@@ -233,6 +234,7 @@ class _Trainer:
     self._timed_steps, self._timed_seconds = 0, 0.0  # likewise, without the compiling dispatch
     self._last_read = 0.0
     self._speed = 0.0
+    self._until_shared = 0  # dispatches
     self._costed: set[str] = set()  # evaluators whose cost was measured
 
   def run(self, state: State, start: int) -> int:
@@ -280,12 +282,10 @@ class _Trainer:
     """Steps of the next dispatch: up to the next event, and for about DISPATCH_SECONDS a lane.
 
     The compiled program and so every bit of the result are the same whatever this returns. On
-    several processes it must be the same everywhere, so it does not look at the clock.
+    several processes it is the same everywhere, since the speed is that of the first.
     """
     room = min(self.program.capacity, self.options.steps - step)
     room = min([room, *(every - step % every for every in self._intervals)])
-    if jax.process_count() > 1:
-      return room
     seconds = min(DISPATCH_SECONDS * len(self.patience), MOST_DISPATCH_SECONDS)
     return max(1, min(room, round(self._speed * seconds)))
 
@@ -310,9 +310,27 @@ class _Trainer:
     if self._speed:
       self._timed_steps += number
       self._timed_seconds += seconds
-    self._speed = number / seconds
+    self._speed = self._shared_speed(number, number / seconds)
     figures = self._means()
     self.report.progress(step, self._pace(), figures, self._is_logged(step))
+
+  def _shared_speed(self, number: int, speed: float) -> float:
+    """The speed of the last dispatch, on several processes as the first one measured it.
+
+    These ask for it about twice a second, by counts of dispatches that are the same in all.
+
+    Args:
+      number: steps of the dispatch.
+      speed: steps per second that this process has measured.
+    """
+    if jax.process_count() == 1:
+      return speed
+    self._until_shared -= 1
+    if self._until_shared > 0:
+      return self._speed
+    speed = distributed.of_first('speed', speed)
+    self._until_shared = round(DISPATCH_SECONDS * speed / number)
+    return speed
 
   def _means(self) -> list[dict[str, float]]:
     """The mean of every metric over the steps since the last line of the log, of each lane."""

@@ -72,10 +72,16 @@ def _of_shell(text: str) -> list[str]:
     line = re.sub(r'(^|\s)#.*', '', line)
     for part in re.split(r'&&|;|\|(?![^\'"]*[\'"])', line):
       command = ' '.join(re.sub(r'(?<!\S)>\s*\S+', '', part).split())
+      # Variables that are set for one command.
+      command = re.sub(r'^(?:[A-Z_]+=\S+ )+(?=python )', '', command)
       if re.match(_SCRIPT, command):
         command = f'python {command}'
       if command:
         found.append(command)
+      # A script of ours that another program starts is checked as well.
+      started = re.search(r'\b(?:train|evaluate)\.py [^"]+', command)
+      if started and not command.startswith(('python train', 'python evaluate')):
+        found.append(f'python {started[0]}')
   return found
 
 

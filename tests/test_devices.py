@@ -1,17 +1,11 @@
 """The same training on one device and on several, and checkpoints that move between them."""
 
 import json
-import signal
-import socket
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
 
-from tests import runs
-from tests.conftest import ROOT, environment
+from tests import processes, runs
 from tests.marks import slow_where
 
 
@@ -70,30 +64,11 @@ def test_a_mesh_that_does_not_fit(tmp_path, script):
   assert done.returncode == 2 and 'there are 4 devices' in done.stderr
 
 
-def start_two(*command):
-  """Two processes of one job on this machine, of two devices each."""
-  with socket.socket() as probe:
-    probe.bind(('127.0.0.1', 0))
-    address = f'127.0.0.1:{probe.getsockname()[1]}'
-  return [
-    subprocess.Popen(
-      [sys.executable, *command, '--distributed'],
-      cwd=ROOT,
-      env=environment(
-        2, JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES='2', JAX_PROCESS_ID=str(i)
-      ),
-      stdout=subprocess.PIPE,
-      stderr=subprocess.STDOUT,
-      text=True,
-    )
-    for i in range(2)
-  ]
-
-
-def test_two_processes_equal_one(one, tmp_path):
-  processes = start_two('train.py', *arguments(tmp_path / 'run', '--config.train.steps=20'))
-  outputs = [process.communicate(timeout=240)[0] for process in processes]
-  assert [process.returncode for process in processes] == [0, 0], outputs
+def test_two_processes_of_two_devices_equal_one(one, tmp_path):
+  steps = '--config.train.steps=20'
+  started = processes.start(2, 'train.py', *arguments(tmp_path / 'run', steps), devices=2)
+  outputs = processes.outputs(started)
+  assert [process.returncode for process in started] == [0, 0], outputs
   assert '4 × cpu' in outputs[0]
   assert 'step' not in outputs[1], 'only the first process speaks'
   assert_close(one, tmp_path / 'run')
@@ -103,29 +78,11 @@ def test_two_processes_equal_one(one, tmp_path):
 def test_two_processes_evaluate_a_run_as_one_does(one, tmp_path, script):
   alone, together = tmp_path / 'alone.json', tmp_path / 'together.json'
   assert script('evaluate.py', f'--workdir={one}', f'--out={alone}').returncode == 0
-  processes = start_two('evaluate.py', f'--workdir={one}', f'--out={together}')
-  outputs = [process.communicate(timeout=240)[0] for process in processes]
-  assert [process.returncode for process in processes] == [0, 0], outputs
+  words = ('evaluate.py', f'--workdir={one}', f'--out={together}')
+  started = processes.start(2, *words, devices=2)
+  outputs = processes.outputs(started)
+  assert [process.returncode for process in started] == [0, 0], outputs
   assert '4 × cpu' in outputs[0] and 'written' in outputs[0]
   assert 'evaluate' not in outputs[1], 'only the first process speaks'
   found, expected = (json.loads(path.read_text())['metrics'] for path in (together, alone))
   assert expected and found == pytest.approx(expected, rel=2e-4)
-
-
-@pytest.mark.slow
-def test_a_signal_to_one_process_stops_and_saves_the_job(tmp_path):
-  log = tmp_path / 'run' / 'metrics.jsonl'
-  # The second process gets the signal; nothing is due to be saved before.
-  more = ('--config.train.steps=100000', '--config.checkpoint.every=50000')
-  longer = ('--config.evaluators.test.every=50000', '--config.train.sample_every=50000',
-            '--config.evaluators.samples.every=50000')  # fmt: skip
-  processes = start_two('train.py', *arguments(tmp_path / 'run', *more, *longer))
-  deadline = time.time() + 120
-  while not (log.exists() and log.read_text().count('\n') >= 2):
-    assert time.time() < deadline and processes[0].poll() is None
-    time.sleep(0.05)
-  processes[1].send_signal(signal.SIGTERM)
-  outputs = [process.communicate(timeout=120)[0] for process in processes]
-  assert [process.returncode for process in processes] == [143, 143], outputs
-  assert 'stopped  by SIGTERM' in outputs[0]
-  assert len(runs.leaves(tmp_path / 'run')) > 0

@@ -11,6 +11,7 @@ from PIL import Image
 
 from tests import runs
 from tests.conftest import ROOT, environment
+from tests.marks import slow_where
 
 SMALL = {
   'gan': runs.SMALL_GAN,
@@ -72,7 +73,9 @@ def test_sample_evaluate_and_predict_commands_run(tmp_path, script):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize('command', commands('python -m tools'))
+@pytest.mark.parametrize(
+  'command', slow_where(lambda c: 'launch' in c, commands('python -m tools'))
+)
 def test_tools_run(command, tmp_path, script):
   name = re.search(r'configs/(\w+)\.py', command)[1]
   small = [*SMALL[name][1:], '--config.train.steps=2', f'--workdir={tmp_path}']
