@@ -90,8 +90,9 @@ def _write(part: pathlib.Path, columns: Mapping[str, Feature], blocks: Blocks, n
   rows = _noted(part, columns)
   written = sum(_row_bytes(columns[name]) * count for name, count in rows.items())
   free = shutil.disk_usage(part).free
-  if nbytes - written > free:
-    raise NoRoom(nbytes - written, free, part.parent)
+  needed = int(1.1 * (nbytes - written))  # of which a tenth is left for checkpoints
+  if needed > free:
+    raise NoRoom(needed, free, part.parent)
   with contextlib.ExitStack() as stack:
     columns_of = {
       name: stack.enter_context(_Column(part / f'{name}.npy', *columns[name], rows[name]))

@@ -16,8 +16,8 @@ from data.own.progress import Progress, say
 
 _BLOCK = 1024  # examples decoded at a time
 _MIB = 2**20
-# Features of text: it is encoded into mapped arrays already.
-_TOKENS = 'tokens'
+# Features of text, whose tokens are encoded into mapped arrays anyway.
+_OF_TEXT = ('text', 'tokens')
 
 
 class Decoded(Examples):
@@ -60,7 +60,7 @@ def decode_once(examples: Examples, budget_mb: int) -> Examples:
     UserError: an example cannot be read.
   """
   spec = examples.spec
-  if _TOKENS in spec.features or examples.nbytes > budget_mb * _MIB:
+  if not spec.features.keys().isdisjoint(_OF_TEXT) or examples.nbytes > budget_mb * _MIB:
     return examples
   key = json.dumps(
     [arrays.VERSION, spec.identity, examples.stamp, spec.n, spec.class_names, spec.features]

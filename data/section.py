@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from data.decoded import decode_once
 from data.examples import Examples
 from data.own.names import own_files, split_names
 from data.own.options import Image, Jsonl, Own, Table, check_effect
@@ -138,14 +139,19 @@ def open_whole(data: Data) -> Examples:
   )
 
 
-def open_training(data: Data, tokenizer: str = '') -> Examples:
+def open_training(data: Data, tokenizer: str = '', decoded: bool = False) -> Examples:
   """Opens the examples to train on; for text, its rows of tokens.
 
   Args:
     data: the section.
     tokenizer: the run's tokenizer, as JSON; '' to make one from the options of the section.
+    decoded: whether to read images and tables from arrays on disk, which folds share; see
+      `decoded.decode_once`.
   """
-  return _tokenized(_trained_on(open_whole(data), data), data, tokenizer, training=True)
+  whole = open_whole(data)
+  if decoded:
+    whole = decode_once(whole, data.decoded_mb)
+  return _tokenized(_trained_on(whole, data), data, tokenizer, training=True)
 
 
 def open_testing(data: Data, spec: Spec, split: str = '', where: str = '--split') -> Examples:

@@ -1,7 +1,6 @@
 """The feed of a session: which batches its lanes train on."""
 
 from data import feed
-from data.decoded import decode_once
 from data.feed import Feed
 from data.resident import Resident
 from data.section import ALL_FOLDS, SKIP, open_training, open_whole
@@ -39,8 +38,10 @@ def open_feed(session: Session, step: int) -> Feed:
       session.mesh,
       block=data.order_block,
     )
+  if not resident:
+    source = open_training(data, session.spec.tokenizer, decoded=True)
   return feed.open_feed(
-    source=source if resident else decode_once(source, data.decoded_mb),
+    source=source,
     batch_size=session.per_step,
     seed=session.train.seed,
     resident_mb=data.resident_mb,

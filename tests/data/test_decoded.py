@@ -12,8 +12,10 @@ import time
 import numpy as np
 import pytest
 
+from configs import defaults
 from data import column_files, decoded, folders, source
 from data.decoded import Decoded, decode_once
+from data.section import Data, open_training
 from data.selection import ClassSubset, Relabelled
 from data.text import options as text_options
 from errors import UserError
@@ -72,6 +74,21 @@ def test_what_exceeds_the_budget_and_text_stay_as_they_are(part, names):
     names(), text_options.Text('byte', 0, (), 'windows', 32, True, 0, False), '', True
   )
   assert decode_once(text, 10**6) is text
+  documents = names()
+  assert decode_once(documents, 10**6) is documents
+
+
+def test_folds_share_the_arrays(prepared_root):
+  given = defaults.defaults().data.to_dict()
+  given |= dict(name='mnist5k', split='train[:700]', data_dir=str(prepared_root), folds=3)
+  given |= dict(image=None, table=None, jsonl=None, text=None)
+  for fold in range(3):
+    data = Data(**{**given, 'fold': fold})
+    got, wanted = open_training(data, decoded=True), open_training(data)
+    assert got.spec == wanted.spec
+    index = [0, 7, len(got) - 1]
+    np.testing.assert_array_equal(got.read(index)['image'], wanted.read(index)['image'])
+  assert len(files_of_cache()) == 1
 
 
 def test_examples_that_are_others_have_arrays_of_their_own(part, prepared_root):
