@@ -50,8 +50,8 @@ def open_or_write(
     nbytes: the size of all arrays where it is known, to see beforehand whether it fits on the disk.
 
   Raises:
-    OSError: they cannot be written; ENOSPC, before anything is written, where `nbytes` are more
-      than the disk has left. Nothing of them is left then.
+    NoRoom: `nbytes` are more than the disk has left.
+    OSError: they cannot be written. Nothing of them is left then.
   """
   found = arrays.read(folder, columns, mapped=True)
   if found is not None:

@@ -14,8 +14,9 @@ from data.examples import Examples, Indices, blocks
 from data.folders import cache_dir
 from data.own.progress import Progress, say
 
-_BLOCK = 1024  # examples decoded at a time
 _MIB = 2**20
+# Examples decoded at a time: as many as have about so many bytes, and no more than that.
+_BLOCK, _BLOCK_BYTES = 1024, 32 * _MIB
 # Features of text, whose tokens are encoded into mapped arrays anyway.
 _OF_TEXT = ('text', 'tokens')
 
@@ -72,7 +73,8 @@ def decode_once(examples: Examples, budget_mb: int) -> Examples:
   def decoded(rows: Mapping[str, int]) -> Iterator[arrays.Arrays]:
     start = min(rows.values())
     progress.add(start)
-    for block in blocks(spec.n - start, _BLOCK):
+    size = max(1, min(_BLOCK, _BLOCK_BYTES * spec.n // examples.nbytes))
+    for block in blocks(spec.n - start, size):
       yield examples.read(range(start + block.start, start + block.stop))
       progress.add(len(block))
 

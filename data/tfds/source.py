@@ -295,11 +295,12 @@ class Source(Examples):
         raise catalog.damaged(self._folder.folder, _first_line(error)) from error
     self._check_counts()
     for block in blocks(n, _HASHED):
-      yield (
-        [self._read_or_none(index) for index in block]
-        if self._tolerant
-        else (self._read_records(block))
-      )
+      try:
+        yield self._read_records(block)
+      except Unreadable:
+        if not self._tolerant:
+          raise
+        yield [self._read_or_none(index) for index in block]
 
   def _read_or_none(self, index: int) -> bytes | None:
     try:
