@@ -21,14 +21,17 @@ def write(root):
     'label': tfds.features.ClassLabel(num_classes=2),
   }
   generator = np.random.default_rng(0)
-  examples = []
-  for i in range(41):
+  pictures = []
+  for _ in range(41):
     file = io.BytesIO()
     PIL.Image.fromarray(generator.integers(0, 256, (4, 4), np.uint8)).save(file, 'PNG')
-    content = file.getvalue()
-    file = io.BytesIO(content[:-30] if i == 17 else content)
-    examples.append({'image': file, 'label': i % 2})
-  prepare(root, 'some', features, {'train': examples, 'test': examples[:16]})
+    pictures.append(file.getvalue())
+  cut = [*pictures[:17], pictures[17][:-30], *pictures[18:]]
+  splits = {
+    split: [{'image': io.BytesIO(content), 'label': i % 2} for i, content in enumerate(contents)]
+    for split, contents in (('train', cut), ('test', pictures[:16]))
+  }
+  prepare(root, 'some', features, splits)
 
 
 @pytest.fixture(scope='module')
