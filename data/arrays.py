@@ -18,7 +18,7 @@ from data.spec import Spec
 
 VERSION = 3  # of the layout below and of decoding; old files are ignored when it is raised
 _STALE_S = 3600.0
-_BLOCK = 8 * 10**6  # bytes of a mapped file summed at a time
+_BLOCK = 2**20  # bytes of a mapped file summed at a time
 
 Arrays = dict[str, np.ndarray]
 

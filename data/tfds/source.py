@@ -293,6 +293,9 @@ class Source(Examples):
         raise
       except Exception as error:
         raise catalog.damaged(self._folder.folder, _first_line(error)) from error
+    for each in self._builder.info.splits[self._split].file_instructions:
+      if not os.path.exists(each.filename):
+        raise catalog.damaged(self._folder.folder, f'there is no {os.path.basename(each.filename)}')
     self._check_counts()
     for block in blocks(n, _HASHED):
       try:

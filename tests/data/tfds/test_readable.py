@@ -125,6 +125,14 @@ def test_what_was_skipped_once_is_still_refused(tmp_path):
     source.open_source('some', 'train', root)
 
 
+def test_a_record_file_that_is_missing_is_not_skipped(tmp_path):
+  root = write(tmp_path)
+  (path,) = tmp_path.rglob('*-train.array_record*')
+  path.unlink()
+  with pytest.raises(UserError, match=f'is damaged \\(there is no {FILE}'):
+    source.open_source('some', 'train', root, corrupt='skip')
+
+
 def test_a_split_with_nothing_that_can_be_read(tmp_path):
   root = write(tmp_path, none=range(300))
   with pytest.raises(UserError, match='some train has no example that can be read: the image of'):
