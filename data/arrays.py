@@ -13,10 +13,12 @@ import numpy as np
 import files
 from data.examples import Examples
 from data.folders import cache_dir
+from data.own.progress import Progress
 from data.spec import Spec
 
-_VERSION = 3  # of the layout below and of decoding; old files are ignored when it is raised
+VERSION = 3  # of the layout below and of decoding; old files are ignored when it is raised
 _STALE_S = 3600.0
+_BLOCK = 2**20  # bytes of a mapped file summed at a time
 
 Arrays = dict[str, np.ndarray]
 
@@ -30,7 +32,7 @@ def decode_cached(examples: Examples, decode: Callable[[], Arrays]) -> Arrays:
     examples: the split; its identity and stamp are the key in the cache.
     decode: returns the features of its spec, [N, …].
   """
-  folder = cache_dir() / 'arrays' / f'{examples.spec.identity}-{examples.stamp}-v{_VERSION}'
+  folder = cache_dir() / 'arrays' / f'{examples.spec.identity}-{examples.stamp}-v{VERSION}'
   arrays = read(folder, examples.spec.features)
   if arrays is None or not _match(arrays, examples.spec):
     arrays = decode()
@@ -67,12 +69,17 @@ def write(folder: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> bool:
     with files.whole_folder(folder) as part:
       for name, array in arrays.items():
         np.save(part / f'{name}.npy', array)
-      sums = {name: _sum(array) for name, array in arrays.items()}
-      (part / 'sums.json').write_text(json.dumps(sums))
+      write_sums(part, arrays)
   except OSError as error:
     warnings.warn(f'arrays are not cached: {error}', stacklevel=3)
     return False
   return True
+
+
+def write_sums(folder: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+  """Writes the checksums of the arrays of a folder, by which `read` tells that they are whole."""
+  sums = {name: _sum(array) for name, array in arrays.items()}
+  (folder / 'sums.json').write_text(json.dumps(sums))
 
 
 def _match(arrays: Mapping[str, np.ndarray], spec: Spec) -> bool:
@@ -86,5 +93,14 @@ def _remove_stale(parent: pathlib.Path) -> None:
 
 
 def _sum(array: np.ndarray) -> int:
-  header = f'{array.dtype.str} {array.shape}'.encode()
-  return zlib.crc32(array.reshape(-1).view(np.uint8), zlib.crc32(header))
+  total = zlib.crc32(f'{array.dtype.str} {array.shape}'.encode())
+  if not isinstance(array, np.memmap):
+    return zlib.crc32(array.reshape(-1).view(np.uint8), total)
+  # Through the file, because what is read through the map counts as memory of this process.
+  progress = Progress(f'checking {array.filename}', array.nbytes // 10**6, 'MB', once=False)
+  with open(array.filename, 'rb') as file:
+    file.seek(array.offset)
+    while block := file.read(_BLOCK):
+      total = zlib.crc32(block, total)
+      progress.add(len(block) // 10**6)
+  return total

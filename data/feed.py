@@ -54,6 +54,8 @@ def open_feed(
   workers: int,
   mesh: Mesh,
   used: int = 0,
+  block: int = 0,
+  restart: bool = False,
 ) -> Feed:
   """Opens a resident feed if the decoded split fits in `resident_mb`, else a streamed one.
 
@@ -65,14 +67,16 @@ def open_feed(
     workers: processes that decode when streaming; 0 means threads.
     mesh: axes 'data', 'fsdp', 'tensor'.
     used: the position that a streamed feed starts to read ahead from; any other works, more slowly.
+    block: examples in a block of the order, which are consecutive in the split; 0 for none.
+    restart: whether worker processes that die are started anew.
 
   Raises:
     UserError: a number above is out of range.
   """
   _check(batch_size, seed, workers, mesh)
   if source.nbytes <= resident_mb * _MIB:
-    return Resident(source.load(), source.spec, batch_size, seed, mesh, source.rows)
-  return Stream(source, batch_size, seed, mesh, workers, used)
+    return Resident(source.load(), source.spec, batch_size, seed, mesh, source.rows, block)
+  return Stream(source, batch_size, seed, mesh, workers, used, block, restart)
 
 
 def _check(batch_size: int, seed: int, workers: int, mesh: Mesh) -> None:

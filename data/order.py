@@ -10,6 +10,10 @@ half to the other (Black & Rogaway, "Ciphers with Arbitrary Finite Domains", 200
 sqrt(n) offsets are a*b or more; a pass leaves them unchanged, and the next rotation moves them into
 the network's range. So the permutation is exact for every n with a fixed amount of work: no cycle
 walking, no loop whose length depends on the data.
+
+Block-wise, for data on slow or remote disks, neighbours in storage are neighbours in time: blocks
+of consecutive examples come in a random order, and the examples of each block in a random order of
+its own. The last block may be shorter; its place among the others is random too.
 """
 
 import math
@@ -31,7 +35,7 @@ def position(used: int, n: int) -> tuple[int, int]:
   return divmod(used, n)
 
 
-def example_at(seed: int | Array, epoch: Array, offset: Array, n: int) -> Array:
+def example_at(seed: int | Array, epoch: Array, offset: Array, n: int, block: int = 0) -> Array:
   """Computes the index of the example shown at each (epoch, offset).
 
   Args:
@@ -39,6 +43,7 @@ def example_at(seed: int | Array, epoch: Array, offset: Array, n: int) -> Array:
     epoch: uint32, any shape.
     offset: uint32 below n, a shape that broadcasts with `epoch`.
     n: number of examples, a Python int from 1 to 2**31 - 1.
+    block: examples in a block, a Python int; 0 shuffles all examples as one.
 
   Returns:
     int32 indices below n; for each (seed, epoch) a permutation of range(n) over the offsets. NumPy
@@ -47,6 +52,8 @@ def example_at(seed: int | Array, epoch: Array, offset: Array, n: int) -> Array:
   xp = _namespace(seed, epoch, offset)
   seed, epoch, offset = (xp.asarray(x, dtype=np.uint32) for x in (seed, epoch, offset))
   with np.errstate(over='ignore'):  # NumPy warns when scalars wrap, which is intended here
+    if 0 < block < n:
+      return _in_blocks(xp, seed, epoch, offset, n, block).astype(np.int32)
     return _permute(xp, _keys(seed, epoch), offset, n).astype(np.int32)
 
 
@@ -63,17 +70,23 @@ def batch_offsets(epoch: Array, offset: Array, batch: int, n: int) -> tuple[Arra
 
 
 def indices(
-  seed: int, used: int, batch: int, n: int, process: int = 0, processes: int = 1
+  seed: int,
+  used: int,
+  batch: int,
+  n: int,
+  process: int = 0,
+  processes: int = 1,
+  block: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Computes (epochs uint32, indices int32) of one process's share of the batch after `used`.
 
   Both have shape [batch // processes]; the shares of all processes, concatenated in order, are the
-  batch of a single process.
+  batch of a single process. `block` is that of `example_at`.
   """
   share = batch // processes
   epoch, offset = position(used + process * share, n)
   epochs, offsets = batch_offsets(np.uint32(epoch % 2**32), np.uint32(offset), share, n)
-  return epochs, example_at(seed, epochs, offsets, n)
+  return epochs, example_at(seed, epochs, offsets, n, block)
 
 
 def _namespace(*arrays: Array) -> Any:
@@ -92,6 +105,27 @@ def _keys(seed: Array, epoch: Array) -> tuple[Array, Array]:
   first = _mix(_mix(seed + np.uint32(0x9E3779B9)) + epoch)
   second = _mix(_mix(epoch + np.uint32(0x85EBCA6B)) ^ seed)
   return first, second | np.uint32(1)
+
+
+def _in_blocks(xp: Any, seed: Array, epoch: Array, offset: Array, n: int, block: int) -> Array:
+  """The example at each offset of an order in blocks of `block` examples, 0 < block < n."""
+  whole, rest = divmod(n, block)
+  keys = _keys(seed ^ np.uint32(0xB10C4EED), epoch)
+  # The short block, if there is one, comes after `before` of the whole ones.
+  before = _mod(_hash(keys, 0, np.uint32(n)), whole + 1) if rest else np.uint32(whole)
+  start = before * np.uint32(block)
+  is_short = (offset >= start) & (offset - start < np.uint32(rest))
+  full = xp.where(offset < start, offset, offset - np.uint32(rest))
+  place = full // np.uint32(block)
+  # A place that is not used must be in range too.
+  place = xp.where(is_short, np.uint32(0), place)
+  within = xp.where(is_short, offset - start, full - full // np.uint32(block) * np.uint32(block))
+  number = xp.where(is_short, np.uint32(whole), _permute(xp, keys, place, whole))
+  inner = _keys(_mix(seed + np.uint32(0x51ED270B)) + number, epoch)
+  mixed = _permute(xp, inner, within, block)
+  if rest:
+    mixed = xp.where(is_short, _permute(xp, inner, _mod(within, rest), rest), mixed)
+  return number * np.uint32(block) + mixed
 
 
 def _permute(xp: Any, keys: tuple[Array, Array], x: Array, n: int) -> Array:

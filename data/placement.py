@@ -29,12 +29,12 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 
 
 def stack(local: Any, mesh: Mesh, batch_size: int) -> Any:
-  """Makes global arrays [1, batch_size, …] from this process's rows [rows, …] of a batch."""
+  """Makes global arrays [K, batch_size, …] of this process's rows [K, rows, …] of K batches."""
   sharding = NamedSharding(mesh, _STACK)
 
   def put(rows: np.ndarray) -> jax.Array:
-    shape = (1, batch_size, *rows.shape[1:])
-    return jax.make_array_from_process_local_data(sharding, rows[None], shape)
+    shape = (len(rows), batch_size, *rows.shape[2:])
+    return jax.make_array_from_process_local_data(sharding, rows, shape)
 
   with jax.transfer_guard('allow'):
     return jax.tree.map(put, local)

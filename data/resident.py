@@ -25,6 +25,7 @@ class Resident:
     seed: seed of the order of examples, 0 <= seed < 2**32.
     mesh: axes 'data', 'fsdp', 'tensor'; each device holds all examples and gathers its own rows.
     rows: (arrays, index int32 [B]) -> the examples of these indices; called inside jit.
+    block: examples in a block of the order; see `order.example_at`.
   """
 
   def __init__(
@@ -35,12 +36,14 @@ class Resident:
     seed: int,
     mesh: Mesh,
     rows: Callable[[Mapping[str, jax.Array], jax.Array], dict[str, jax.Array]] = take,
+    block: int = 0,
   ):
     placement.check_batch(batch_size, mesh)
     self.spec = spec
     self.batch_size = batch_size
     self._mesh = mesh
     self._rows = rows
+    self._block = block
     self._arrays = placement.replicate(dict(arrays), mesh)
     self._seed = placement.replicate(np.uint32(seed), mesh)
 
@@ -64,7 +67,7 @@ class Resident:
     offset += jnp.asarray(i, jnp.uint32) * np.uint32(self.batch_size)
     positions = order.batch_offsets(epoch, offset, self.batch_size, self.spec.n)
     epochs, offsets = placement.split_batch(positions, self._mesh)
-    index = order.example_at(data['seed'], epochs, offsets, self.spec.n)
+    index = order.example_at(data['seed'], epochs, offsets, self.spec.n, self._block)
     example = _skip_fold(index, data['held_out']) if 'held_out' in data else index
     rows = self._rows(data['arrays'], example)
     return {**placement.split_batch(rows, self._mesh), 'index': index, 'epoch': epochs}

@@ -4,11 +4,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from data.decoded import decode_once
 from data.examples import Examples
 from data.own.names import own_files, split_names
 from data.own.options import Image, Jsonl, Own, Table, check_effect
 from data.selection import Fold, check_input_columns, match_classes
-from data.source import open_source
+from data.source import REFUSE, SKIP, open_source
 from data.spec import Spec
 from data.text.options import Text, open_text
 from errors import UserError
@@ -63,6 +64,27 @@ class Data:
   )
   text: Text | None = option('How text is cut into rows of tokens; {} for images and tables.')
   augment: Mapping[str, Any] = option('Augmentation of the images that are trained on.')
+  decoded_mb: int = option(
+    'Largest size in MiB of a streamed split of images or tables that is decoded once, into arrays '
+    'in the cache, which are memory-mapped; of a larger one examples are decoded each time that '
+    'they are read. 0 for none.',
+    low=0,
+    default=16384,
+  )
+  order_block: int = option(
+    'Examples in a block of the block-wise order, for data on slow or remote disks: blocks of '
+    'consecutive examples come in a random order, and each is shuffled in itself. 0 shuffles the '
+    'split as a whole.',
+    low=0,
+    default=0,
+  )
+  corrupt: str = option(
+    'What becomes of stored examples that cannot be read, and of reading processes that die: '
+    '`refuse` ends with an error that names them; `skip` leaves these examples out and starts the '
+    'processes anew, and says how many.',
+    choices=(REFUSE, SKIP),
+    default=REFUSE,
+  )
   image: Image | None = option('How pictures of folder: and npz: are read.', default=None)
   table: Table | None = option('How the columns of csv: are read.', default=None)
   jsonl: Jsonl | None = option('Which values of the lines of text: are read.', default=None)
@@ -106,17 +128,30 @@ class Data:
 
 def open_whole(data: Data) -> Examples:
   """Opens the training split, before it is cut into folds."""
-  return open_source(data.name, data.split, data.data_dir, data.classes, data.columns, own=data.own)
+  return open_source(
+    data.name,
+    data.split,
+    data.data_dir,
+    data.classes,
+    data.columns,
+    own=data.own,
+    corrupt=data.corrupt,
+  )
 
 
-def open_training(data: Data, tokenizer: str = '') -> Examples:
+def open_training(data: Data, tokenizer: str = '', decoded: bool = False) -> Examples:
   """Opens the examples to train on; for text, its rows of tokens.
 
   Args:
     data: the section.
     tokenizer: the run's tokenizer, as JSON; '' to make one from the options of the section.
+    decoded: whether to read images and tables from arrays on disk, which folds share; see
+      `decoded.decode_once`.
   """
-  return _tokenized(_trained_on(open_whole(data), data), data, tokenizer, training=True)
+  whole = open_whole(data)
+  if decoded:
+    whole = decode_once(whole, data.decoded_mb)
+  return _tokenized(_trained_on(whole, data), data, tokenizer, training=True)
 
 
 def open_testing(data: Data, spec: Spec, split: str = '', where: str = '--split') -> Examples:
@@ -184,7 +219,9 @@ def check_features(examples: Examples, spec: Spec, where: str = '') -> None:
 def _open_matched(data: Data, name: str, split: str, where: str, spec: Spec) -> Examples:
   """Opens a split with its classes numbered as in `spec`, which has `data.classes` only."""
   key = 'config.data.test_name' if name == data.test_name else 'config.data.name'
-  whole = open_source(name, split, data.data_dir, (), data.columns, where, key, data.own)
+  whole = open_source(
+    name, split, data.data_dir, (), data.columns, where, key, data.own, data.corrupt
+  )
   check_input_columns(whole, spec)
   if not data.text:  # the features of text are known once it is tokenized
     check_features(whole, spec, key if name == data.test_name else '')

@@ -277,6 +277,7 @@ class Joined(Examples):
       split='|'.join(dict.fromkeys(part.spec.split for part in parts)),
       n=int(self._starts[-1]),
       identity=_digest(*(part.spec.identity for part in parts)),
+      left_out=sum(part.spec.left_out for part in parts),
     )
 
   def read(self, indices: Indices) -> dict[str, np.ndarray]:

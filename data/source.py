@@ -12,7 +12,11 @@ from data.own.options import DEFAULTS, Own
 from data.selection import ClassSubset, Joined
 from data.spec import Spec
 from data.tfds import catalog, preparation
+from data.tfds.readable import readable
 from data.tfds.source import Source
+
+# What becomes of stored examples that cannot be read.
+REFUSE, SKIP = 'refuse', 'skip'
 
 __all__ = ['Examples', 'Source', 'Spec', 'cache_dir', 'open_source']
 
@@ -26,6 +30,7 @@ def open_source(
   where: str = 'config.data.split',
   key: str = 'config.data.name',
   own: Own = DEFAULTS,
+  corrupt: str = REFUSE,
 ) -> Examples:
   """Opens a split of the data set `name`, after preparing the data set if necessary.
 
@@ -42,6 +47,8 @@ def open_source(
     where: the option that holds `split`, as a user writes it, for messages.
     key: the option that holds `name`, likewise.
     own: how files of one's own are read.
+    corrupt: `REFUSE`, or `SKIP` to leave out the stored examples that cannot be read; the others
+      keep their order.
 
   Raises:
     UserError: no such data set or split, its raw files are missing, or it cannot be read.
@@ -57,20 +64,27 @@ def open_source(
       f'{name}; give one for all, or one for each'
     )
   pairs = zip(names, splits * (len(names) // len(splits)))
-  sources = [_open_one(*pair, data_dir, columns, where, key, own) for pair in pairs]
+  sources = [_open_one(*pair, data_dir, columns, where, key, own, corrupt) for pair in pairs]
   source = sources[0] if len(sources) == 1 else Joined(sources)
   return ClassSubset(source, tuple(classes)) if len(tuple(classes)) else source
 
 
 def _open_one(
-  name: str, split: str, data_dir: str, columns: Sequence[str], where: str, key: str, own: Own
-) -> Source:
+  name: str,
+  split: str,
+  data_dir: str,
+  columns: Sequence[str],
+  where: str,
+  key: str,
+  own: Own,
+  corrupt: str,
+) -> Examples:
   files_of = own_files(name)
   if files_of is not None:
     from data.own import preparation as own_preparation  # it imports TFDS
 
     prepared = own_preparation.open_prepared(name, *files_of, own._replace(columns=columns))
-    return Source(name, split, prepared, columns, where)
+    return _source(name, split, prepared, columns, where, corrupt)
   roots = folders.roots(data_dir)
   try:
     prepared = catalog.find(name, roots)
@@ -79,7 +93,19 @@ def _open_one(
       prepared = catalog.find(name, roots)
   except errors.UserError as error:
     raise errors.UserError(f'{key}={name}: {error}') from error
-  return Source(name, split, prepared, columns, where)
+  return _source(name, split, prepared, columns, where, corrupt)
+
+
+def _source(
+  name: str,
+  split: str,
+  prepared: catalog.Prepared,
+  columns: Sequence[str],
+  where: str,
+  corrupt: str,
+) -> Examples:
+  found = Source(name, split, prepared, columns, where, tolerant=corrupt == SKIP)
+  return readable(found) if corrupt == SKIP else found
 
 
 def _prepare(name: str, data_dir: str) -> None:

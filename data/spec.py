@@ -47,6 +47,7 @@ class Spec(NamedTuple):
     tokenizer: of text, the JSON that `data.text.tokenization.from_json` reads; '' for other data.
     input_columns: of a table, the columns that `inputs` are made of, in order; () where that is not
       known.
+    left_out: number of stored examples that cannot be read, which n does not count.
   """
 
   name: str
@@ -58,6 +59,7 @@ class Spec(NamedTuple):
   class_names: tuple[str, ...] = ()
   tokenizer: str = ''
   input_columns: tuple[InputColumn, ...] = ()
+  left_out: int = 0
 
   def to_json(self) -> dict[str, Any]:
     """Converts to JSON-compatible values; the tokenizer, which can be long, becomes its key."""

@@ -74,6 +74,7 @@ class Diagnoses:
     self._lasting: set[tuple[int, str]] = set()
     self._batch = jax.jit(feed.batch, out_shardings=session.replicated)
     self._taken: Any = None
+    self._last = 0
     for line in logged:
       self._log(int(line['step']), [_of_lane(line, label) for label in self._labels])
 
@@ -83,9 +84,9 @@ class Diagnoses:
     labels = self._session.lanes.labels
     return labels if len(labels) > 1 else ('',)
 
-  def took(self, taken: Any) -> None:
+  def took(self, taken: Any, number: int) -> None:
     """Notes the data of the last dispatch, as the feed gave it; nothing is read."""
-    self._taken = taken
+    self._taken, self._last = taken, number - 1
 
   def look(
     self,
@@ -240,17 +241,18 @@ class Diagnoses:
   def _host_batch(self, step: int, lane: int) -> dict[str, np.ndarray]:
     """The batch of a step of a lane, as it is stored.
 
-    Of a streamed feed it is the one that the last dispatch took, if that is known: at the steps
-    that the loop waits for it is theirs, and another one would have to be read.
+    Of a streamed feed it is the last one of the last dispatch, if that is known: at the steps that
+    the loop waits for it is theirs, and another one would have to be read.
     """
     used = (step - 1) * self._session.per_step
-    taken = self._taken
+    taken, i = self._taken, self._last
     if taken is None or isinstance(self._feed, Resident):
+      i = 0
       _, taken = self._feed.take(used, 1)
     if len(self._labels) > 1:
       own = self._session.lanes.inputs
       taken = {**taken, **{name: jnp.asarray(value[lane]) for name, value in own.items()}}
-    batch = jax.device_get(self._batch(taken, jnp.int32(0)))
+    batch = jax.device_get(self._batch(taken, jnp.int32(i)))
     return {name: np.asarray(values) for name, values in batch.items()}
 
   def _norms(self, state: State, lane: int) -> dict[str, tuple[float, int]]:

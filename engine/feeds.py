@@ -3,7 +3,7 @@
 from data import feed
 from data.feed import Feed
 from data.resident import Resident
-from data.section import ALL_FOLDS, open_training, open_whole
+from data.section import ALL_FOLDS, SKIP, open_training, open_whole
 from engine.memory import check_memory, resident_need
 from engine.session import Session
 from errors import UserError
@@ -25,11 +25,21 @@ def open_feed(session: Session, step: int) -> Feed:
       f'{source.spec.name} is larger than config.data.resident_mb={data.resident_mb}; '
       'raise it, or train the seeds or folds one after another'
     )
-  if source.nbytes <= data.resident_mb * 2**20:
+  resident = source.nbytes <= data.resident_mb * 2**20
+  if resident:
     check_memory(resident_need(source.nbytes), 'the split that lives on the devices')
   if every_fold:
     # The order is that of one fold's training examples; each lane skips its own fold.
-    return Resident(source.load(), session.spec, session.per_step, session.train.seed, session.mesh)
+    return Resident(
+      source.load(),
+      session.spec,
+      session.per_step,
+      session.train.seed,
+      session.mesh,
+      block=data.order_block,
+    )
+  if not resident:
+    source = open_training(data, session.spec.tokenizer, decoded=True)
   return feed.open_feed(
     source=source,
     batch_size=session.per_step,
@@ -38,4 +48,6 @@ def open_feed(session: Session, step: int) -> Feed:
     workers=data.workers,
     mesh=session.mesh,
     used=step * session.per_step,
+    block=data.order_block,
+    restart=data.corrupt == SKIP,
   )

@@ -256,7 +256,7 @@ class _Trainer:
             state, ok, taken, self._put(np.int32(number)), self._put(self._active())
           )
         self._state = state  # for a diagnosis; what it held was donated
-        self._diagnoses.took(taken)
+        self._diagnoses.took(taken, number)
         step += number
         if waiting is not None:
           self._read(*waiting)

@@ -23,8 +23,10 @@ def data(spec: Spec, resident: bool) -> str:
   if 'tokens' in spec.features:
     shape = f'of {spec.features["tokens"][0][0]} tokens'
   classes = f', {spec.num_classes} classes' if spec.num_classes else ''
+  unread = f'{spec.left_out:,} that cannot be read'
+  left_out = f' (without {unread}, config.data.corrupt=skip)' if spec.left_out else ''
   where = 'resident on the devices' if resident else 'streamed'
-  return f'{spec.name} {spec.split}: {spec.n:,} examples {shape}{classes}, {where}'
+  return f'{spec.name} {spec.split}: {spec.n:,} examples {shape}{classes}, {where}{left_out}'
 
 
 def modules(state: State, lanes: int = 1) -> str:

@@ -14,10 +14,11 @@ class Progress:
     doing: e.g. 'reading folder:/photos'.
     total: how many there are; 0 where that is not known.
     unit: of what, e.g. 'pictures'.
+    once: whether it is done only once, as the lines then say.
   """
 
-  def __init__(self, doing: str, total: int, unit: str):
-    self._doing, self._total, self._unit = doing, total, unit
+  def __init__(self, doing: str, total: int, unit: str, once: bool = True):
+    self._doing, self._total, self._unit = f'{doing}, once' if once else doing, total, unit
     self._done, self._next = 0, time.monotonic() + _FIRST_PAUSE
 
   def add(self, number: int = 1) -> None:
@@ -25,7 +26,7 @@ class Progress:
     self._done += number
     if time.monotonic() > self._next:
       of = f' of {self._total:,}' if self._total else ''
-      say(f'{self._doing}, once: {self._done:,}{of} {self._unit}')
+      say(f'{self._doing}: {self._done:,}{of} {self._unit}')
       self._next = time.monotonic() + _PAUSE
 
 

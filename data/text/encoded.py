@@ -3,20 +3,24 @@
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 import errors
-from data import arrays
-from data.examples import Examples, blocks
+from data import arrays, column_files
+from data.examples import Examples
 from data.folders import cache_dir
+from data.own.progress import Progress
+from data.spec import Feature
 from data.text import tokenization
 from data.text.tokenization import Tokenizer
 
 _VERSION = 1  # of the cached arrays; old files are ignored when it is raised
-_BLOCK = 256  # documents read at a time
+# Documents read at a time: as many as have about so many characters, and no more than that.
+_BLOCK, _BLOCK_BYTES = 1024, 4 * 2**20
 _WHITESPACE = np.frombuffer(b' \t\n\r\f\v', np.uint8)
 # Features of the text itself; the other features belong to a document.
 _OF_TEXT = ('text', 'kind_start', 'kind')
@@ -83,8 +87,7 @@ def train_tokenizer(
   cached = arrays.read(folder, ['json'])
   if cached is not None:
     return tokenization.from_json(cached['json'].tobytes().decode())
-  texts = (text for block in _blocks(examples) for text in block['text'])
-  tokenizer = tokenization.train(kind, texts, vocabulary, specials)
+  tokenizer = tokenization.train(kind, _Texts(examples), vocabulary, specials)
   arrays.write(folder, {'json': np.frombuffer(tokenizer.to_json().encode(), np.uint8)})
   return tokenizer
 
@@ -101,14 +104,25 @@ def encode(examples: Examples, tokenizer: Tokenizer, key: str, kinds: bool) -> E
   Raises:
     UserError: the texts are all empty, or have a character that the tokenizer lacks.
   """
-  folder = _folder(examples, 'tokens', key, str(kinds))
+  folder: pathlib.Path | None = _folder(examples, 'tokens', key, str(kinds))
   features = [name for name in examples.spec.features if name not in _OF_TEXT]
-  names = ['tokens', 'ends', *(['kind'] if kinds else []), *features]
-  cached = arrays.read(folder, names, mapped=True)
-  if cached is None:
-    encoded = _encode(examples, tokenizer, features, kinds)
-    cached = arrays.write(folder, encoded) and arrays.read(folder, names, mapped=True)
-  return EncodedText(folder, cached) if cached else EncodedText(None, encoded)
+  columns: dict[str, Feature] = {
+    'tokens': ((), _smallest(tokenizer.size)),
+    'ends': ((), 'int64'),
+    **({'kind': ((), 'int8')} if kinds else {}),
+    **{name: examples.spec.features[name] for name in features},
+  }
+  title = f'encoding {examples.spec.name} {examples.spec.split}'
+
+  def blocks_after(rows: Mapping[str, int]) -> Iterator[arrays.Arrays]:
+    return _encode(examples, tokenizer, features, kinds, rows)
+
+  try:
+    found = column_files.open_or_write(folder, columns, blocks_after, title)
+  except OSError as error:
+    warnings.warn(f'arrays are not cached: {error}', stacklevel=2)
+    folder, found = None, column_files.in_memory(columns, blocks_after)
+  return EncodedText(folder, found)
 
 
 def kinds_of_tokens(
@@ -133,32 +147,52 @@ def kinds_of_tokens(
 
 
 def _encode(
-  examples: Examples, tokenizer: Tokenizer, features: list[str], kinds: bool
-) -> dict[str, np.ndarray]:
+  examples: Examples,
+  tokenizer: Tokenizer,
+  features: list[str],
+  kinds: bool,
+  rows: Mapping[str, int],
+) -> Iterator[arrays.Arrays]:
+  """Yields what `EncodedText` holds, some documents at a time.
+
+  Args:
+    examples: with the feature `text`.
+    tokenizer: to encode with.
+    features: names of the other features to keep.
+    kinds: whether to compute the kind of each token.
+    rows: the entries of each array that are there already; the documents of these are left out.
+
+  Raises:
+    UserError: as `encode`.
+  """
   end = np.array([id for role, id in tokenizer.specials.items() if role == 'end'], np.int32)
-  dtype = _smallest(tokenizer.size)
-  parts: dict[str, list[np.ndarray]] = {name: [] for name in ('tokens', 'kind', *features)}
-  lengths: list[int] = []
-  for block in _blocks(examples):
+  size = rows['tokens']
+  progress = Progress(
+    f'encoding {examples.spec.name} {examples.spec.split}', len(examples), 'documents'
+  )
+  progress.add(rows['ends'])
+  for block in _blocks(examples, rows['ends']):
+    encoded = {name: block[name] for name in features}
     if kinds:
-      pairs = zip(block['text'], block['kind_start'], block['kind'])
-      ids, of_tokens = zip(*(_with_kinds(tokenizer, *each) for each in pairs))
-      parts['kind'] += [np.concatenate([each, np.full_like(end, -1)]) for each in of_tokens]
+      each = zip(block['text'], block['kind_start'], block['kind'])
+      ids, of_tokens = zip(*(_with_kinds(tokenizer, *document) for document in each))
+      encoded['kind'] = _joined(of_tokens, np.full_like(end, -1))
     else:
       ids = tokenizer.encode_all(block['text'].tolist())
-    parts['tokens'] += [np.concatenate([each, end]).astype(dtype) for each in ids]
-    lengths += [len(each) + len(end) for each in ids]
-    for name in features:
-      parts[name].append(block[name])
-  ends = np.cumsum(lengths, dtype=np.int64)
-  if ends[-1] == len(end) * len(lengths):
+    encoded['tokens'] = _joined(ids, end)
+    encoded['ends'] = size + np.cumsum([len(each) + len(end) for each in ids], dtype=np.int64)
+    size = int(encoded['ends'][-1])
+    yield encoded
+    progress.add(len(ids))
+  if size == len(end) * len(examples):
     raise errors.UserError(
       f'{examples.spec.name} {examples.spec.split} holds no text; choose another split'
     )
-  encoded = {name: np.concatenate(each) for name, each in parts.items() if each}
-  if kinds:
-    encoded['kind'] = encoded['kind'].astype(np.int8)
-  return {**encoded, 'ends': ends}
+
+
+def _joined(documents: Sequence[np.ndarray], end: np.ndarray) -> np.ndarray:
+  """Concatenates arrays, each followed by `end`."""
+  return np.concatenate([part for each in documents for part in (each, end)])
 
 
 def _with_kinds(
@@ -168,9 +202,25 @@ def _with_kinds(
   return ids, kinds_of_tokens(text.encode(), starts, kind_start, kind)
 
 
-def _blocks(examples: Examples) -> Iterator[dict[str, np.ndarray]]:
-  for block in blocks(len(examples), _BLOCK):
-    yield examples.read(block)
+class _Texts:
+  """The texts of examples, read anew whenever they are iterated over."""
+
+  def __init__(self, examples: Examples):
+    self._examples = examples
+
+  def __iter__(self) -> Iterator[str]:
+    return (text for block in _blocks(self._examples) for text in block['text'])
+
+
+def _blocks(examples: Examples, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
+  """Reads examples from number `start` on in blocks of about `_BLOCK_BYTES` of text."""
+  size = 1
+  while start < len(examples):
+    block = examples.read(range(start, min(start + size, len(examples))))
+    yield block
+    start += len(block['text'])
+    held = sum(map(len, block['text']))
+    size = max(1, min(2 * size, _BLOCK, size * _BLOCK_BYTES // max(1, held)))
 
 
 def _folder(examples: Examples, *parts: str) -> pathlib.Path:

@@ -197,7 +197,7 @@ def train_wordpiece(texts: Iterable[str], vocabulary: int, specials: Sequence[st
       'config.data.text.tokenizer=wordpiece needs an entry for what its vocabulary lacks; put '
       '"unknown" into config.data.text.specials'
     )
-  texts = list(texts)
+  texts = list(texts) if iter(texts) is texts else texts
   tokenizer = bert({}, lowercase=True)
   counts = collections.Counter()
   for text in texts:

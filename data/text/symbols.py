@@ -124,7 +124,10 @@ def train_byte(texts: Iterable[str], vocabulary: int, specials: Sequence[str]) -
 def train_character(texts: Iterable[str], vocabulary: int, specials: Sequence[str]) -> Character:
   """Makes a tokenizer of all characters in the texts, by code point; see `tokenization.train`."""
   _check_no_vocabulary('character', vocabulary)
-  return Character(''.join(sorted(set().union(*map(set, texts)))), specials)
+  characters: set[str] = set()
+  for text in texts:
+    characters.update(text)
+  return Character(''.join(sorted(characters)), specials)
 
 
 def _check_no_vocabulary(kind: str, vocabulary: int) -> None:

@@ -65,7 +65,8 @@ def train(kind: str, texts: Iterable[str], vocabulary: int, specials: Sequence[s
 
   Args:
     kind: a key of `KINDS`.
-    texts: the texts to train `character`, `bpe` and `wordpiece` on; iterated over once.
+    texts: the texts to train `character`, `bpe` and `wordpiece` on; `wordpiece` iterates over
+      them twice, and reads those that can be iterated over only once into memory.
     vocabulary: size, without specials, that `bpe` and `wordpiece` are trained to; it is smaller if
       the texts do not yield as many entries. 0 for the others.
     specials: roles of special entries, whose ids follow the ordinary entries in this order.

@@ -23,7 +23,12 @@ _CODES = {'int64_list': 'q', 'float_list': 'f'}
 
 
 def hash_cached(
-  prepared: Prepared, split: str, total: int, records: Callable[[], Iterable[Sequence[bytes]]]
+  prepared: Prepared,
+  split: str,
+  total: int,
+  records: Callable[[], Iterable[Sequence[bytes | None]]],
+  place: Callable[[int], str],
+  tolerant: bool = False,
 ) -> str:
   """Returns the hash of a split's examples from the cache, or else computes it and writes it there.
 
@@ -35,6 +40,8 @@ def hash_cached(
     split: a TFDS split of it.
     total: the number of examples that the split selects.
     records: returns the records of the split in its order, in blocks; called only if needed.
+    place: says where a record is, given its number in the split.
+    tolerant: see `hash_examples`.
 
   Returns:
     A SHA-256, hexadecimal. It is the same for two preparations of the same examples, whose record
@@ -44,6 +51,7 @@ def hash_cached(
     UserError: the data set is damaged.
   """
   state = [_VERSION, str(files.absolute(prepared.folder)), split, prepared.info['splits']]
+  state += ['tolerant'] * tolerant
   key = hashlib.sha256(json.dumps([*state, _files(prepared.folder)]).encode()).hexdigest()[:24]
   path = files.path(cache_dir() / 'content' / key)
   try:
@@ -55,7 +63,7 @@ def hash_cached(
   if stored and stored[2] == _sum(stored[1]):
     return stored[1]
   try:
-    found = hash_examples(records(), total, f'{prepared.full_name} {split}')
+    found = hash_examples(records(), total, f'{prepared.full_name} {split}', place, tolerant)
   except ValueError as error:
     raise damaged(prepared.folder, str(error)) from error
   try:
@@ -69,7 +77,13 @@ def _sum(text: str) -> str:
   return f'{zlib.crc32(text.encode()):08x}'
 
 
-def hash_examples(records: Iterable[Sequence[bytes]], total: int, title: str) -> str:
+def hash_examples(
+  records: Iterable[Sequence[bytes | None]],
+  total: int,
+  title: str,
+  place: Callable[[int], str] = 'record {}'.format,
+  tolerant: bool = False,
+) -> str:
   """Hashes serialized `tf.train.Example`s in their order; encoded images are not decoded.
 
   Protocol buffers store the features of an example in any order, so they are parsed and hashed by
@@ -79,6 +93,9 @@ def hash_examples(records: Iterable[Sequence[bytes]], total: int, title: str) ->
     records: the examples, in blocks.
     total: the number of examples, for the progress, which is printed on stderr.
     title: what is hashed, for the progress.
+    place: says where a record is, given its number.
+    tolerant: whether records may be None, for those that cannot be read, or hold no example; that
+      they are there is hashed then.
 
   Raises:
     ValueError: a record is not an example.
@@ -91,10 +108,13 @@ def hash_examples(records: Iterable[Sequence[bytes]], total: int, title: str) ->
   for block in records:
     for record in block:
       try:
-        example = tf_example_pb2.Example.FromString(record)
+        if record is None:
+          raise DecodeError
+        found.update(_canonical(tf_example_pb2.Example.FromString(record).features.feature))
       except DecodeError as error:
-        raise ValueError(f'record {done} is not an example') from error
-      found.update(_canonical(example.features.feature))
+        if not tolerant:
+          raise ValueError(f'{place(done)} is not an example') from error
+        found.update(b'unreadable ')
       done += 1
     if time.monotonic() > next_line:
       print(f'hashing {title}, once: {done:,} of {total:,} examples', file=sys.stderr, flush=True)

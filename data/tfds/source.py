@@ -14,10 +14,24 @@ from data.examples import Examples, Indices, blocks
 from data.spec import Feature, Spec
 from data.tfds import bucket, catalog, content, images
 
+_LEAVE_OUT = 'or leave out what cannot be read with config.data.corrupt=skip'
 _INTEGERS = ('int8', 'int16', 'int32', 'int64', 'uint8', 'uint16', 'uint32', 'uint64', 'bool')
 _FLOATS = ('float16', 'float32', 'float64')
 _BLOCK = 1024  # examples decoded at a time where one column of all is read
 _HASHED = 256  # records read at a time where all are hashed: they can be large
+
+
+class Unreadable(errors.UserError):
+  """A stored example cannot be read, whose record or image is damaged.
+
+  Attributes:
+    reason: which record it is and what is wrong with it, without a way out.
+  """
+
+  # Worker processes pass it on, for which all but the message must have a default.
+  def __init__(self, message: str, reason: str = ''):
+    super().__init__(message)
+    self.reason = reason
 
 
 class Source(Examples):
@@ -32,6 +46,8 @@ class Source(Examples):
     folder: the data set.
     columns: further scalar integer features to read.
     where: the option that holds the split, as a user writes it, for messages.
+    tolerant: whether examples that cannot be read are found by `read` alone; else they are refused
+      when the split is opened, if their records are damaged.
 
   Raises:
     UserError: there is no such split or column, or no feature that can be a model's input; or a
@@ -45,18 +61,20 @@ class Source(Examples):
     folder: catalog.Prepared,
     columns: Sequence[str] = (),
     where: str = 'config.data.split',
+    tolerant: bool = False,
   ):
     self._folder = folder
     self._split = split
     self._title = f'{name} {split}'  # for messages
+    self._tolerant = tolerant
     self._builder = self._records = None
     self._decode: dict[tuple[str, ...], Any] = {}
     self.stamp = folder.stamp
-    n = folder.count(split, where)
+    n = self._n = folder.count(split, where)
     features, num_classes = self._features(name, columns)
     names = folder.class_names('label' if 'label' in features else 'kind') if num_classes else ()
     names = names or tuple(str(label) for label in range(num_classes))
-    stored = content.hash_cached(folder, split, n, lambda: self._blocks(n))
+    stored = content.hash_cached(folder, split, n, lambda: self._blocks(n), self.place, tolerant)
     # The same stored examples are others to a model if they are read or numbered in another way.
     identity = _digest([stored, sorted(features.items()), names])
     columns = folder.input_columns() if 'inputs' in features else ()
@@ -66,17 +84,17 @@ class Source(Examples):
     """Reads and decodes examples: every feature of the spec, [B, …], B the number of indices.
 
     Raises:
-      UserError: images cannot be decoded or differ in size, a label is no class, a number is not
-        finite, or a text is not UTF-8.
+      Unreadable: a record is damaged, an image cannot be decoded, or a text is not UTF-8.
+      UserError: images differ in size, a label is no class, or a number is not finite.
     """
-    values = self._read(indices, tuple(self.spec.features))
+    values = self.features(indices, tuple(self.spec.features))
     for name, column in values.items():
       self._check_finite(name, column, indices)
     return values
 
   def column(self, name: str) -> np.ndarray:
     """Reads one feature of every example, [N, …], without decoding the others."""
-    parts = [self._read(block, (name,))[name] for block in blocks(len(self), _BLOCK)]
+    parts = [self.features(block, (name,))[name] for block in blocks(len(self), _BLOCK)]
     return np.concatenate(parts)
 
   def load(self) -> dict[str, np.ndarray]:
@@ -107,7 +125,8 @@ class Source(Examples):
       'these values filled in, or without these examples'
     )
 
-  def _read(self, indices: Indices, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+  def features(self, indices: Indices, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Reads some features of examples, as `read` does; numbers may not be finite."""
     examples = self._examples(indices, names)
     values = {
       name: self._stack(name, [example[name] for example in examples], indices) for name in names
@@ -153,19 +172,27 @@ class Source(Examples):
     try:
       return images.decode(value, channels)
     except ValueError as error:
-      raise errors.UserError(
-        f'the image of example {index} of {self._title} {error}; prepare the data set again with '
-        '8-bit images'
-      ) from error
+      raise self._unreadable('image', index, f'{error}', 'with 8-bit images') from error
 
   def _text(self, value: bytes, index: int) -> str:
     try:
       return value.decode()
     except UnicodeDecodeError as error:
-      raise errors.UserError(
-        f'the text of example {index} of {self.spec.name} {self.spec.split} is not UTF-8; prepare '
-        'the data set again with text that is'
-      ) from error
+      raise self._unreadable('text', index, 'is not UTF-8', 'with text that is') from error
+
+  def _unreadable(self, name: str, index: int, what: str, how: str) -> Unreadable:
+    reason = f'the {name} of example {index} of {self._title} {what}, {self.place(index)}'
+    return Unreadable(f'{reason}; prepare the data set again {how}, {_LEAVE_OUT}', reason)
+
+  def place(self, index: int) -> str:
+    """Says in which record file an example is, e.g. 'record 7 of mnist-train.array_record-…'."""
+    if self._builder is None:
+      self._open()
+    for each in self._builder.info.splits[self._split].file_instructions:
+      if index < each.take:
+        return f'record {each.skip + index} of {os.path.basename(each.filename)}'
+      index -= each.take
+    return 'of which no record file is known'
 
   def _features(self, name: str, columns: Sequence[str]) -> tuple[dict[str, Feature], int]:
     features = self._inputs(name)
@@ -193,7 +220,7 @@ class Source(Examples):
     if image is not None and image[0][1] == 'uint8' and len(image[0][0]) == 3:
       shape = image[0][0]
       if min(shape) < 0:  # undeclared, so the sizes may vary; `_stack` checks that they do not
-        shape = self._image(self._examples([0], ('image',))[0]['image'], 0, shape[-1]).shape
+        shape = self._first_image(shape[-1]).shape
       return {'image': (shape, 'uint8')}
     if inputs is not None and inputs[0][1] in _FLOATS and len(inputs[0][0]) == 1:
       return {'inputs': (inputs[0][0], 'float32')}
@@ -205,6 +232,15 @@ class Source(Examples):
       f'numbers "inputs" and no "text", only {has}; choose a data set of images or text, or a '
       'table'
     )
+
+  def _first_image(self, channels: int) -> np.ndarray:
+    for index in range(self._n):
+      try:
+        return self._image(self._examples([index], ('image',))[0]['image'], index, channels)
+      except Unreadable:
+        if not self._tolerant or index == self._n - 1:
+          raise
+    raise AssertionError('a split has an example')
 
   def _kinds(self) -> dict[str, Feature]:
     """Returns the features that mark stretches of the text by their kind, if there are any."""
@@ -221,10 +257,18 @@ class Source(Examples):
     records = self._read_records(indices)
     if names not in self._decode:
       self._decode[names] = self._decoder(names)
+    return [self._decoded(record, index, names) for record, index in zip(records, indices)]
+
+  def _decoded(self, record: bytes, index: int, names: tuple[str, ...]) -> dict[str, Any]:
     try:
-      return [self._decode[names](record) for record in records]
-    except (ValueError, KeyError, TypeError) as error:  # examples of other features
-      raise catalog.damaged(self._folder.folder, _first_line(error)) from error
+      return self._decode[names](record)
+    except (ValueError, KeyError, TypeError) as error:  # an example of other features
+      raise self._damaged(index, error) from error
+
+  def _damaged(self, index: int, error: Exception) -> Unreadable:
+    """The error for one record that cannot be read."""
+    reason = f'{self.place(index)}, example {index} of {self._title}: {_first_line(error)}'
+    return Unreadable(f'{catalog.damaged(self._folder.folder, reason)}, {_LEAVE_OUT}', reason)
 
   def _read_records(self, indices: Indices) -> Sequence[bytes]:
     try:
@@ -234,13 +278,38 @@ class Source(Examples):
     except (errors.UserError, MemoryError):
       raise
     except Exception as error:  # TFDS and array_record raise many kinds for damaged files
-      raise catalog.damaged(self._folder.folder, _first_line(error)) from error
+      if len(indices) == 1 and self._records is not None:
+        raise self._damaged(int(indices[0]), error) from error
+      if self._records is None:
+        raise catalog.damaged(self._folder.folder, _first_line(error)) from error
+    # The error of a block does not say which record it is.
+    return [self._read_records([index])[0] for index in indices]
 
-  def _blocks(self, n: int) -> Iterator[Sequence[bytes]]:
-    self._read_records([0])  # opens them
+  def _blocks(self, n: int) -> Iterator[Sequence[bytes | None]]:
+    if self._records is None:
+      try:
+        self._open()
+      except (errors.UserError, MemoryError):
+        raise
+      except Exception as error:
+        raise catalog.damaged(self._folder.folder, _first_line(error)) from error
+    for each in self._builder.info.splits[self._split].file_instructions:
+      if not os.path.exists(each.filename):
+        raise catalog.damaged(self._folder.folder, f'there is no {os.path.basename(each.filename)}')
     self._check_counts()
     for block in blocks(n, _HASHED):
-      yield self._read_records(block)
+      try:
+        yield self._read_records(block)
+      except Unreadable:
+        if not self._tolerant:
+          raise
+        yield [self._read_or_none(index) for index in block]
+
+  def _read_or_none(self, index: int) -> bytes | None:
+    try:
+      return self._read_records([index])[0]
+    except Unreadable:
+      return None
 
   def _open(self) -> None:
     import tensorflow_datasets as tfds

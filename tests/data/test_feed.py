@@ -1,6 +1,8 @@
 """Both feeds hand out the same batches after any position."""
 
+import multiprocessing
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import pytest
 
 import errors
 from data import feed, order
+from data import stream as stream_module
 from data.resident import Resident
 from data.stream import Stream
 
@@ -111,7 +114,27 @@ def test_stream_without_a_jump_does_not_start_anew(stream):
   assert stream._iterator is not iterator
 
 
-def test_stream_reads_no_more_than_a_few_batches_ahead(part, mesh, monkeypatch):
+def test_stream_hands_over_several_small_batches_at_once(part, stream):
+  assert stream.stacked == 16
+  count, taken = stream.take(0, 1000)
+  assert count == 16 and taken['image'].shape == (16, BATCH, 28, 28, 1)
+  count, taken = stream.take(16 * BATCH, 3)
+  assert count == 3 and taken['image'].shape == (16, BATCH, 28, 28, 1)
+  got = [jax.device_get(stream.batch(taken, np.int32(i))) for i in range(3)]
+  assert_batches(got, part, 16 * BATCH)
+
+
+def test_stream_hands_over_large_batches_one_by_one(part, mesh):
+  made = Stream(part, 3000, SEED, mesh, workers=0, used=0)  # 2.2 MiB each
+  assert made.stacked == 3
+  made.close()
+  made = Stream(part, 12_000, SEED, mesh, workers=0, used=0)
+  assert made.stacked == 1
+  assert_batches(batches(made, 5, 2), part, 5, 12_000)
+  made.close()
+
+
+def test_stream_reads_no_more_than_a_stack_ahead(part, mesh, monkeypatch):
   reads = []
   block = part.read(range(BATCH))
   monkeypatch.setattr(part, 'read', lambda index: reads.append(1) or block)
@@ -119,7 +142,7 @@ def test_stream_reads_no_more_than_a_few_batches_ahead(part, mesh, monkeypatch):
   batches(ahead, 0, 3)
   time.sleep(0.5)  # enough for hundreds of such reads
   ahead.close()
-  assert 3 <= len(reads) <= 3 + 8
+  assert 3 <= len(reads) <= 3 + ahead.stacked + 4
 
 
 def test_close_leaves_nothing_running(part, mesh):
@@ -142,6 +165,57 @@ def test_worker_processes_give_the_same(part, mesh):
     assert_batches(batches(made, 60, 5), part, 60)
   finally:
     made.close()
+
+
+@pytest.mark.parametrize('restart', [True, False])
+def test_a_worker_process_that_is_killed(part, mesh, restart, capfd):
+  made = Stream(part, BATCH, SEED, mesh, workers=2, used=60, restart=restart)
+  try:
+    assert_batches(batches(made, 60, 2), part, 60)
+    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+    if restart:
+      # More than were read ahead: some are read by the new processes.
+      assert_batches(batches(made, 60 + 2 * BATCH, 40), part, 60 + 2 * BATCH)
+      said = capfd.readouterr().err
+      assert 'mnist5k train[:100] ended by the signal SIGKILL before the batch at' in said
+      assert 'all are started anew (1 so far)' in said
+      return
+    with pytest.raises(errors.UserError, match=r'SIGKILL .*at position .* \(examples .*workers=2'):
+      batches(made, 60 + 2 * BATCH, 40)
+  finally:
+    made.close()
+
+
+def test_workers_that_always_die_are_given_up(part, mesh, monkeypatch, capfd):
+  made = Stream(part, BATCH, SEED, mesh, workers=1, used=0, restart=True)
+
+  class Dead:
+    def __next__(self):
+      raise RuntimeError('Worker process was terminated unexpectedly with exit code 3. Search')
+
+    def close(self):
+      pass
+
+  monkeypatch.setattr(stream_module, '_read_ahead', lambda *rest: Dead())
+  with pytest.raises(errors.UserError, match=r'ended with exit code 3 .*, 4 times in a row'):
+    made.take(BATCH, 1)
+  assert capfd.readouterr().err.count('started anew') == 3
+
+
+@pytest.mark.parametrize('block', [7, 30])
+def test_both_feeds_follow_the_order_in_blocks(part, mesh, block):
+  wanted = [order.indices(SEED, 60 + k * BATCH, BATCH, 100, block=block)[1] for k in range(5)]
+  for one in (
+    Stream(part, BATCH, SEED, mesh, workers=0, used=60, block=block),
+    Resident(part.load(), part.spec, BATCH, SEED, mesh, block=block),
+    feed.open_feed(**options(part, mesh, block=block, resident_mb=0)),
+    feed.open_feed(**options(part, mesh, block=block)),
+  ):
+    got = batches(one, 60, 5)
+    one.close()
+    for batch, index in zip(got, wanted):
+      np.testing.assert_array_equal(batch['index'], index)
+      np.testing.assert_array_equal(batch['image'], part.read(index)['image'])
 
 
 def options(part, mesh, **changed):

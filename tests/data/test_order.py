@@ -120,6 +120,62 @@ def test_position_takes_any_integer():
   assert order.position(2**40 + 7, 10) == ((2**40 + 7) // 10, (2**40 + 7) % 10)
 
 
+@pytest.mark.parametrize('seed', [0, 12345, 2**32 - 1])
+@pytest.mark.parametrize('block', [1, 2, 7, 64, 996])
+def test_every_epoch_in_blocks_is_a_permutation_of_whole_blocks(seed, block):
+  for n in (1, 2, 37, 64, 997, 1000):
+    for epoch in (0, 1, 2**32 - 1):
+      shown = order.example_at(seed, np.uint32(epoch), np.arange(n, dtype=np.uint32), n, block)
+      np.testing.assert_array_equal(np.sort(shown), np.arange(n))
+      # One block after another: as many changes between blocks as there are blocks, but one.
+      if block < n:
+        assert (np.diff(shown // block) != 0).sum() == -(-n // block) - 1
+
+
+@pytest.mark.parametrize('n, block', [(100, 7), (4000, 256), (60_000, 999), (2**31 - 1, 10**6)])
+def test_jit_gives_the_numbers_of_numpy_in_blocks(n, block):
+  offsets = np.unique(np.linspace(0, n - 1, 5000).astype(np.uint32))
+  host = order.example_at(7, np.uint32(9), offsets, n, block)
+  device = jax.jit(order.example_at, static_argnums=(3, 4))(
+    jnp.uint32(7), jnp.uint32(9), jnp.asarray(offsets), n, block
+  )
+  np.testing.assert_array_equal(host, device)
+
+
+def test_blocks_and_the_examples_of_a_block_come_at_any_place():
+  """Each example at each place as often; the short block too."""
+  n, trials = 12, 30_000
+  seeds = np.arange(trials, dtype=np.uint32)[:, None]
+  shown = order.example_at(seeds, np.zeros_like(seeds), np.arange(n, dtype=np.uint32)[None], n, 3)
+  counts = np.zeros((n, n))
+  np.add.at(counts, (np.broadcast_to(np.arange(n), shown.shape), shown), 1)
+  expected = trials / n
+  assert abs(counts / expected - 1).max() < 5 * np.sqrt(1 / expected)
+  # Of 14 examples two are a short block, as often first as last.
+  shown = order.example_at(seeds, np.zeros_like(seeds), np.arange(14, dtype=np.uint32)[None], 14, 3)
+  place = (shown >= 12).argmax(1)
+  found, times = np.unique(place, return_counts=True)
+  assert found.tolist() == [0, 3, 6, 9, 12]
+  assert abs(times / (trials / 5) - 1).max() < 0.1
+  # Blocks are shuffled each in an order of its own.
+  inner = shown[(shown[:, 0] < 3) & (shown[:, 3] >= 3) & (shown[:, 3] < 6)]
+  same = (np.argsort(inner[:, :3], 1) == np.argsort(inner[:, 3:6], 1)).all(1).mean()
+  assert abs(same - 1 / 6) < 0.05
+
+
+@pytest.mark.parametrize('block', [5, 37, 100])
+def test_the_sequence_in_blocks_does_not_depend_on_batches_and_processes(block):
+  n = 37
+  whole = order.indices(4, 30, 48, n, block=block)
+  for got, wanted in zip(
+    zip(*(order.indices(4, 30 + at, 12, n, block=block) for at in (0, 12, 24, 36))), whole
+  ):
+    np.testing.assert_array_equal(np.concatenate(got), wanted)
+  for processes in (2, 4):
+    shares = [order.indices(4, 30, 48, n, p, processes, block) for p in range(processes)]
+    np.testing.assert_array_equal(np.concatenate([share[1] for share in shares]), whole[1])
+
+
 def test_the_order_is_what_it_always_was():
   """A change here changes every run that is resumed: do not update these numbers lightly."""
   assert order.indices(0, 0, 8, 4000)[1].tolist() == [411, 2852, 772, 2442, 1657, 3834, 2831, 3486]
@@ -130,4 +186,26 @@ def test_the_order_is_what_it_always_was():
     4393,
     1158,
     2878,
+  ]
+
+
+def test_the_order_in_blocks_is_what_it_always_was():
+  """As above."""
+  assert order.indices(0, 0, 8, 4000, block=100)[1].tolist() == [
+    2270,
+    2277,
+    2283,
+    2214,
+    2226,
+    2257,
+    2243,
+    2233,
+  ]
+  assert order.indices(2**32 - 1, 2**33 + 5, 6, 5003, block=100)[1].tolist() == [
+    1068,
+    1036,
+    1048,
+    1079,
+    1053,
+    1005,
   ]

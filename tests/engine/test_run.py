@@ -28,6 +28,9 @@ SECTIONS = {
   'image': {'size': [], 'channels': 0, 'resize': 'center'},
   'table': {'target': '', 'ignore': [], 'categories': [], 'missing': 'refuse'},
   'jsonl': {'text': 'text', 'label': ''},
+  'decoded_mb': 16384,
+  'order_block': 0,
+  'corrupt': 'refuse',
 }
 
 
@@ -51,7 +54,9 @@ def test_what_is_claimed_is_read_back(workdir):
 
 def test_a_run_that_is_older_than_a_section_goes_on(workdir):
   older = config()
-  del older.report, older.data.image, older.data.table, older.data.jsonl
+  del older.report
+  for name in SECTIONS:
+    del older.data[name]
   run.claim(workdir, older, SPEC)
   assert 'report' not in files.read_json(files.path(workdir) / 'config.json')
   assert run.read_config(workdir)['report'] == REPORT
