@@ -230,7 +230,7 @@ def _with_younger_options(stored: dict[str, Any]) -> dict[str, Any]:
   whole = dict(stored)
   for place, younger in _YOUNGER_BY_NAME.items():
     section = stored.get(place)
-    if place == 'objective':
+    if place == 'objective' and section is not None:
       whole[place] = filled(section, younger)
     elif isinstance(section, Mapping):
       whole[place] = {key: filled(entry, younger) for key, entry in section.items()}
