@@ -76,10 +76,11 @@ COMMON: Mapping[str, Option] = {
 }
 
 # Optimizers whose state is moving averages alone, so that half precision can hold it. Others count
-# what no average forgets, such as the sums of Adagrad or the first parameters of DoG.
+# what no average forgets, such as the sums of Adagrad or the first parameters of DoG, or have an
+# average whose decay no option sets, such as Muon.
 AVERAGING = (
   'adabelief', 'adam', 'adamax', 'adamaxw', 'adamw', 'adan', 'amsgrad', 'lamb', 'lars', 'lion',
-  'momentum', 'muon', 'nadam', 'nadamw', 'radam', 'rmsprop', 'sgd', 'signum',
+  'momentum', 'nadam', 'nadamw', 'radam', 'rmsprop', 'sgd', 'signum',
 )  # fmt: skip
 # Options of those that are decays of an average.
 DECAYS = ('b1', 'b2', 'b3', 'beta', 'decay', 'momentum')

