@@ -188,8 +188,7 @@ class Transformer(nn.Module):
     'Whether a block is computed again for its gradient instead of kept in memory.'
   )
   unroll: int = option(
-    'With `scan`, blocks of each of its iterations: more compile longer; parameters stay as they '
-    'are.',
+    'With `scan`, blocks of each of its iterations; parameters keep their layout.',
     low=1,
     high=MOST_LAYERS,
     default=1,
