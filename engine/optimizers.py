@@ -229,7 +229,7 @@ def _widened(state: Any) -> Any:
   )
 
 
-def _moved_to(space: jax.memory.Space, state: Any) -> Any:
+def _moved_to(space: Any, state: Any) -> Any:
   """The state with its arrays in a space of memory; scalars stay on the device."""
   return jax.tree.map(lambda leaf: jax.device_put(leaf, space) if leaf.ndim else leaf, state)
 
