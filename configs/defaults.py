@@ -50,6 +50,7 @@ def defaults() -> ConfigDict:
     gradient=dict(name='gradients.mean'),
     patience=0,
     minimum_gain=0.0,
+    latency_hiding=False,
   )
   config.seeds = 1
   config.checkpoint = dict(every=500, keep=2, best='', best_mode='min')
@@ -73,6 +74,8 @@ def optimizer(name: str, learning_rate: float, **options: Any) -> ConfigDict:
     decay_only='',
     l1=0.0,
     clip_weights=0.0,
+    state_dtype='float32',
+    offload=False,
   )
   return ConfigDict({**section, **options})
 

@@ -28,7 +28,7 @@ SHARDING = (
 
 def get_config(data: str = 'python_stdlib') -> ConfigDict:
   config = defaults()
-  config.objective = dict(name='causal_lm', separate_documents=False)
+  config.objective = dict(name='causal_lm', separate_documents=False, loss_chunks=0)
   config.modules.model = dict(
     name='transformer',
     width=192,
@@ -50,7 +50,10 @@ def get_config(data: str = 'python_stdlib') -> ConfigDict:
     head='linear',
     dropout=0.0,
     scan=False,
+    unroll=1,
     remat=False,
+    remat_policy='nothing_saveable',
+    residual='float32',
   )
   config.optimizer.model = language_optimizer(1e-3)
   config.data.name = data

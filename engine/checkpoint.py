@@ -539,6 +539,8 @@ def _checksums(leaves: list[Any]) -> list[jax.Array]:
 
 def _checksum(leaf: jax.Array) -> jax.Array:
   """Σ bits[i]·(2i + 1) mod 2³²: every weight is odd, so no single flipped bit goes unseen."""
+  if jax.typeof(leaf).memory_space == jax.memory.Space.Host:
+    leaf = jax.device_put(leaf, jax.memory.Space.Device)
   if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
     leaf = jax.random.key_data(leaf)
   width = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
+from engine.host_memory import in_host_memory
 from engine.state import Weights, weights
 from errors import UserError
 
@@ -58,7 +59,7 @@ def training_need(session: Session) -> Need:
   )
   parts = {
     'parameters': _bytes((state.params, state.mutable)),
-    'optimizers': _bytes(state.opt_state),
+    'optimizers': _bytes(_on_device(state.opt_state)),
     'averages': _bytes(state.ema),
     'gradients': gradients,
     'a batch': _batch_bytes(session),
@@ -220,6 +221,13 @@ def _container_free(folder: Path, limit: str, used: str) -> int | None:
 def _bytes(tree: Any) -> int:
   """Bytes of a tree of `jax.ShapeDtypeStruct`s on one device, by their shardings."""
   return sum(map(_leaf_bytes, jax.tree.leaves(tree)))
+
+
+def _on_device(tree: Any) -> list[Any]:
+  """The leaves that take the memory of a device; its own, where the host's is another."""
+  leaves = jax.tree.leaves(tree)
+  apart = _has_own(jax.local_devices()[0])
+  return [leaf for leaf in leaves if not (apart and in_host_memory(leaf))]
 
 
 def _leaf_bytes(leaf: jax.ShapeDtypeStruct) -> int:

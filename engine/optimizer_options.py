@@ -62,7 +62,28 @@ COMMON: Mapping[str, Option] = {
     'Every weight is kept in [-clip_weights, clip_weights] after each update; 0 is off.',
     low=0,
   ),
+  'state_dtype': Option(
+    str,
+    'float32',
+    'Type in which moving averages of gradients and their squares are kept between updates.',
+    choices=('float32', 'bfloat16'),
+  ),
+  'offload': Option(
+    bool,
+    False,
+    "Whether the state lives in the host's memory between updates, and not in the device's.",
+  ),
 }
+
+# Optimizers whose state is moving averages alone, so that half precision can hold it. Others count
+# what no average forgets, such as the sums of Adagrad or the first parameters of DoG, or have an
+# average whose decay no option sets, such as Muon.
+AVERAGING = (
+  'adabelief', 'adam', 'adamax', 'adamaxw', 'adamw', 'adan', 'amsgrad', 'lamb', 'lars', 'lion',
+  'momentum', 'nadam', 'nadamw', 'radam', 'rmsprop', 'sgd', 'signum',
+)  # fmt: skip
+# Options of those that are decays of an average.
+DECAYS = ('b1', 'b2', 'b3', 'beta', 'decay', 'momentum')
 
 
 def _share(doc: str) -> Option:

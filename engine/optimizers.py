@@ -10,7 +10,15 @@ import jax.numpy as jnp
 import optax
 
 from engine.build import call, name_of, parameters
-from engine.optimizer_options import COMMON, OPTAX, SCHEDULE, SCHEDULES, options_by_name
+from engine.optimizer_options import (
+  AVERAGING,
+  COMMON,
+  DECAYS,
+  OPTAX,
+  SCHEDULE,
+  SCHEDULES,
+  options_by_name,
+)
 from engine.sharding import path_name
 from errors import UserError, nearest
 from objectives.base import Objective
@@ -26,11 +34,14 @@ class Optimizer(NamedTuple):
     init: `(parameters) -> state`.
     update: `(gradients, state, parameters, step) -> (updates, state)`.
     rate: `(step) -> learning rate`.
+    offload: whether the arrays of the state live in the host's memory; `update` then takes them
+      from there and returns them there.
   """
 
   init: Callable[[Any], Any]
   update: Callable[[Any, Any, Any, jax.Array], tuple[Any, Any]]
   rate: Schedule
+  offload: bool = False
 
 
 def momentum(learning_rate: Any, momentum: float) -> optax.GradientTransformation:
@@ -101,7 +112,8 @@ def section_options(section: Mapping[str, Any], where: str) -> dict[str, Option]
 def make_optimizer(steps: int, where: str, /, **section: Any) -> Optimizer:
   """Builds one optimizer: clip → L2 and L1 → the optimizer → weights kept in bounds.
 
-  `clip_weights` is the Lipschitz bound of Arjovsky et al. 2017.
+  `clip_weights` is the Lipschitz bound of Arjovsky et al. 2017. Whatever `state_dtype` is, updates
+  are computed in float32.
 
   Args:
     steps: length of the run, which a decaying schedule spans.
@@ -157,12 +169,69 @@ def make_optimizer(steps: int, where: str, /, **section: Any) -> Optimizer:
     main = call(factory, {'learning_rate': rate, **options}, where)
     return optax.chain(*before, main, *after)
 
+  narrow, offload = given['state_dtype'] != 'float32', given['offload']
+  if narrow:
+    _check_narrow(name, given, where)
+
+  def init(params: Any) -> Any:
+    state = chain(given['learning_rate']).init(params)
+    state = _narrowed(state) if narrow else state
+    return _moved_to(jax.memory.Space.Host, state) if offload else state
+
   def update(gradients: Any, state: Any, params: Any, step: jax.Array) -> tuple[Any, Any]:
+    state = _moved_to(jax.memory.Space.Device, state) if offload else state
+    state = _widened(state) if narrow else state
     # Made anew in the traced step: so the rate follows the run's step, and not a count of updates
     # of its own, and an optimizer's state holds no schedule.
-    return chain(rate(step)).update(gradients, state, params)
+    updates, state = chain(rate(step)).update(gradients, state, params)
+    state = _narrowed(state) if narrow else state
+    return updates, _moved_to(jax.memory.Space.Host, state) if offload else state
 
-  return Optimizer(chain(given['learning_rate']).init, update, rate)
+  return Optimizer(init, update, rate, offload)
+
+
+# The least relative change that a number of bfloat16 shows: half the distance to the next one.
+_LEAST_CHANGE = 2.0**-8
+
+
+def _check_narrow(name: str, given: Mapping[str, Any], where: str) -> None:
+  """Raises UserError where half precision cannot hold an optimizer's state.
+
+  A decay near 1 moves an average by so little that it rounds back to where it was, for ever.
+  """
+  if name not in AVERAGING:
+    raise UserError(
+      f'{where}.state_dtype={given["state_dtype"]} is for states that are moving averages, and '
+      f'{name} keeps more; set it to float32, or name to one of {", ".join(AVERAGING)}'
+    )
+  for key in DECAYS:
+    decay = given.get(key)
+    if isinstance(decay, float) and 1 - decay < _LEAST_CHANGE:
+      raise UserError(
+        f'{where}.{key}={decay} moves an average by less than {given["state_dtype"]} shows '
+        f'({_LEAST_CHANGE:.2g} of it); set {key} to at most 0.996, or state_dtype to float32'
+      )
+
+
+def _narrowed(state: Any) -> Any:
+  """The state with its arrays of float32 as bfloat16; counts and scalars as they are."""
+
+  def narrow(leaf: jax.Array) -> jax.Array:
+    return leaf.astype(jnp.bfloat16) if leaf.ndim and leaf.dtype == jnp.float32 else leaf
+
+  return jax.tree.map(narrow, state)
+
+
+def _widened(state: Any) -> Any:
+  """Undoes `_narrowed`, up to its rounding."""
+  return jax.tree.map(
+    lambda leaf: leaf.astype(jnp.float32) if leaf.dtype == jnp.bfloat16 else leaf, state
+  )
+
+
+def _moved_to(space: Any, state: Any) -> Any:
+  """The state with its arrays in a space of memory; scalars stay on the device."""
+  return jax.tree.map(lambda leaf: jax.device_put(leaf, space) if leaf.ndim else leaf, state)
 
 
 def build_optimizers(

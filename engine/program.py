@@ -83,7 +83,7 @@ def make_program(session: Session, feed: Feed, traced: Traced | None = None) -> 
     dispatch,
     donate_argnums=(0, 1),
     out_shardings=(session.state_shardings, session.replicated, session.replicated),
-    compiler_options=dict(runtime.compiler_options()),
+    compiler_options=runtime.compiler_options(latency_hiding=session.train.latency_hiding),
   )
   return Program(jitted, names, capacity)
 

@@ -180,6 +180,9 @@ def _placed(config: ConfigDict, placement: Placement) -> ConfigDict:
   if placement.sharding is not None:
     config.sharding = placement.sharding
   config.data.batch_size, config.train.accumulate = jax.device_count(), 1
+  # No optimizer is restored, so that these devices need no memory for one.
+  for section in config.optimizer.values():
+    section.offload = False
   return config
 
 

@@ -34,6 +34,7 @@ _YOUNGER_OF_DATA = ('decoded_mb', 'order_block', 'corrupt')
 # Sections that runs of this format may lack, since they were made before there were any.
 _YOUNGER: Mapping[str, Any] = {
   'report': {'trackers': ['tensorboard']},
+  'train': {'latency_hiding': False},
   'data': {
     **{name: declared_options(Data)[name].default for name in _YOUNGER_OF_DATA},
     'image': json.loads(json.dumps(dataclasses.asdict(Image()))),
@@ -42,11 +43,23 @@ _YOUNGER: Mapping[str, Any] = {
   },
 }
 
+# Options that optimizers, modules and objectives in runs of this format may lack, by the file that
+# their `name` begins with.
+_EVERY = ''
+_YOUNGER_BY_NAME: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+  'optimizer': {_EVERY: {'state_dtype': 'float32', 'offload': False}},
+  'modules': {
+    'transformer': {'unroll': 1, 'remat_policy': 'nothing_saveable', 'residual': 'float32'}
+  },
+  'objective': {'causal_lm': {'loss_chunks': 0}},
+}
+
 # Options that say what a run shows or where it computes, which changes no result.
 WITHOUT_EFFECT = (
   'train.log_every',
   'train.sample_every',
   'train.dispatch',
+  'train.latency_hiding',
   'report',
   'mesh',
   'sharding',
@@ -87,7 +100,7 @@ def claim(workdir: str, config: ConfigDict, spec: Spec, steps: int | None = None
   """
   changed = changes(workdir, config, spec)
   folder, plain = _folder(workdir), _as_json(config)
-  written = [read_config(workdir)] if (folder / CONFIG).exists() else []
+  written = [_read(workdir, CONFIG, _SAME_CONFIG)] if (folder / CONFIG).exists() else []
   description = {
     'format': FORMAT,
     'data': spec.to_json(),
@@ -210,7 +223,26 @@ def _completed(younger: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[st
     for key, value in stored.items()
     if key in younger and isinstance(value, Mapping)
   }
-  return {**younger, **stored, **inner}
+  return _with_younger_options({**younger, **stored, **inner})
+
+
+def _with_younger_options(stored: dict[str, Any]) -> dict[str, Any]:
+  """A stored config with the options that its optimizers, modules and objective lack."""
+
+  def filled(section: Any, younger: Mapping[str, Mapping[str, Any]]) -> Any:
+    if not isinstance(section, Mapping):
+      return section
+    file = str(section.get('name', '')).partition('.')[0]
+    return {**younger.get(_EVERY, {}), **younger.get(file, {}), **section}
+
+  whole = dict(stored)
+  for place, younger in _YOUNGER_BY_NAME.items():
+    section = stored.get(place)
+    if place == 'objective' and section is not None:
+      whole[place] = filled(section, younger)
+    elif isinstance(section, Mapping):
+      whole[place] = {key: filled(entry, younger) for key, entry in section.items()}
+  return whole
 
 
 _SAME_CONFIG = (
@@ -354,7 +386,8 @@ def _identity(workdir: str) -> str | None:
 def warn_of_edits(workdir: str) -> None:
   """Says on stderr where the config of a run is not as it was written."""
   sums = read_description(workdir).get('configs')
-  if sums is not None and checksum(read_config(workdir)) not in sums:
+  # As it stands there, without the options that were added since.
+  if sums is not None and checksum(_read(workdir, CONFIG, _SAME_CONFIG)) not in sums:
     print(
       f'warning: {_folder(workdir) / CONFIG} is not as train.py wrote it: it was edited, or is '
       'damaged',

@@ -110,19 +110,52 @@ def _variable_error(text: str) -> str | None:
   return f'{named[-1]}={os.environ[named[-1]]} is no value that jax takes; correct it, or unset it'
 
 
-def compiler_options() -> Mapping[str, str]:
-  """Options for the jit of a training step on this platform.
+# Compiler options by platform that schedule collectives beside computation, for meshes of several
+# devices (`config.train.latency_hiding`). On TPUs the latency-hiding scheduler itself is always on.
+# GPU: https://docs.jax.dev/en/latest/gpu_performance_tips.html and
+#   https://docs.nvidia.com/jax-toolbox/performance-profiling/gpu-performance
+# TPU: the options of the training recipes of https://github.com/AI-Hypercomputer/maxtext
+#   (benchmarks/xla_flags_library.py); they can also stand in the variable LIBTPU_INIT_ARGS.
+LATENCY_HIDING: Mapping[str, Mapping[str, bool]] = {
+  'gpu': {
+    'xla_gpu_enable_latency_hiding_scheduler': True,
+    'xla_gpu_enable_pipelined_all_gather': True,
+    'xla_gpu_enable_pipelined_all_reduce': True,
+    'xla_gpu_enable_pipelined_reduce_scatter': True,
+  },
+  'tpu': {
+    'xla_enable_async_all_gather': True,
+    'xla_tpu_data_parallel_opt_different_sized_ops': True,
+    'xla_tpu_enable_async_collective_fusion': True,
+    'xla_tpu_enable_async_collective_fusion_fuse_all_gather': True,
+    'xla_tpu_enable_async_collective_fusion_multiple_steps': True,
+    'xla_tpu_enable_data_parallel_all_reduce_opt': True,
+    'xla_tpu_overlap_compute_collective_tc': True,
+  },
+}
+
+
+def compiler_options(platform: str = '', latency_hiding: bool = False) -> dict[str, str | bool]:
+  """Returns the options for the jit of a training step.
 
   On a CPU convolutions leave YNNPACK, which is slower there than XLA's own path; products stay, and
   reductions join them: XLA itself sums a large array in many small passes.
+
+  Args:
+    platform: 'cpu', 'gpu' or 'tpu'; '' for that of the devices here.
+    latency_hiding: whether those of `LATENCY_HIDING` are among them.
   """
   import jax
   import jaxlib
 
-  if jax.default_backend() == 'cpu' and jaxlib.__version__ in _TESTED_JAXLIB:
+  platform = platform or jax.default_backend()
+  options: dict[str, str | bool] = {}
+  if platform == 'cpu' and jaxlib.__version__ in _TESTED_JAXLIB:
     kinds = 'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE'
-    return {'xla_cpu_experimental_ynn_fusion_type': kinds}
-  return {}
+    options['xla_cpu_experimental_ynn_fusion_type'] = kinds
+  if latency_hiding:
+    options.update(LATENCY_HIDING.get(platform, {}))
+  return options
 
 
 def versions() -> dict[str, str]:

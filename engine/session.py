@@ -15,7 +15,7 @@ from data.section import ALL_FOLDS, Data, open_training, open_whole
 from data.spec import Spec
 from data.text.options import Text
 from data.transforms import check_size
-from engine import sharding
+from engine import host_memory, sharding
 from engine.averages import Average, named_averages
 from engine.build import build, call, to_plain
 from engine.declarations import check_config
@@ -160,6 +160,10 @@ def open_session(config: ConfigDict, spec: Spec | None = None, tokenizer: str = 
       )
   modules = {name: average.module for name, average in averages.items()}
   places = sharding.state_shardings(shapes, modules, to_plain(config.sharding), mesh)
+  host_memory.check_offload(optimizers, mesh.devices.flat[0], lanes.number)
+  places = places.replace(
+    opt_state=host_memory.placed(places.opt_state, shapes.opt_state, optimizers)
+  )
   abstract = jax.tree.map(
     lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, places
   )

@@ -38,6 +38,11 @@ class Train:
     low=0,
   )
   minimum_gain: float = option('The smallest improvement that counts as a gain.', low=0)
+  latency_hiding: bool = option(
+    'Whether GPUs or TPUs are told to exchange data while they compute: the compiler options of '
+    '`LATENCY_HIDING` in engine/runtime.py. On a CPU it changes nothing.',
+    default=False,
+  )
 
 
 def train_options(config: ConfigDict) -> Train:

@@ -22,10 +22,14 @@ def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
 
 def _with_normaliser(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
   """Returns (the cross-entropy, log Σⱼ exp lⱼ), both float32 [...]."""
-  wide = logits.astype(jnp.float32)
-  normaliser = jax.nn.logsumexp(wide, axis=-1)
-  chosen = jnp.take_along_axis(wide, jnp.maximum(targets, 0)[..., None], axis=-1)[..., 0]
-  return jnp.where(targets >= 0, normaliser - chosen, 0), normaliser
+  # The largest and the chosen logit are looked up in the logits as they are. Only the sum reads
+  # them as float32, so that a compiler need not keep such a copy of them for several readers.
+  largest = jax.lax.stop_gradient(logits.max(axis=-1)).astype(jnp.float32)
+  largest = jnp.where(jnp.isfinite(largest), largest, 0)
+  total = jnp.exp(logits.astype(jnp.float32) - largest[..., None]).sum(axis=-1)
+  normaliser = jnp.log(total) + largest
+  chosen = jnp.take_along_axis(logits, jnp.maximum(targets, 0)[..., None], axis=-1)[..., 0]
+  return jnp.where(targets >= 0, normaliser - chosen.astype(jnp.float32), 0), normaliser
 
 
 @cross_entropy.defjvp
@@ -36,6 +40,9 @@ def _differentiate(primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Arr
   """
   (logits, targets), (moved, _) = primals, tangents
   losses, normaliser = _with_normaliser(logits, targets)
+  if logits.dtype != jnp.float32:
+    # Made float32 a second time here, and not kept since the sum: see `_with_normaliser`.
+    logits = jax.lax.optimization_barrier(logits)
   probability = jnp.exp(logits.astype(jnp.float32) - normaliser[..., None])
   at_target = jnp.arange(logits.shape[-1]) == targets[..., None]
   slopes = ((probability - at_target) * moved.astype(jnp.float32)).sum(axis=-1)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 
 from errors import UserError
 from models.kernels.convolution import Pair, conv, conv_transpose
@@ -19,6 +20,10 @@ from models.kernels.dense import product
 from models.kernels.lookup import lookup
 
 Initializer = Callable[..., Array]
+
+# The name of what a dense layer's product returns, for policies of `jax.checkpoint`: those that
+# look for `dot_general` do not find the one inside of a function with its own derivative.
+PRODUCT = 'product'
 
 # Most layers or blocks of a network: they are traced one by one, and a slip of the keyboard must
 # not trace for hours.
@@ -53,7 +58,8 @@ class Dense(nn.Module):
     kernel = self.param('kernel', self.kernel_init, (x.shape[-1], self.features), self.param_dtype)
     bias = _bias(self)
     x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-    y = product(x.reshape(-1, x.shape[-1]), kernel).reshape(*x.shape[:-1], self.features)
+    y = checkpoint_name(product(x.reshape(-1, x.shape[-1]), kernel), PRODUCT)
+    y = y.reshape(*x.shape[:-1], self.features)
     return y if bias is None else y + bias
 
 
@@ -80,7 +86,7 @@ class Embed(nn.Module):
 
 
 class Output(nn.Module):
-  """Logits in float32, from a kernel of its own or from an embedding (Press and Wolf 2017).
+  """Logits from a kernel of its own or from an embedding (Press and Wolf 2017).
 
   Attributes:
     features: how many logits there are.
@@ -95,23 +101,66 @@ class Output(nn.Module):
   dtype: Any
 
   @nn.compact
-  def __call__(self, x: Array, embedding: Array | None) -> Array:
-    """Returns x [..., C] → [..., features] float32.
+  def __call__(self, x: Array, embedding: Array | None, wide: bool = True) -> Array:
+    """Returns x [..., C] → [..., features].
 
     Args:
       x: [..., C].
       embedding: [features, C], multiplied with instead of a kernel in a tied model; None for the
         layer's own parameter `kernel`.
+      wide: whether the logits are float32; else they stay in `dtype`, as the product made them.
     """
     if embedding is None:
       kernel = self.param('kernel', self.kernel_init, (x.shape[-1], self.features), jnp.float32)
     else:
       kernel = embedding.T
     rows = x.reshape(-1, x.shape[-1]).astype(self.dtype)
-    y = product(rows, kernel.astype(self.dtype)).astype(jnp.float32)
+    y = product(rows, kernel.astype(self.dtype))
+    if wide or self.use_bias:
+      y = y.astype(jnp.float32)
     if self.use_bias:
       y += self.param('bias', nn.initializers.zeros_init(), (self.features,), jnp.float32)
+    y = y if wide else y.astype(self.dtype)
     return y.reshape(*x.shape[:-1], self.features)
+
+
+def per_token(
+  module: nn.Module,
+  function: Callable[[nn.Module, Array, Array], Array],
+  x: Array,
+  targets: Array,
+  chunks: int,
+) -> Array:
+  """Returns `function(module, x, targets)` float32 [B, T], a chunk of the tokens at a time.
+
+  With more than one chunk, what `function` computes is computed again for the gradient, so that
+  only that of one chunk is in memory.
+
+  Args:
+    module: whose layers `function` calls; they have parameters already.
+    function: (module, x [B, t, C], targets [B, t]) -> float32 [B, t], of each token alone.
+    x: [B, T, C].
+    targets: int32 [B, T]; a function of what is no target, below 0, is 0.
+    chunks: how many; the last one is filled up where they do not divide T.
+  """
+  if chunks == 1:
+    return function(module, x, targets)
+  length = x.shape[1]
+  chunks = min(chunks, length)
+  size = -(-length // chunks)
+  missing = size * chunks - length
+  # Cut along the tokens: a batch may be split over devices.
+  x = jnp.pad(x, ((0, 0), (0, missing), (0, 0))).reshape(x.shape[0], chunks, size, x.shape[2])
+  targets = jnp.pad(targets, ((0, 0), (0, missing)), constant_values=-1)
+  targets = targets.reshape(x.shape[:3])
+  part = nn.remat(function, prevent_cse=False)
+
+  def one(module: nn.Module, carry: None, chunk: tuple[Array, Array]) -> tuple[None, Array]:
+    return carry, part(module, *chunk)
+
+  over_chunks = nn.scan(one, variable_broadcast='params', split_rngs={'params': False})
+  _, found = over_chunks(module, None, (x.swapaxes(0, 1), targets.swapaxes(0, 1)))
+  return found.swapaxes(0, 1).reshape(x.shape[0], -1)[:, :length]
 
 
 class Conv(nn.Module):

@@ -14,30 +14,32 @@ _spread = nn.initializers.normal(0.3)
 
 
 class Norm(nn.Module):
-  """Layer norm or RMS norm of each vector, in float32; parameters `scale` [C] and `bias` [C].
+  """Layer norm or RMS norm of each vector, computed in float32; parameters `scale` and `bias` [C].
 
   Attributes:
     epsilon: added to the variance.
     centred: whether the mean is subtracted first: layer norm (Ba et al. 2016); without it RMS norm
       (Zhang and Sennrich 2019), which divides by the root of the mean square.
     use_bias: whether a bias is added.
+    dtype: of the result; statistics and parameters are float32.
   """
 
   epsilon: float
   centred: bool
   use_bias: bool
+  dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """Returns x [..., C] → [..., C] float32."""
+    """Returns x [..., C] → [..., C] in `dtype`."""
     scale = self.param('scale', nn.initializers.ones_init(), (x.shape[-1],), jnp.float32)
     x = x.astype(jnp.float32)
     if self.centred:
       x = x - x.mean(axis=-1, keepdims=True)
     y = x * lax.rsqrt(jnp.square(x).mean(axis=-1, keepdims=True) + self.epsilon) * scale
-    if not self.use_bias:
-      return y
-    return y + self.param('bias', nn.initializers.zeros_init(), (x.shape[-1],), jnp.float32)
+    if self.use_bias:
+      y += self.param('bias', nn.initializers.zeros_init(), (x.shape[-1],), jnp.float32)
+    return y.astype(self.dtype)
 
 
 def batch_norm(

@@ -16,6 +16,7 @@ kernels transposed, and whose two biases are summed here (except the GRU's of th
 Kernels start uniform in ±1/√W, as torch's; biases 0, that of the forget gate 1.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -26,7 +27,7 @@ from errors import UserError, choose
 from models.kernels.dense import product
 from models.kernels.lookup import lookup
 from models.kernels.recurrence import CELLS, Cell, States, recur, recurrent, zeros
-from models.layers import MOST_LAYERS, Embed, Initializer, Output
+from models.layers import MOST_LAYERS, Embed, Initializer, Output, per_token
 from models.pooling import POOLS
 from models.positions import changes
 from options import option
@@ -101,6 +102,29 @@ class RNN(nn.Module):
       float32 [B, T, outputs], or [B, outputs] where `pool` is not 'none'.
     """
     pool = choose(POOLS, self.pool, f'{_WHERE}.pool')
+    return self._outputs(pool(self._read_rows(tokens, train, segments), lengths))
+
+  def losses(
+    self,
+    tokens: jax.Array,
+    targets: jax.Array,
+    loss: Callable[[jax.Array, jax.Array], jax.Array],
+    chunks: int,
+    train: bool,
+    lengths: jax.Array | None = None,
+    segments: jax.Array | None = None,
+  ) -> jax.Array:
+    """Reads whole rows and returns the loss of each token; as `Transformer.losses`."""
+    del lengths
+    x = self._read_rows(tokens, train, segments)
+
+    def of(model: 'RNN', x: jax.Array, targets: jax.Array) -> jax.Array:
+      return loss(model._outputs(x, wide=False), targets)
+
+    return per_token(self, of, x, targets, chunks)
+
+  def _read_rows(self, tokens: jax.Array, train: bool, segments: jax.Array | None) -> jax.Array:
+    """tokens [B, T] → [B, T, W] before the head; the arguments are those of `__call__`."""
     keep = None
     if segments is not None:
       keep = 1 - changes(segments).T[..., None].astype(jnp.float32)
@@ -108,7 +132,7 @@ class RNN(nn.Module):
     x = tokens.T if self.embed is None else self.embed(tokens.T)
     for layer in self.stack:
       x = self.drop(layer(x, keep), deterministic=not train)
-    return self._outputs(pool(x.swapaxes(0, 1), lengths))
+    return x.swapaxes(0, 1)
 
   @property
   def context(self) -> int:
@@ -170,8 +194,8 @@ class RNN(nn.Module):
       x = states[0]
     return tuple(after)
 
-  def _outputs(self, x: jax.Array) -> jax.Array:
-    return self.logits(x, self.embed.embedding if self.tied else None)
+  def _outputs(self, x: jax.Array, wide: bool = True) -> jax.Array:
+    return self.logits(x, self.embed.embedding if self.tied else None, wide)
 
   def _check(self) -> None:
     if self.tied and self.embedding != self.width:

@@ -43,7 +43,7 @@ from errors import UserError, choose
 from models import positions
 from models.attention import Attention, Cache, Factory
 from models.kernels.activations import gelu
-from models.layers import MOST_LAYERS, Dense, Embed, Output
+from models.layers import MOST_LAYERS, PRODUCT, Dense, Embed, Output, per_token
 from models.mlp import ACTIVATIONS
 from models.norms import Norm
 from models.pooling import POOLS
@@ -64,6 +64,34 @@ _MLPS = {
 _PLACES = {'pre': True, 'post': False}
 _CENTRED = {'layer': True, 'rms': False}
 _KINDS = positions.KINDS
+# Whether the residual stream is float32, by the value of `residual`.
+_WIDE = {'float32': True, 'precision': False}
+
+
+def _policies() -> Mapping[str, Callable]:
+  """Policies of `jax.checkpoint` under jax's own names.
+
+  Dense layers' products are found by the name that they are given.
+  """
+  jaxs = jax.checkpoint_policies
+  dense = jaxs.save_only_these_names(PRODUCT)
+  return {
+    'nothing_saveable': jaxs.nothing_saveable,
+    'dots_with_no_batch_dims_saveable': jaxs.save_from_both_policies(
+      jaxs.dots_with_no_batch_dims_saveable, dense
+    ),
+    'dots_saveable': jaxs.save_from_both_policies(jaxs.dots_saveable, dense),
+    'offload_dot_with_no_batch_dims': jaxs.save_and_offload_only_these_names(
+      names_which_can_be_saved=(),
+      names_which_can_be_offloaded=(PRODUCT,),
+      offload_src='device',
+      offload_dst='pinned_host',
+    ),
+  }
+
+
+_POLICIES = _policies()
+_NOTHING = 'nothing_saveable'
 
 
 def _linear(model: 'Transformer', norm: Factory, dense: Factory) -> Sequence[Callable]:
@@ -105,7 +133,8 @@ class Decoded(NamedTuple):
 class Transformer(nn.Module):
   """Transformer on tokens int32 [B, T]: float32 [B, T, outputs], pooled [B, outputs].
 
-  The residual stream and the norms are float32; `dtype` is that of products and attention.
+  `dtype` is that of products and attention. Statistics of norms, softmax and logits are float32,
+  and the residual stream and what norms return where `residual` says so.
 
   Attributes:
     vocabulary: V, given by the data.
@@ -158,6 +187,25 @@ class Transformer(nn.Module):
   remat: bool = option(
     'Whether a block is computed again for its gradient instead of kept in memory.'
   )
+  unroll: int = option(
+    'With `scan`, blocks of each of its iterations; parameters keep their layout.',
+    low=1,
+    high=MOST_LAYERS,
+    default=1,
+  )
+  remat_policy: str = option(
+    'With `remat`, what is kept of a block, one of `jax.checkpoint_policies`: nothing, the '
+    "products of dense layers, those of attention's weights too, or those of dense layers in the "
+    "host's memory.",
+    choices=tuple(_POLICIES),
+    default=_NOTHING,
+  )
+  residual: str = option(
+    'Type of the residual stream and of what norms return: `float32`, or `precision` for that of '
+    'config.train.precision.',
+    choices=tuple(_WIDE),
+    default='float32',
+  )
   vocabulary: int = 0
   outputs: int = 1
   pool: str = 'none'
@@ -205,6 +253,50 @@ class Transformer(nn.Module):
       UserError: T is more than the number of learned positions.
     """
     pool = choose(POOLS, self.pool, f'{_WHERE}.pool')
+    x = self._read_rows(tokens, train, lengths, segments)
+    return self._outputs(x if self.pool == 'none' else pool(x.astype(jnp.float32), lengths))
+
+  def losses(
+    self,
+    tokens: jax.Array,
+    targets: jax.Array,
+    loss: Callable[[jax.Array, jax.Array], jax.Array],
+    chunks: int,
+    train: bool,
+    lengths: jax.Array | None = None,
+    segments: jax.Array | None = None,
+  ) -> jax.Array:
+    """Reads whole rows and returns the loss of each token, without float32 logits of all of them.
+
+    Args:
+      tokens: int32 [B, T].
+      targets: int32 [B, T], the class at each token; below 0 there is none.
+      loss: (logits [B, t, outputs] in `dtype`, targets [B, t]) -> float32 [B, t], of each token
+        alone, and 0 where there is no target.
+      chunks: into how many the T tokens are cut, to need the memory of one chunk's logits; with
+        more than one, logits are computed again for the gradient.
+      train: as in `__call__`, like the others.
+      lengths: see `train`.
+      segments: see `train`.
+
+    Returns:
+      float32 [B, T].
+    """
+    x = self._read_rows(tokens, train, lengths, segments)
+
+    def of(model: 'Transformer', x: jax.Array, targets: jax.Array) -> jax.Array:
+      return loss(model._outputs(x, wide=False), targets)
+
+    return per_token(self, of, x, targets, chunks)
+
+  def _read_rows(
+    self,
+    tokens: jax.Array,
+    train: bool,
+    lengths: jax.Array | None,
+    segments: jax.Array | None,
+  ) -> jax.Array:
+    """tokens [B, T] → [B, T, C] before the head; the arguments are those of `__call__`."""
     self._check_length(tokens.shape[1])
     places, mask = jnp.arange(tokens.shape[1]), None
     if segments is not None:
@@ -215,8 +307,7 @@ class Transformer(nn.Module):
     seen = None if lengths is None or self.causal else jnp.maximum(lengths, 1)
     x = self.drop(self._embedded(tokens, places), deterministic=not train)
     x = self._through(x, self.place.angles(places), mask, seen, train)
-    x = x if self.last_norm is None else self.last_norm(x)
-    return self._outputs(pool(x, lengths))
+    return x if self.last_norm is None else self.last_norm(x)
 
   def read(self, tokens: jax.Array, lengths: jax.Array, length: int) -> tuple[Decoded, jax.Array]:
     """Reads prompts in one pass, to go on from them token by token.
@@ -303,10 +394,18 @@ class Transformer(nn.Module):
   def _groups(self) -> int:
     return self.key_value_heads or self.heads
 
+  @property
+  def _stream(self) -> Any:
+    """The dtype of the residual stream."""
+    wide = choose(_WIDE, self.residual, f'{_WHERE}.residual')
+    return jnp.float32 if wide else self.dtype
+
   def _factories(self) -> tuple[Factory, Factory]:
     """Returns what makes a norm, and what makes a dense layer."""
     centred = choose(_CENTRED, self.norm, f'{_WHERE}.norm')
-    norm = functools.partial(Norm, self.norm_epsilon, centred, self.biases and centred)
+    norm = functools.partial(
+      Norm, self.norm_epsilon, centred, self.biases and centred, self._stream
+    )
     dense = functools.partial(Dense, use_bias=self.biases, dtype=self.dtype, kernel_init=_initial)
     return norm, dense
 
@@ -331,34 +430,36 @@ class Transformer(nn.Module):
     )
     kind = Block
     if self.remat:
-      # Inside a scan XLA cannot merge the second computation with the first anyway.
-      kind = nn.remat(Block, static_argnums=(5,), prevent_cse=not self.scan)
+      # In a loop XLA cannot merge the second computation with the first anyway.
+      loops = self.scan and self.unroll < self.layers
+      policy = choose(_POLICIES, self.remat_policy, f'{_WHERE}.remat_policy')
+      kind = nn.remat(Block, static_argnums=(5,), prevent_cse=not loops, policy=policy)
     make = functools.partial(kind, attention, mlp, norm, pre, self.dropout)
     if self.scan:
       return make(name='blocks')
     return [make(name=f'block_{i}') for i in range(self.layers)]
 
   def _embedded(self, tokens: jax.Array, places: jax.Array) -> jax.Array:
-    """tokens [...] → [..., C] float32."""
+    """tokens [...] → [..., C], the residual stream before the blocks."""
     x = self.place.add(self.embed(tokens), places)
     if self.type is not None:
       x += self.type.embedding[0]
-    return x if self.embed_norm is None else self.embed_norm(x)
+    return x.astype(self._stream) if self.embed_norm is None else self.embed_norm(x)
 
   def _through(self, x: jax.Array, *context) -> jax.Array:
     """x [B, T, C] through the blocks."""
     if self.scan:
-      advance = _scanned(lambda block, x, _: (block(x, *context), None), self.layers)
+      advance = _scanned(lambda block, x, _: (block(x, *context), None), self.layers, self.unroll)
       return advance(self.stack, x, None)[0]
     for block in self.stack:
       x = block(x, *context)
     return x
 
-  def _outputs(self, x: jax.Array) -> jax.Array:
-    """x [..., C] → [..., outputs] float32."""
+  def _outputs(self, x: jax.Array, wide: bool = True) -> jax.Array:
+    """x [..., C] → [..., outputs], float32 where `wide`, else in `dtype`."""
     for layer in self.head_layers:
       x = layer(x)
-    return self.logits(x, self.embed.embedding if self.tied else None)
+    return self.logits(x, self.embed.embedding if self.tied else None, wide)
 
   # --- what cannot be
 
@@ -387,6 +488,21 @@ class Transformer(nn.Module):
       raise UserError(
         f'{_WHERE}.tied=True gives a logit for each of the {self.vocabulary} tokens, and the '
         f'objective reads {self.outputs} outputs; set {_WHERE}.tied=False'
+      )
+    if self.unroll > 1 and not self.scan:
+      raise UserError(
+        f'{_WHERE}.unroll={self.unroll} has no effect without {_WHERE}.scan, which runs the blocks '
+        'in a loop; set scan=True, or unroll=1'
+      )
+    if self.unroll > self.layers:
+      raise UserError(
+        f'{_WHERE}.unroll={self.unroll} is more than {_WHERE}.layers={self.layers}; make it '
+        'smaller, or set scan=False'
+      )
+    if self.remat_policy != _NOTHING and not self.remat:
+      raise UserError(
+        f'{_WHERE}.remat_policy={self.remat_policy} has no effect without {_WHERE}.remat; set '
+        f'remat=True, or remat_policy={_NOTHING}'
       )
 
   def _check_length(self, length: int) -> None:
@@ -492,13 +608,17 @@ class MLP(nn.Module):
     return self.output(self.width, name='down')(y)
 
 
-def _scanned(function: Callable, layers: int) -> Callable:
-  """Makes a scan of `function(block, x, entry) -> (x, entry)` over the stacked parameters."""
+def _scanned(function: Callable, layers: int, unroll: int = 1) -> Callable:
+  """Makes a scan of `function(block, x, entry) -> (x, entry)` over the stacked parameters.
+
+  Each of its iterations runs `unroll` blocks.
+  """
   return nn.scan(
     function,
     variable_axes={'params': 0},
     split_rngs={'params': True, 'dropout': True},
     length=layers,
+    unroll=unroll,
   )
 
 

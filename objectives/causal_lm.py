@@ -11,7 +11,17 @@ import numpy as np
 
 from errors import UserError
 from losses import tokens
-from objectives.base import Batch, Legend, Predictor, Row, TextSampler, Variables
+from objectives.base import (
+  Batch,
+  Context,
+  Legend,
+  Mutable,
+  Params,
+  Predictor,
+  Row,
+  TextSampler,
+  Variables,
+)
 from objectives.per_token import PerToken, Rows, perplexity, require_text, where_real
 from options import Option, option
 from sampling import autoregressive
@@ -24,8 +34,8 @@ _MOST_TOKENS = 1_000_000
 
 @dataclasses.dataclass(frozen=True)
 class CausalLM(PerToken):
-  """Module `model` as in `PerToken`, causal, with the methods `start` and `step`; its fields
-  `outputs` and `pool` are set from here.
+  """Module `model` as in `PerToken`, causal, with the methods `read`, `step` and `losses`; its
+  fields `outputs` and `pool` are set from here.
 
   A row of R tokens gives R − 1 pairs of a token and the next. So that evaluation predicts every
   token of a split but the first, and each once, rows are windows with
@@ -44,6 +54,14 @@ class CausalLM(PerToken):
     'Whether the token `end` hides what is before it. It ends a document as a target and begins '
     'the next as an input, so that every first token is predicted too, from nothing but `end`, as '
     'in sampling without a prompt.'
+  )
+  loss_chunks: int = option(
+    'How the training loss reads the logits: 0 as float32; 1 in the precision of products, without '
+    'a float32 copy; more cut the tokens into as many chunks, whose logits are in memory one after '
+    'the other and computed again for the gradient.',
+    low=0,
+    high=1000,
+    default=0,
   )
 
   def __post_init__(self):
@@ -213,6 +231,25 @@ class CausalLM(PerToken):
 
   def _inputs(self, tokens: jax.Array) -> jax.Array:
     return tokens[:, :-1]
+
+  def _token_losses(
+    self, params: Params, mutable: Mutable, rows: Rows, context: Context
+  ) -> tuple[jax.Array, Mapping[str, Any]]:
+    if not self.loss_chunks:
+      return super()._token_losses(params, mutable, rows, context)
+    return self._apply_training(
+      'model',
+      params,
+      mutable,
+      rows.inputs,
+      rows.targets,
+      tokens.cross_entropy,
+      self.loss_chunks,
+      lengths=rows.lengths,
+      segments=rows.segments,
+      rngs=context.rngs,
+      method='losses',
+    )
 
 
 def _conclude(means: Mapping[str, jax.Array], batch: Batch) -> dict[str, jax.Array]:

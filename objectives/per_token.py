@@ -2,7 +2,8 @@
 
 import abc
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import numpy as np
 
 from errors import UserError
 from losses import tokens
-from objectives.base import Aux, Batch, Context, Objective, Player, Variables
+from objectives.base import Aux, Batch, Context, Mutable, Objective, Params, Player, Variables
 
 
 class Rows(NamedTuple):
@@ -70,6 +71,15 @@ class PerToken(Objective):
 
   def _train_loss(self, params, mutable, batch: Batch, context: Context):
     rows = self.rows(batch, context.keys)
+    losses, changed = self._token_losses(params, mutable, rows, context)
+    real = rows.targets >= 0
+    weight = real.sum().astype(jnp.float32)
+    return tokens.mean(losses, real), Aux({}, {'model': changed}, weight)
+
+  def _token_losses(
+    self, params: Params, mutable: Mutable, rows: Rows, context: Context
+  ) -> tuple[jax.Array, Mapping[str, Any]]:
+    """The training loss of each token, float32 [B, T], and the model's changed collections."""
     logits, changed = self._apply_training(
       'model',
       params,
@@ -79,10 +89,7 @@ class PerToken(Objective):
       segments=rows.segments,
       rngs=context.rngs,
     )
-    real = rows.targets >= 0
-    losses = tokens.cross_entropy(logits, rows.targets)
-    weight = real.sum().astype(jnp.float32)
-    return tokens.mean(losses, real), Aux({}, {'model': changed}, weight)
+    return tokens.cross_entropy(logits, rows.targets), changed
 
   def _predict(self, variables: Variables, batch: Batch, keys: jax.Array) -> tuple[Rows, jax.Array]:
     rows = self.rows(batch, keys)

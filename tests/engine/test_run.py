@@ -7,9 +7,11 @@ import pytest
 from ml_collections import ConfigDict
 
 import files
+from configs import gpt
 from data.spec import Spec
 from data.text import tokenization
 from engine import report, run
+from engine.build import to_plain
 from errors import UserError
 from tests.conftest import ROOT
 
@@ -35,7 +37,8 @@ SECTIONS = {
 
 
 def config(seed=0, steps=10, **data):
-  train, text = {'steps': steps, 'seed': seed}, {'tokenizer': 'a'}
+  train = {'steps': steps, 'seed': seed, 'latency_hiding': False}
+  text = {'tokenizer': 'a'}
   return ConfigDict({'train': train, 'data': {'text': text, **SECTIONS, **data}, 'report': REPORT})
 
 
@@ -50,6 +53,22 @@ def test_what_is_claimed_is_read_back(workdir):
   assert run.read_tokenizer(workdir) == SPEC.tokenizer
   names = [path.name for path in files.entries(files.path(workdir))]
   assert names == ['config.json', 'run.json', 'tokenizer.json']
+
+
+def test_a_run_that_is_older_than_an_option_goes_on(workdir, capsys):
+  now, older = gpt.get_config(), gpt.get_config()
+  del older.train.latency_hiding, older.objective.loss_chunks
+  del older.optimizer.model.state_dtype, older.optimizer.model.offload
+  for option in ('unroll', 'remat_policy', 'residual'):
+    del older.modules.model[option]
+  run.claim(workdir, older, SPEC)
+  assert run.read_config(workdir) == json.loads(json.dumps(to_plain(now)))
+  run.warn_of_edits(workdir)
+  assert run.claim(workdir, now, SPEC) == [] and not capsys.readouterr().err
+  # What other modules lack is none of theirs.
+  other = config()
+  other.modules = {'model': {'name': 'rnn'}}
+  assert run.differences(run._completed({}, other.to_dict()), other.to_dict()) == {}
 
 
 def test_a_run_that_is_older_than_a_section_goes_on(workdir):

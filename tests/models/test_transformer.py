@@ -10,6 +10,7 @@ import pytest
 from flax import linen as nn
 
 from errors import UserError
+from losses.tokens import cross_entropy
 from models.transformer import Transformer, stacked, unstacked
 from tests.marks import slow_where
 from tests.programs import once_per_options
@@ -342,6 +343,83 @@ def test_remat_changes_memory_only(scan):
     assert ('remat' in str(jax.make_jaxpr(apply)(params))) == remat
 
 
+@pytest.mark.parametrize('unroll', [2, 3, 5])
+def test_a_scan_of_several_blocks_an_iteration_is_the_scan(unroll):
+  """Also where the number of blocks is no multiple, and where one iteration has all of them."""
+  options = {**GPT, 'layers': 5, 'scan': True, 'remat': True, 'dropout': 0.3}
+  params = random_params(options, scale=0.2)
+  given = dict(rngs={'dropout': KEY}, train=True)
+  grouped = {**options, 'unroll': unroll}
+  assert jax.tree.map(jnp.shape, shapes_of(grouped)) == jax.tree.map(jnp.shape, params)
+  close(gradients(grouped, params, **given), gradients(options, params, **given))
+
+
+# How many products of each kind a policy lets the gradient make again: dense layers', whose last
+# one's result no gradient needs, and attention's.
+POLICIES = {
+  'nothing_saveable': (3, 2),
+  'dots_with_no_batch_dims_saveable': (0, 2),
+  'dots_saveable': (0, 0),
+}
+
+
+def compiled_products(options, params):
+  """How many products the gradient's program makes, before anything is optimised."""
+  model = Transformer(**options)
+  total = lambda p: jnp.sin(model.apply({'params': p}, TOKENS, train=False)).sum()  # noqa: E731
+  text = jax.jit(jax.grad(total)).lower(params).as_text()
+  dots = [line for line in text.splitlines() if 'stablehlo.dot_general' in line]
+  batched = sum('batching_dims' in line for line in dots)
+  return len(dots) - batched, batched
+
+
+@pytest.mark.parametrize('policy', POLICIES)
+def test_a_policy_says_what_is_computed_again(policy):
+  plain = {**GPT, 'layers': 1}
+  params = random_params(plain)
+  options = {**plain, 'remat': True, 'remat_policy': policy}
+  close(gradients(options, params), gradients(plain, params))
+  once, again = compiled_products(plain, params), compiled_products(options, params)
+  assert tuple(b - a for a, b in zip(once, again, strict=True)) == POLICIES[policy]
+
+
+def test_products_can_be_kept_in_the_host_s_memory():
+  options = {**GPT, 'layers': 1, 'remat': True, 'remat_policy': 'offload_dot_with_no_batch_dims'}
+  params = random_params(options)
+  close(gradients(options, params), gradients({**GPT, 'layers': 1}, params))
+  model = Transformer(**options)
+  total = lambda p: jnp.sin(model.apply({'params': p}, TOKENS, train=False)).sum()  # noqa: E731
+  # To the host after the products of the forward pass, and back.
+  assert str(jax.make_jaxpr(jax.grad(total))(params)).count('device_put') >= 3
+
+
+@pytest.mark.parametrize('chunks', [1, 2, 4, 50])
+@pytest.mark.parametrize('options', [GPT, {**LLAMA, 'dtype': jnp.bfloat16}], ids=['gpt', 'llama'])
+def test_losses_of_chunks_are_those_of_all_logits(options, chunks):
+  params = random_params(options, scale=0.2)
+  model = Transformer(**options)
+  targets = TOKENS.at[0, 3:].set(-1)
+  slopes = jnp.cos(jnp.arange(2 * T)).reshape(2, T)
+
+  def plain(p):
+    logits = model.apply({'params': p}, TOKENS, train=True)
+    return (slopes * cross_entropy(logits, targets)).sum()
+
+  def chunked(p):
+    given = (TOKENS, targets, cross_entropy, chunks)
+    found = model.apply({'params': p}, *given, train=True, method='losses')
+    assert found.dtype == jnp.float32 and found.shape == (2, T)
+    return (slopes * found).sum()
+
+  tolerance = 2e-2 if 'dtype' in options else 2e-5
+  value, gradient = jax.jit(jax.value_and_grad(plain))(params)
+  got, got_gradient = jax.jit(jax.value_and_grad(chunked))(params)
+  close(got, value, tolerance / 10 if 'dtype' in options else 1e-5)
+  close(got_gradient, gradient, tolerance)
+  text = jax.jit(jax.grad(chunked)).lower(params).as_text()
+  assert ('while' in text) == (chunks > 1)
+
+
 def test_grouped_queries_equal_full_heads_that_repeat_keys_and_values():
   grouped = {**GPT, 'key_value_heads': 2}
   params = random_params(grouped)
@@ -429,6 +507,35 @@ def test_bfloat16_is_of_the_products_alone(options):
   carry, logits = step(carry, TOKENS[:, 2], lengths)
   assert {leaf.dtype.name for leaf in jax.tree.leaves(carry.blocks)} == {'bfloat16'}
   close(logits, got[:, 2], 0.02)
+
+
+@pytest.mark.parametrize('options', [GPT, LLAMA, BERT], ids=['gpt', 'llama', 'bert'])
+def test_a_narrow_residual_stream_is_near_the_wide_one(options):
+  params = random_params(options, scale=0.2)
+  wide = {**options, 'dtype': jnp.bfloat16}
+  narrow = {**wide, 'residual': 'precision'}
+  got, wanted = run(narrow, params), run(wide, params)
+  assert got.dtype == jnp.float32
+  difference = float(jnp.abs(got - wanted).max() / jnp.abs(wanted).max())
+  assert 1e-5 < difference < 0.03
+  _, gradient = gradients(narrow, params)
+  assert {leaf.dtype.name for leaf in jax.tree.leaves(gradient)} == {'float32'}
+  # In float32 the option changes nothing.
+  np.testing.assert_array_equal(
+    run({**options, 'residual': 'precision'}, params), run(options, params)
+  )
+
+
+def test_only_a_wide_residual_stream_is_added_up_in_float32():
+  def sums(options):
+    model, params = Transformer(**options), shapes_of(options)
+    text = str(jax.make_jaxpr(lambda p: model.apply({'params': p}, TOKENS, False))(params))
+    return {line.split(':')[1].split('[')[0] for line in text.splitlines() if STREAM in line}
+
+  STREAM = f'[2,{T},{C}] = add '
+  half = {**GPT, 'biases': False, 'dtype': jnp.bfloat16, 'positions': 'rotary'}
+  assert sums(half) == {'f32'}
+  assert sums({**half, 'residual': 'precision'}) == {'bf16'}
 
 
 @pytest.mark.parametrize('scan', [pytest.param(False, marks=pytest.mark.slow), True])

@@ -213,6 +213,25 @@ MODULES = {
 }
 
 
+@pytest.mark.parametrize('name', ['learned', 'tanh'])
+@pytest.mark.parametrize('chunks', [1, 3])
+def test_a_loss_of_chunks_is_the_loss(name, chunks):
+  """With documents kept apart and rows that end in padding."""
+  data = batch(some(3, 9), [9, 4, 1])
+  whole, cut = (
+    build(MODULES[name](), separate_documents=True, loss_chunks=number) for number in (0, chunks)
+  )
+  given = variables(whole, data)
+
+  def gradient(objective):
+    loss = training(objective)
+    return jax.value_and_grad(lambda given: loss(given, data, KEY)[0])(given)
+
+  wanted, got = gradient(whole), gradient(cut)
+  assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(wanted[1])) > 1e-2
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), got, wanted)
+
+
 @pytest.fixture(scope='module')
 def models():
   """name -> the objective of a model and variables."""
