@@ -25,6 +25,8 @@ class Resident:
     seed: seed of the order of examples, 0 <= seed < 2**32.
     mesh: axes 'data', 'fsdp', 'tensor'; each device holds all examples and gathers its own rows.
     rows: (arrays, index int32 [B]) -> the examples of these indices; called inside jit.
+    place: puts a tree of arrays on every device of the mesh; `placement.describe` for a feed whose
+      `take` returns shapes.
   """
 
   def __init__(
@@ -35,21 +37,23 @@ class Resident:
     seed: int,
     mesh: Mesh,
     rows: Callable[[Mapping[str, jax.Array], jax.Array], dict[str, jax.Array]] = take,
+    place: Callable[[Any, Mesh], Any] = placement.replicate,
   ):
     placement.check_batch(batch_size, mesh)
     self.spec = spec
     self.batch_size = batch_size
     self._mesh = mesh
     self._rows = rows
-    self._arrays = placement.replicate(dict(arrays), mesh)
-    self._seed = placement.replicate(np.uint32(seed), mesh)
+    self._place = place
+    self._arrays = place(dict(arrays), mesh)
+    self._seed = place(np.uint32(seed), mesh)
 
   def take(self, used: int, steps: int) -> tuple[int, dict[str, Any]]:
     """Returns (k, data) for k of the `steps` steps after `used`; see `data.feed.Feed`."""
     epoch, offset = order.position(used, self.spec.n)
     # `batch` adds to the first offset in uint32, which limits the steps of one call.
     most = max(1, (2**32 - 1 - offset) // self.batch_size)
-    start = placement.replicate(np.array([epoch % 2**32, offset], np.uint32), self._mesh)
+    start = self._place(np.array([epoch % 2**32, offset], np.uint32), self._mesh)
     return min(steps, most), {'arrays': self._arrays, 'seed': self._seed, 'start': start}
 
   def batch(self, data: dict[str, Any], i: jax.Array) -> dict[str, jax.Array]:

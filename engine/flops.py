@@ -20,6 +20,36 @@ def count_flops(jaxpr: core.Jaxpr) -> int:
   return sum(_flops_of(equation) for equation in jaxpr.eqns)
 
 
+def count_recomputed(jaxpr: core.Jaxpr) -> int:
+  """Returns those operations of one call that repeat a forward pass, in `jax.checkpoint`.
+
+  In a backward pass they are those that do not depend on the gradient of what was computed.
+  """
+  total = 0
+  for equation in jaxpr.eqns:
+    if equation.primitive.name in _REPEATED and equation.params['differentiated']:
+      (inner,) = _inner_jaxprs(equation.params)
+      total += sum(_flops_of(each) for each in _before_gradients(inner))
+      continue
+    counts = [count_recomputed(inner) for inner in _inner_jaxprs(equation.params)]
+    if equation.primitive.name == 'cond':
+      total += max(counts)
+    else:
+      total += sum(counts) * equation.params.get('length', 1)
+  return total
+
+
+def _before_gradients(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
+  """The equations that do not depend on the last input, which is a gradient."""
+  depends = {jaxpr.invars[-1]}
+  for equation in jaxpr.eqns:
+    inputs = [each for each in equation.invars if isinstance(each, core.Var)]
+    if depends.isdisjoint(inputs):
+      yield equation
+    else:
+      depends.update(equation.outvars)
+
+
 def largest_product(jaxpr: core.Jaxpr) -> int:
   """Returns the bytes of the largest matrix product or convolution that a function computes."""
   largest = 0
@@ -88,6 +118,8 @@ def _of_convolution(equation: core.JaxprEqn) -> int:
   return 2 * examples * channels * kernel[numbers.rhs_spec[1]] * taps
 
 
+# What `jax.checkpoint` is in a jaxpr, by release.
+_REPEATED = ('remat2', 'checkpoint')
 # Primitives of our own: the linear maps of models/kernels/linear.py.
 _EVALUATED = ('linear_map',)
 _COUNTS = {'dot_general': _of_product, 'conv_general_dilated': _of_convolution}

@@ -110,8 +110,8 @@ def _variable_error(text: str) -> str | None:
   return f'{named[-1]}={os.environ[named[-1]]} is no value that jax takes; correct it, or unset it'
 
 
-def compiler_options() -> Mapping[str, str]:
-  """Options for the jit of a training step on this platform.
+def compiler_options(platform: str = '') -> Mapping[str, str]:
+  """Options for the jit of a training step on a platform; '' for that of the devices here.
 
   On a CPU convolutions leave YNNPACK, which is slower there than XLA's own path; products stay, and
   reductions join them: XLA itself sums a large array in many small passes.
@@ -119,7 +119,8 @@ def compiler_options() -> Mapping[str, str]:
   import jax
   import jaxlib
 
-  if jax.default_backend() == 'cpu' and jaxlib.__version__ in _TESTED_JAXLIB:
+  platform = platform or jax.default_backend()
+  if platform == 'cpu' and jaxlib.__version__ in _TESTED_JAXLIB:
     kinds = 'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE'
     return {'xla_cpu_experimental_ynn_fusion_type': kinds}
   return {}
