@@ -222,11 +222,11 @@ def _along(sizes: str, ids: str, axes: str) -> tuple[int, ...]:
   devices = _counted(ids) if ids else np.arange(math.prod(mesh.values()))
   devices = devices.reshape(tuple(mesh.values()))
   index: list[slice | int] = [0] * len(mesh)
-  for name, _, part in re.findall(r"'([^']+)'(?::\((\d+)\)(\d+))?", axes):
-    if part:  # a part of the axis: of its devices, neighbours
-      index[[*mesh].index(name)] = slice(0, int(part))
-    else:
-      index[[*mesh].index(name)] = slice(None)
+  for name, before, size in re.findall(r"'([^']+)'(?::\((\d+)\)(\d+))?", axes):
+    # A part of an axis, 'a':(before)size, is one of several that it is cut into.
+    apart = mesh[name] // (int(before) * int(size)) if size else 1
+    last = apart * int(size) if size else mesh[name]
+    index[[*mesh].index(name)] = slice(0, last, apart)
   return tuple(map(int, np.ravel(devices[tuple(index)])))
 
 
