@@ -116,9 +116,9 @@ def test_a_mesh_that_does_not_divide_the_model_names_the_parameter(search, scrip
 
 
 def test_no_mesh_holds_a_run_whose_state_is_not_split(script):
-  layer = ('plan.py', '--config=configs/mlp.py', '--config.modules.model.widths=65536,49152',
-           '--config.data.batch_size=64', '--config.sharding=(("output/kernel$", (None,)),)')  # fmt: skip
-  done = script(*layer, '--fit=data', '--device=l4')
+  widths = '--config.modules.model.widths=65536,49152'
+  replicated = '--config.sharding=((".*", ()),)'
+  done = script(*MLP[:2], widths, replicated, '--fit=data', '--device=l4')
   assert done.returncode == 2 and 'the state of the run alone takes' in done.stderr
 
 
