@@ -111,7 +111,7 @@ def read_question(
 def prepare(question: Question) -> None:
   """Lets jax start with the CPU devices that are compiled for; call before it starts.
 
-  Where libtpu compiles there is one: among hundreds of them it has stood still.
+  Where libtpu compiles there is one: hundreds would be threads that do nothing.
   """
   jax.config.update('jax_platforms', 'cpu')
   if not (choose_target(question, question.mesh).topology and targets.has_libtpu()):
@@ -133,10 +133,11 @@ def plan_run(config: ConfigDict, question: Question) -> None:
   device = find_device(question.device)
   if not question.others:
     target = choose_target(question, question.mesh)
-    plan, session = _plan(config, target, question.mesh)
-    _print_head(session, target)
-    plan_report.print_block('parameters', parameter_table(session.lane_abstract.params))
-    plan_report.print_plan(plan, device, question.prices)
+    planned = _plan(config, target, question.mesh)
+    _print_head(planned, target)
+    params = planned.session.lane_abstract.params
+    plan_report.print_block('parameters', parameter_table(params))
+    plan_report.print_plan(planned.plan, device, question.prices)
     return
   if question.fit and device is None:
     raise UserError('--fit needs a device that has memory of its own; choose another --device')
@@ -158,7 +159,7 @@ def _search(config: ConfigDict, question: Question, device: Device | None) -> Pl
 
   def plan(mesh: Mapping[str, int]) -> Plan:
     most = search.USABLE * memory if question.fit else 0.0
-    return _plan(config, choose_target(question, mesh), mesh, most)[0]
+    return _plan(config, choose_target(question, mesh), mesh, most).plan
 
   def stop(plan: Plan) -> bool:
     return question.fit and search.fits(plan, memory)
@@ -177,9 +178,17 @@ def choose_target(question: Question, mesh: Mapping[str, int]) -> Target:
   return targets.choose_target(question.device, _size(mesh), question.topology)
 
 
+class _Planned(NamedTuple):
+  """A plan, the session that it is of, and whether the split lives on the devices."""
+
+  plan: Plan
+  session: Session
+  resident: bool
+
+
 def _plan(
   config: ConfigDict, target: Target, mesh: Mapping[str, int], most: float = 0.0
-) -> tuple[Plan, Session]:
+) -> _Planned:
   """The plan of a run on one mesh.
 
   Args:
@@ -195,10 +204,14 @@ def _plan(
   check_schedules(to_plain(config.optimizer))
   state = sum(state_bytes(session).values())
   if most and state > most:
-    raise UserError(f'the state of the run alone takes {state / 2**20:,.0f} MiB of a device')
-  traced = trace_step(session)
+    raise UserError(
+      f'the state of the run alone takes {state / 2**20:,.0f} MiB of a device; split it along fsdp '
+      'or tensor with config.sharding'
+    )
+  traced, feed = trace_step(session), describe_feed(session)
   with _memory_said(target):
-    return make_plan(session, describe_feed(session), traced, target.exact), session
+    plan = make_plan(session, feed, traced, target.exact)
+  return _Planned(plan, session, isinstance(feed, Resident))
 
 
 @contextlib.contextmanager
@@ -218,15 +231,15 @@ def _memory_said(target: Target) -> Iterator[None]:
     ) from error
 
 
-def _print_head(session: Session, target: Target) -> None:
+def _print_head(planned: _Planned, target: Target) -> None:
+  session = planned.session
   shape = ' × '.join(f'{name} {size}' for name, size in session.mesh.shape.items())
   form = f' in the topology {target.topology}' if target.topology else ''
-  resident = isinstance(describe_feed(session), Resident)
   print(f'devices  {target.number} × {target.name}{form}, mesh {shape}')
   if target.device is not None:
     print(f'figures  {target.device.source}')
   print(f'compiled {_compiler(target)}')
-  print(f'data     {summaries.data(session.spec, resident)}')
+  print(f'data     {summaries.data(session.spec, planned.resident)}')
   print(f'modules  {summaries.modules(session.lane_abstract, session.lanes.number)}')
   print(f'length   {plan_report.summary_of_run(session)}')
 

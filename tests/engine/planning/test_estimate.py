@@ -1,5 +1,10 @@
 """Parameters, memory and operations of a plan, against the run itself and counts by hand."""
 
+import json
+import os
+import subprocess
+import sys
+
 import jax
 import pytest
 
@@ -10,6 +15,7 @@ from engine.planning.estimate import WORK, make_plan, state_bytes
 from engine.program import make_program, trace_step
 from engine.session import open_session
 from tests import runs
+from tests.conftest import ROOT, environment
 from tests.engine.test_module_errors import SPEC, config_of
 from tests.golden import tiny
 from tests.marks import slow_where
@@ -139,3 +145,49 @@ def test_what_is_repeated_is_counted_apart(scan):
   assert repeated.flops - repeated.recomputed == pytest.approx(plain.flops, rel=0.01)
   # At most the whole forward pass, a third of it all.
   assert 0.1 * plain.flops < repeated.recomputed < plain.flops / 3
+
+
+MEASURED = """
+import json
+import jax, jax.numpy as jnp
+from absl import flags
+flags.FLAGS.mark_as_parsed()
+from commands import cli
+from commands.config_flags import complete_init_from
+from engine.feeds import describe_feed, open_feed
+from engine.planning.estimate import make_plan
+from engine.program import make_program, trace_step
+from engine.session import open_session
+
+config = cli.load('configs/mlp.py')
+complete_init_from(config)
+config.modules.model.widths = (3072, 3072)
+config.data.batch_size = 2048
+session = open_session(config)
+traced = trace_step(session)
+plan = make_plan(session, describe_feed(session), traced)
+feed = open_feed(session, 0)
+_, taken = feed.take(0, 2)
+given = jnp.bool_(True), taken, jnp.int32(2), jnp.ones(1, bool)
+program = make_program(session, feed, traced).dispatch.lower(session.abstract, *given).compile()
+
+def resident(name):
+  lines = open('/proc/self/status').read().splitlines()
+  return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
+
+before = resident('VmRSS')
+state = jax.block_until_ready(session.init())
+open('/proc/self/clear_refs', 'w').write('5')  # the peak begins anew
+jax.block_until_ready(program(state, *given))
+print(json.dumps([plan.peak, resident('VmHWM') - before]))
+"""
+
+
+@pytest.mark.skipif(not os.path.exists('/proc/self/clear_refs'), reason='the peak is read in /proc')
+def test_the_peak_is_what_a_process_then_takes():
+  done = subprocess.run(
+    [sys.executable, '-c', MEASURED], cwd=ROOT, env=environment(), capture_output=True, text=True
+  )
+  assert done.returncode == 0, done.stderr
+  planned_peak, measured = json.loads(done.stdout)
+  assert planned_peak > 2**28 and planned_peak == pytest.approx(measured, rel=0.1)
