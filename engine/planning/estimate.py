@@ -68,7 +68,8 @@ def make_plan(session: Session, feed: Feed, traced: Traced, exact: bool = True) 
   def scalar(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, dtype, sharding=session.replicated)
 
-  dispatch = make_program(session, feed, traced).dispatch.trace(
+  program: Any = make_program(session, feed, traced).dispatch
+  dispatch = program.trace(
     session.abstract,
     scalar((), np.bool_),
     taken,

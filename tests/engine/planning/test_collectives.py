@@ -55,7 +55,7 @@ HloModule jit_f, entry_computation_layout={()->()}
 }
 
 %large (p: f32[8,4]) -> f32[8,4] {
-  ROOT %moved = (f32[8,4]{1,0}, f32[8,4]{1,0}) all-to-all(%p, %p), channel_id=3, replica_groups={{0,4},{1,5},{2,6},{3,7}}
+  ROOT %moved = (f32[8,8]{1,0}, f32[8,8]{1,0}) all-to-all(%p, %p), channel_id=3, replica_groups={{0,4},{1,5},{2,6},{3,7}}
 }
 
 %outer_condition (p: (s32[], f32[8,4])) -> pred[] {
@@ -76,11 +76,11 @@ def test_loops_branches_and_one_that_is_written_twice():
     Collective('all-gather', 2 * 32, (0, 1, 2, 3), 5),
     Collective('reduce-scatter', 4 * 32, (0, 1, 2, 3), 5),
     Collective('all-reduce', 4 * 3 + 4, (0, 4)),
-    Collective('all-to-all', 2 * 4 * 32, (0, 4)),
+    Collective('all-to-all', 2 * 4 * 64, (0, 4)),
   ]
   sent = bytes_by_axes(found, MESH)
   # Three quarters of what is gathered and scattered, and twice the half of what is added up.
-  assert sent == {'fsdp': 5 * 0.75 * (64 + 128), 'data': 2 * 0.5 * 16 + 0.5 * 256}
+  assert sent == {'fsdp': 5 * 0.75 * (64 + 128), 'data': 2 * 0.5 * 16 + 0.5 * 512}
 
 
 @pytest.mark.parametrize(
