@@ -1,4 +1,4 @@
-"""Floating-point operations of training a transformer, and peak rates of devices.
+"""Floating-point operations of training a transformer, and the peak rate of a device.
 
 Model FLOPs utilisation (MFU) is the fraction of a device's peak rate that is spent on the
 operations in the formula below, not counting any others that the program runs (Chowdhery et al.
@@ -20,26 +20,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from errors import UserError, nearest
+from engine.planning.devices import known_peak
 
 # Modules of `models/transformer.py` whose parameters are only looked up, never multiplied.
 LOOKED_UP = ('positions', 'types')
-
-# Peak bfloat16 operations per second, dense (without structured sparsity), with float32
-# accumulation, by the prefix of the name of a jax device. Sources: data sheets of NVIDIA (half of
-# the figure where a sheet gives the sparse one), and the system pages of cloud.google.com/tpu/docs.
-PEAKS = {
-  'NVIDIA A100': 312e12,
-  'NVIDIA H100': 989e12,
-  'NVIDIA H100 NVL': 835e12,
-  'NVIDIA H100 PCIe': 756e12,
-  'NVIDIA H200': 989e12,
-  'NVIDIA L4': 121e12,
-  'TPU v4': 275e12,
-  'TPU v5': 459e12,  # v5p
-  'TPU v5 lite': 197e12,  # v5e
-  'TPU v6 lite': 918e12,  # v6e, Trillium
-}
 
 
 def multiplied_parameters(params: Mapping[str, Any], tied: bool) -> int:
@@ -57,21 +41,6 @@ def multiplied_parameters(params: Mapping[str, Any], tied: bool) -> int:
 def token_flops(parameters: int, layers: int, heads: int, head_size: int, length: int) -> int:
   """Returns the operations of one token in training, 6·N + 12·L·H·Q·T."""
   return 6 * parameters + 12 * layers * heads * head_size * length
-
-
-def known_peak(kind: str) -> float:
-  """Returns the peak bfloat16 operations per second of a device kind (`device.device_kind`).
-
-  Raises:
-    UserError: `PEAKS` does not have the device.
-  """
-  names = [name for name in PEAKS if kind.startswith(name)]
-  if not names:
-    raise UserError(
-      f'the peak of a device "{kind}" is not known{nearest(kind, PEAKS)}; add it to PEAKS in '
-      'benchmarks/flops.py, from its data sheet'
-    )
-  return PEAKS[max(names, key=len)]
 
 
 def measured_peak(size: int = 2048, repeats: int = 10) -> float:

@@ -3,8 +3,9 @@
   python -m benchmarks.utilisation --config=configs/gpt_shakespeare.py --steps=200
 
 It times steps as train.py takes them, without logs, checkpoints and evaluations, and prints the
-median over `--repeats`. The formula and the peaks are in `benchmarks/flops.py`: on an accelerator
-the peak is that of bfloat16, whatever the config's precision; on a CPU that of a float32 product.
+median over `--repeats`. The formula is in `benchmarks/flops.py`, the peaks are in
+`engine/planning/devices.py`: on an accelerator that of bfloat16, whatever the config's precision;
+on a CPU that of a float32 product.
 """
 
 import statistics

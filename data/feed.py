@@ -79,6 +79,61 @@ def open_feed(
   return Stream(source, batch_size, seed, mesh, workers, used, block, restart)
 
 
+class Described:
+  """A feed of the shapes of streamed batches, for programs that are compiled and not run.
+
+  Args:
+    spec: describes an example.
+    batch_size: examples in a global batch.
+    mesh: axes 'data', 'fsdp', 'tensor'.
+  """
+
+  def __init__(self, spec: Spec, batch_size: int, mesh: Mesh):
+    placement.check_batch(batch_size, mesh)
+    self.spec = spec
+    self.batch_size = batch_size
+    self._mesh = mesh
+
+  def take(self, used: int, steps: int) -> tuple[int, dict[str, jax.ShapeDtypeStruct]]:
+    """Returns (1, the shapes of a batch [1, B, …])."""
+    del used, steps
+    features = {**self.spec.features, 'index': ((), 'int32'), 'epoch': ((), 'uint32')}
+    one = {
+      name: jax.ShapeDtypeStruct((1, *shape), dtype) for name, (shape, dtype) in features.items()
+    }
+    return 1, placement.describe_stack(one, self._mesh, self.batch_size)
+
+  def batch(self, data: dict[str, jax.Array], i: jax.Array) -> dict[str, jax.Array]:
+    """Returns the i-th batch of the data that `take` describes; see `Feed`."""
+    return placement.take_from_stack(data, i, self._mesh)
+
+  def close(self) -> None:
+    """Does nothing."""
+
+
+def describe_feed(
+  *, source: Examples, batch_size: int, resident_mb: int, mesh: Mesh, block: int = 0
+) -> Feed:
+  """Returns the feed that `open_feed` would open, with the shapes of its data in their place.
+
+  Args:
+    source: the examples.
+    batch_size: examples in a global batch.
+    resident_mb: MiB of decoded data that each device may hold.
+    mesh: of devices that need not be here.
+    block: examples in a block of the order; 0 for none.
+
+  Raises:
+    UserError: the batch does not split over the mesh.
+  """
+  _check(batch_size, 0, 0, mesh)
+  if source.nbytes > resident_mb * _MIB:
+    return Described(source.spec, batch_size, mesh)
+  return Resident(
+    source.load(), source.spec, batch_size, 0, mesh, source.rows, block, placement.describe
+  )
+
+
 def _check(batch_size: int, seed: int, workers: int, mesh: Mesh) -> None:
   placement.check_batch(batch_size, mesh)
   if not 0 <= seed < 2**32:

@@ -40,6 +40,33 @@ def stack(local: Any, mesh: Mesh, batch_size: int) -> Any:
     return jax.tree.map(put, local)
 
 
+def describe(tree: Any, mesh: Mesh) -> Any:
+  """Returns the shapes of arrays as `replicate` would place them; nothing is copied."""
+  return _shapes(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def describe_stack(local: Any, mesh: Mesh, batch_size: int) -> Any:
+  """Returns the shapes of a batch as `stack` would place it, given some rows [rows, …] of it."""
+  shapes = jax.tree.map(
+    lambda rows: jax.ShapeDtypeStruct((1, batch_size, *rows.shape[1:]), rows.dtype), local
+  )
+  return _shapes(shapes, NamedSharding(mesh, _STACK))
+
+
+def _shapes(tree: Any, sharding: NamedSharding) -> Any:
+  return jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
+  )
+
+
+def take_from_stack(stacked: dict[str, jax.Array], i: jax.Array, mesh: Mesh) -> Any:
+  """Returns the i-th of the batches that `stack` made, split over the mesh; for use inside jit."""
+  batch = {
+    name: jax.lax.dynamic_index_in_dim(array, i, keepdims=False) for name, array in stacked.items()
+  }
+  return split_batch(batch, mesh)
+
+
 def split_batch(tree: Any, mesh: Mesh) -> Any:
   """Constrains the first axis of each array to be sharded over the mesh; for use inside jit."""
   return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, BATCH))

@@ -26,6 +26,8 @@ class Resident:
     mesh: axes 'data', 'fsdp', 'tensor'; each device holds all examples and gathers its own rows.
     rows: (arrays, index int32 [B]) -> the examples of these indices; called inside jit.
     block: examples in a block of the order; see `order.example_at`.
+    place: puts a tree of arrays on every device of the mesh; `placement.describe` for a feed whose
+      `take` returns shapes.
   """
 
   def __init__(
@@ -37,6 +39,7 @@ class Resident:
     mesh: Mesh,
     rows: Callable[[Mapping[str, jax.Array], jax.Array], dict[str, jax.Array]] = take,
     block: int = 0,
+    place: Callable[[Any, Mesh], Any] = placement.replicate,
   ):
     placement.check_batch(batch_size, mesh)
     self.spec = spec
@@ -44,15 +47,16 @@ class Resident:
     self._mesh = mesh
     self._rows = rows
     self._block = block
-    self._arrays = placement.replicate(dict(arrays), mesh)
-    self._seed = placement.replicate(np.uint32(seed), mesh)
+    self._place = place
+    self._arrays = place(dict(arrays), mesh)
+    self._seed = place(np.uint32(seed), mesh)
 
   def take(self, used: int, steps: int) -> tuple[int, dict[str, Any]]:
     """Returns (k, data) for k of the `steps` steps after `used`; see `data.feed.Feed`."""
     epoch, offset = order.position(used, self.spec.n)
     # `batch` adds to the first offset in uint32, which limits the steps of one call.
     most = max(1, (2**32 - 1 - offset) // self.batch_size)
-    start = placement.replicate(np.array([epoch % 2**32, offset], np.uint32), self._mesh)
+    start = self._place(np.array([epoch % 2**32, offset], np.uint32), self._mesh)
     return min(steps, most), {'arrays': self._arrays, 'seed': self._seed, 'start': start}
 
   def batch(self, data: dict[str, Any], i: jax.Array) -> dict[str, jax.Array]:

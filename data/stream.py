@@ -93,10 +93,7 @@ class Stream:
 
   def batch(self, data: dict[str, jax.Array], i: jax.Array) -> dict[str, jax.Array]:
     """Returns the i-th batch of the data that `take` returned; see `data.feed.Feed`."""
-    batch = {
-      name: jax.lax.dynamic_index_in_dim(array, i, keepdims=False) for name, array in data.items()
-    }
-    return placement.split_batch(batch, self._mesh)
+    return placement.take_from_stack(data, i, self._mesh)
 
   def close(self) -> None:
     """Stops reading ahead and ends the worker processes."""

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -15,9 +15,92 @@ def count_flops(jaxpr: core.Jaxpr) -> int:
 
   Element-wise operations and decompositions are left out. A scan counts as often as it runs, which
   `cost_analysis()` of XLA does not do; a `while_loop`, whose length only a call knows, counts once.
-  Of the branches of a `cond` the most costly one counts.
+  Of the branches of a `cond` the most costly one counts, and of the forms that an operation has for
+  several platforms the least costly: others compute products with zeros.
   """
-  return sum(_flops_of(equation) for equation in jaxpr.eqns)
+  return _count(jaxpr, frozenset(), _flops_of)
+
+
+def count_recomputed(jaxpr: core.Jaxpr) -> int:
+  """Returns those operations of one call that repeat a forward pass, in `jax.checkpoint`.
+
+  In a backward pass they are those that do not depend on the gradient of what was computed.
+  """
+  return _count(jaxpr, frozenset(), _recomputed_of)
+
+
+# An equation and the variables that number platforms -> its operations.
+_CountOf = Callable[[core.JaxprEqn, frozenset[Any]], int]
+
+
+def _count(jaxpr: core.Jaxpr, platforms: frozenset[Any], count_of: _CountOf) -> int:
+  """The operations of a function, some of whose variables number platforms."""
+  total = 0
+  for equation in jaxpr.eqns:
+    kind = equation.primitive.name
+    derived = kind in _OF_INDEX and not platforms.isdisjoint(_variables(equation))
+    if kind == _PLATFORM or derived:
+      platforms |= frozenset(equation.outvars)
+    total += count_of(equation, platforms)
+  return total
+
+
+def _flops_of(equation: core.JaxprEqn, platforms: frozenset[Any]) -> int:
+  kind = equation.primitive.name
+  if kind in _COUNTS:
+    return _COUNTS[kind](equation)
+  if kind in _EVALUATED:
+    inputs = [jax.ShapeDtypeStruct(_array(v).shape, _array(v).dtype) for v in equation.invars]
+    return count_flops(_evaluation(equation, inputs))
+  return _within(equation, platforms, _flops_of)
+
+
+def _recomputed_of(equation: core.JaxprEqn, platforms: frozenset[Any]) -> int:
+  if equation.primitive.name in _REPEATED and equation.params['differentiated']:
+    (inner,) = _inner_jaxprs(equation.params)
+    known = _known_within(equation, inner, platforms)
+    repeated = inner.replace(eqns=[*_before_gradients(inner)])
+    return _count(repeated, known, _flops_of)
+  return _within(equation, platforms, _recomputed_of)
+
+
+def _within(equation: core.JaxprEqn, platforms: frozenset[Any], count_of: _CountOf) -> int:
+  """The operations of the functions that an equation calls."""
+  counts = [
+    _count(inner, _known_within(equation, inner, platforms), count_of)
+    for inner in _inner_jaxprs(equation.params)
+  ]
+  kind = equation.primitive.name
+  if kind == 'cond':
+    index = equation.invars[0]
+    by_platform = isinstance(index, core.Var) and index in platforms
+    return min(counts) if by_platform else max(counts)
+  return sum(counts) * equation.params.get('length', 1)
+
+
+def _known_within(
+  equation: core.JaxprEqn, inner: core.Jaxpr, platforms: frozenset[Any]
+) -> frozenset[Any]:
+  """The inputs of a function that an equation calls which number platforms."""
+  given = equation.invars[len(equation.invars) - len(inner.invars) :]
+  if len(given) != len(inner.invars):
+    return frozenset()
+  pairs = zip(given, inner.invars)
+  return frozenset(to for each, to in pairs if isinstance(each, core.Var) and each in platforms)
+
+
+def _variables(equation: core.JaxprEqn) -> frozenset[Any]:
+  return frozenset(each for each in equation.invars if isinstance(each, core.Var))
+
+
+def _before_gradients(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
+  """The equations that do not depend on the last input, which is a gradient."""
+  depends = {jaxpr.invars[-1]}
+  for equation in jaxpr.eqns:
+    if depends.isdisjoint(_variables(equation)):
+      yield equation
+    else:
+      depends.update(equation.outvars)
 
 
 def largest_product(jaxpr: core.Jaxpr) -> int:
@@ -29,19 +112,6 @@ def largest_product(jaxpr: core.Jaxpr) -> int:
       largest = max(largest, result.size * result.dtype.itemsize)
     largest = max([largest, *map(largest_product, _inner_jaxprs(equation.params))])
   return largest
-
-
-def _flops_of(equation: core.JaxprEqn) -> int:
-  kind = equation.primitive.name
-  if kind in _COUNTS:
-    return _COUNTS[kind](equation)
-  if kind in _EVALUATED:
-    inputs = [jax.ShapeDtypeStruct(_array(v).shape, _array(v).dtype) for v in equation.invars]
-    return count_flops(_evaluation(equation, inputs))
-  inner = [count_flops(jaxpr) for jaxpr in _inner_jaxprs(equation.params)]
-  if kind == 'cond':
-    return max(inner)
-  return sum(inner) * equation.params.get('length', 1)
 
 
 def _evaluation(equation: core.JaxprEqn, inputs: list[jax.ShapeDtypeStruct]) -> core.Jaxpr:
@@ -88,6 +158,11 @@ def _of_convolution(equation: core.JaxprEqn) -> int:
   return 2 * examples * channels * kernel[numbers.rhs_spec[1]] * taps
 
 
+# What `jax.checkpoint` is in a jaxpr, by release.
+_REPEATED = ('remat2', 'checkpoint')
+# Of `lax.platform_dependent`: the number of the platform, and what is computed of it.
+_PLATFORM = 'platform_index'
+_OF_INDEX = ('clamp', 'convert_element_type', 'min', 'max')
 # Primitives of our own: the linear maps of models/kernels/linear.py.
 _EVALUATED = ('linear_map',)
 _COUNTS = {'dot_general': _of_product, 'conv_general_dilated': _of_convolution}

@@ -77,13 +77,13 @@ def make_program(session: Session, feed: Feed, traced: Traced | None = None) -> 
   step, names, _ = traced or trace_step(session)
   loop = _Loop(session, feed, step, names, capacity)
   several = session.lanes.number > 1
-  at_once = session.mesh.shape['lane'] > 1 or jax.default_backend() != 'cpu'
+  at_once = session.mesh.shape['lane'] > 1 or session.platform != 'cpu'
   dispatch = (loop.at_once if at_once else loop.in_turn) if several else loop.alone
   jitted = jax.jit(
     dispatch,
     donate_argnums=(0, 1),
     out_shardings=(session.state_shardings, session.replicated, session.replicated),
-    compiler_options=runtime.compiler_options(latency_hiding=session.train.latency_hiding),
+    compiler_options=runtime.compiler_options(session.platform, session.train.latency_hiding),
   )
   return Program(jitted, names, capacity)
 

@@ -1,10 +1,12 @@
 """Settings of the process that must stand before jax starts, and of the compiler."""
 
 import ctypes
+import importlib.util
 import os
 import re
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from types import CoroutineType, TracebackType
 from typing import Any
 
@@ -13,6 +15,8 @@ from data.folders import cache_dir
 # jaxlib releases on which the CPU options below were measured: an unknown value of such an option
 # aborts the process.
 _TESTED_JAXLIB = ('0.10.2',)
+# Where the system lists what is attached, and the vendor of TPUs.
+_PCI_DEVICES, _GOOGLE = Path('/sys/bus/pci/devices'), '0x1ae0'
 
 
 def prepare() -> None:
@@ -23,6 +27,7 @@ def prepare() -> None:
   os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(cache_dir() / 'xla'))
   os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
   os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
+  _leave_out_tpus()
   # Warnings of the C++ side are for its developers; errors stay.
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   os.environ.setdefault('GRPC_VERBOSITY', 'ERROR')
@@ -64,6 +69,20 @@ def _is_late_write(error: BaseException | None, trace: TracebackType | None) -> 
   closed = isinstance(error, RuntimeError) and str(error) == 'Event loop is closed'
   # An error that ends the program comes from the script, not from a call of TensorStore's own.
   return closed and trace is not None and 'asyncio' in trace.tb_frame.f_code.co_filename
+
+
+def _leave_out_tpus() -> None:
+  """Tells jax to use the CPU where libtpu is installed for its compiler alone (`plan.py`).
+
+  libtpu else looks for a TPU at every start, and complains that there is none.
+  """
+  chosen = {'JAX_PLATFORMS', 'JAX_FORCE_TPU_INIT'} & os.environ.keys()
+  others = importlib.util.find_spec('jax_plugins')
+  if chosen or others or importlib.util.find_spec('libtpu') is None:
+    return
+  vendors = [path.read_text().strip() for path in _PCI_DEVICES.glob('*/vendor')]
+  if _GOOGLE not in vendors:
+    os.environ['JAX_PLATFORMS'] = 'cpu'
 
 
 def _keep_large_buffers() -> None:

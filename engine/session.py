@@ -1,7 +1,7 @@
 """A config made concrete: mesh, objective, optimizers, and the state's shape on the devices."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -77,6 +77,11 @@ class Session(NamedTuple):
     return jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
 
   @property
+  def platform(self) -> str:
+    """The platform that its programs are compiled for, e.g. 'cpu', 'gpu' or 'tpu'."""
+    return self.mesh.devices.flat[0].platform
+
+  @property
   def replicated(self) -> NamedSharding:
     """The sharding of an array that every device holds a copy of."""
     return NamedSharding(self.mesh, PartitionSpec())
@@ -111,13 +116,20 @@ class Session(NamedTuple):
     )
 
 
-def open_session(config: ConfigDict, spec: Spec | None = None, tokenizer: str = '') -> Session:
+def open_session(
+  config: ConfigDict,
+  spec: Spec | None = None,
+  tokenizer: str = '',
+  devices: Sequence[jax.Device] | None = None,
+) -> Session:
   """Makes a config concrete.
 
   Args:
     config: the experiment.
     spec: of the training split; looked up by its name if not given.
     tokenizer: JSON of a tokenizer to read the split with; '' to make it from the config.
+    devices: those of the mesh, or descriptions of devices that programs can be compiled for; None
+      for all that jax finds here.
 
   Raises:
     UserError: the config asks for something that cannot be.
@@ -126,7 +138,7 @@ def open_session(config: ConfigDict, spec: Spec | None = None, tokenizer: str = 
   train, data = train_options(config), data_options(config)
   check_warmups(to_plain(config.optimizer), train.steps, f' (config.train.steps={train.steps})')
   lanes = _lanes(config.seeds, train.seed, data, trained=spec is not None)
-  mesh = sharding.make_mesh(**to_plain(config.mesh))
+  mesh = sharding.make_mesh(**to_plain(config.mesh), devices=devices)
   check_lanes(lanes, mesh)
   sharding.check_batch(data.batch_size, train.accumulate, mesh)
   spec = spec or open_training(data, tokenizer).spec

@@ -34,14 +34,28 @@ class Sizes:
   )
 
 
-def make_mesh(*, lane: int, data: int, fsdp: int, tensor: int) -> Mesh:
+def make_mesh(
+  *,
+  lane: int,
+  data: int,
+  fsdp: int,
+  tensor: int,
+  devices: Sequence[jax.Device] | None = None,
+) -> Mesh:
   """Arranges all devices as `lane × data × fsdp × tensor`; one size may be −1, for what is left.
+
+  Args:
+    lane: devices along this axis; the next three likewise.
+    data: see `lane`.
+    fsdp: see `lane`.
+    tensor: see `lane`.
+    devices: those to arrange; None for all that jax finds here.
 
   Raises:
     UserError: the product is not the number of devices.
   """
   sizes = [lane, data, fsdp, tensor]
-  count = jax.device_count()
+  count = jax.device_count() if devices is None else len(devices)
   if sizes.count(-1) == 1:
     rest = math.prod(size for size in sizes if size != -1)
     sizes[sizes.index(-1)] = count // rest if rest > 0 else 0
@@ -50,7 +64,8 @@ def make_mesh(*, lane: int, data: int, fsdp: int, tensor: int) -> Mesh:
       f'config.mesh asks for lane × data × fsdp × tensor = {lane} × {data} × {fsdp} × {tensor}, '
       f'but there are {count} devices; make the product {count}, or set one of them to -1'
     )
-  return jax.make_mesh(tuple(sizes), AXES, axis_types=(jax.sharding.AxisType.Auto,) * 4)
+  kinds = (jax.sharding.AxisType.Auto,) * len(AXES)
+  return jax.make_mesh(tuple(sizes), AXES, axis_types=kinds, devices=devices)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -21,7 +21,7 @@ SCRIPTS = (
   ROOT / 'tests' / 'golden' / 'record.py',
 )
 # Our scripts may be named without `python` before them, if an option follows.
-_SCRIPT = r'(?:train|sample|evaluate|predict)\.py --'
+_SCRIPT = r'(?:train|sample|evaluate|predict|plan)\.py --'
 
 # The runs that commands speak of, beside runs/NAME of configs/NAME.py and runs/NAME-DATA.
 RUNS = {

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from benchmarks import flops
+from engine.planning.devices import known_peak
 from errors import UserError
 from models.transformer import Transformer
 
@@ -78,12 +79,12 @@ def test_the_formula_counts_the_products_of_a_model():
   ],
 )
 def test_the_longest_name_decides(kind, peak):
-  assert flops.known_peak(kind) == peak
+  assert known_peak(kind) == peak
 
 
 def test_a_device_without_a_figure_is_named():
-  with pytest.raises(UserError, match=r'"NVIDIA B17".*PEAKS'):
-    flops.known_peak('NVIDIA B17')
+  with pytest.raises(UserError, match=r'"NVIDIA B17".*DEVICES'):
+    known_peak('NVIDIA B17')
 
 
 def test_a_cpu_is_measured(monkeypatch):

@@ -6,10 +6,12 @@ import math
 import numpy as np
 import pytest
 
-from commands import cli, dry_run, print_config
+from commands import cli, print_config
 from commands.config_flags import complete_init_from
 from engine.build import to_plain
 from engine.feeds import open_feed
+from engine.planning.estimate import WORK, make_plan
+from engine.program import trace_step
 from engine.session import open_session
 from tests import runs
 from tests.conftest import ROOT
@@ -63,7 +65,7 @@ def compiled(accumulate=1, seeds=1):
   session = open_session(config)
   feed = open_feed(session, 0)
   try:
-    return dry_run.compile_program(session, feed)
+    return make_plan(session, feed, trace_step(session))
   finally:
     feed.close()
 
@@ -80,7 +82,8 @@ def test_memory_and_operations_are_those_of_the_program():
   # The forward pass, and backward to the kernels and to the hidden layer.
   assert program.flops == 2 * 32 * (2 * weights + 16 * 10)
   # The gradients at least; the images of a batch as floats.
-  assert program.memory['activations, gradients, temporaries'] > 4 * 32 * 784
+  assert program.memory[WORK] > 4 * 32 * 784
+  assert program.peak == sum(program.memory.values())
 
 
 def test_microbatches_need_the_same_operations_and_lanes_need_their_own():
@@ -116,7 +119,7 @@ def test_a_dry_run_shows_everything_and_writes_nothing(script, tmp_path):
   # A lane a device of the axis `lane`, and a quarter of its large kernel.
   held = (784 * 1024 / 4 + 1024 + 1024 * 10 + 10) * 4 / 2**20
   assert abs(value_of('parameters  ', split.stdout) - held) < 0.01
-  assert value_of('in all', split.stdout) > 3 * held + 3
+  assert value_of('peak', split.stdout) > 3 * held + 3
 
 
 def test_a_dry_run_is_refused_what_training_is(script, tmp_path):
@@ -132,4 +135,4 @@ def test_a_dry_run_is_refused_what_training_is(script, tmp_path):
   both = script('train.py', *runs.SMALL_MLP, '--print_config', '--dry_run')
   assert both.returncode == 2 and 'leave out --print_config' in both.stderr
   assert {path: path.stat().st_mtime_ns for path in workdir.rglob('*')} == before
-  assert np.isfinite(value_of('in all', longer.stdout))
+  assert np.isfinite(value_of('peak', longer.stdout))

@@ -64,6 +64,28 @@ def test_a_scan_counts_as_often_as_it_runs_and_the_dearer_branch_counts():
   assert counted(open_ended, w, x) == product
 
 
+def test_of_forms_for_several_platforms_the_least_costly_counts():
+  w, x = jnp.ones((4, 4)), jnp.ones((4,))
+  product = 2 * 4 * 4
+
+  def once(w, x):
+    return jax.lax.platform_dependent(
+      w, x, cpu=lambda w, x: w @ (w @ x), default=lambda w, x: w @ x
+    )
+
+  def scanned(w, x):
+    return jax.lax.scan(lambda x, _: (jax.jit(once)(w, x), None), x, length=6)[0]
+
+  def branched(w, x):
+    return jax.lax.cond(x[0] > 0, lambda: w @ (w @ x), lambda: w @ x)
+
+  assert counted(once, w, x) == counted(jax.jit(once), w, x) == product
+  assert counted(scanned, w, x) == 6 * product
+  assert counted(lambda w, x: once(w, branched(w, x)), w, x) == 3 * product
+  gradient = jax.grad(lambda w, x: once(w, x).sum(), argnums=(0, 1))
+  assert counted(jax.jit(gradient), w, x) <= 3 * product
+
+
 def test_the_gradient_of_a_kernel_of_our_own_counts():
   x, w = jnp.ones((3, 5)), jnp.ones((5, 7))
 

@@ -1,5 +1,6 @@
 """What the process is set to before jax starts."""
 
+import os
 import sys
 from types import TracebackType
 from typing import NamedTuple
@@ -100,3 +101,24 @@ def test_a_variable_that_jax_cannot_read_is_told_by_the_command(script):
   done = script('train.py', '--config=configs/mlp.py', JAX_NUM_CPU_DEVICES='nope')
   assert done.returncode == 2
   assert done.stderr.startswith('error: JAX_NUM_CPU_DEVICES=nope is no value that jax takes')
+
+
+@pytest.mark.parametrize(
+  'installed, vendor, given, chosen',
+  [
+    (('libtpu',), '0x8086', {}, 'cpu'),
+    (('libtpu',), '0x1ae0', {}, None),  # a TPU is attached
+    ((), '0x8086', {}, None),
+    (('libtpu', 'jax_plugins'), '0x8086', {}, None),  # there may be a GPU
+    (('libtpu',), '0x8086', {'JAX_PLATFORMS': 'tpu'}, 'tpu'),
+    (('libtpu',), '0x8086', {'JAX_FORCE_TPU_INIT': '1'}, None),
+  ],
+)
+def test_a_compiler_for_tpus_is_no_tpu(installed, vendor, given, chosen, monkeypatch, tmp_path):
+  (tmp_path / '0000:00:01').mkdir()
+  (tmp_path / '0000:00:01' / 'vendor').write_text(f'{vendor}\n')
+  monkeypatch.setattr(runtime, '_PCI_DEVICES', tmp_path)
+  monkeypatch.setattr('importlib.util.find_spec', lambda name: name in installed or None)
+  monkeypatch.setattr(os, 'environ', dict(given))
+  runtime._leave_out_tpus()
+  assert os.environ.get('JAX_PLATFORMS') == chosen
