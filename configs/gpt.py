@@ -14,8 +14,7 @@ from ml_collections import ConfigDict
 from configs.defaults import SPLIT_OVER_FSDP, defaults, optimizer, speed
 
 # `tensor` splits attention by its heads and the MLP by its units; `fsdp` splits the other axis of
-# every kernel, the embedding, and of the rest what is large. Scanned blocks have a leading axis of
-# layers.
+# every kernel, and of the rest what is large. Scanned blocks have a leading axis of layers.
 _SPLIT_BY_COLUMNS = '(query_key_value|up|gate)/kernel$'
 _SPLIT_BY_ROWS = '(output|down)/kernel$'
 SHARDING = (
@@ -23,7 +22,6 @@ SHARDING = (
   (f'blocks/.*{_SPLIT_BY_ROWS}', (None, 'tensor', 'fsdp')),
   (f'block_.*{_SPLIT_BY_COLUMNS}', ('fsdp', 'tensor')),
   (f'block_.*{_SPLIT_BY_ROWS}', ('tensor', 'fsdp')),
-  ('embedding/embedding$', (None, 'fsdp')),
   *SPLIT_OVER_FSDP,
 )
 

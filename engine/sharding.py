@@ -1,6 +1,7 @@
 """Meshes of devices, and which leaf of the state lives on which of them."""
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,8 @@ from options import option
 AXES = ('lane', 'data', 'fsdp', 'tensor')
 BATCH = PartitionSpec(('data', 'fsdp'))
 # Pairs (pattern, axes). Axes are one entry for each axis of a parameter: a mesh axis, several, or
-# None. The name of a mesh axis alone is for the largest axis of the parameter that it divides.
+# None. The name of a mesh axis alone is for the largest axis of the parameter that it divides; such
+# a parameter is gathered where a step uses it.
 Rules = Sequence[tuple[str, Sequence[Any]]]
 # Parameters of fewer elements stay whole under a rule that names a mesh axis alone: to gather a
 # bias or a scale costs more time than its memory is worth.
@@ -170,6 +172,51 @@ def state_shardings(state: Any, modules: Mapping[str, str], rules: Rules, mesh: 
   # Averages lie as what they are averages of.
   newest = merge_variables(shardings.params, shardings.mutable)
   return shardings.replace(ema={name: newest[module] for name, module in modules.items()})
+
+
+def gather(params: Any, rules: Rules, mesh: Mesh) -> Any:
+  """Returns parameters for use in a loss, those split by the name of a mesh axis alone made whole.
+
+  Without it the partitioner may split activations by their features, as it finds parameters split,
+  and then each device computes the whole batch. The gradients are split as the parameters are. What
+  a rule splits by entries for its axes stays so, as the layers of a scan, gathered one by one.
+
+  Args:
+    params: `{module: parameters}` of one lane, inside jit.
+    rules: of `config.sharding`.
+    mesh: of the devices.
+  """
+
+  def whole(path: Sequence[Any], leaf: jax.Array) -> jax.Array:
+    name = path_name(path)
+    split = _spec(name, leaf.shape, rules, mesh)
+    if split == PartitionSpec() or not isinstance(_axes(name, rules), str):
+      return leaf
+    return _gathered(leaf, NamedSharding(mesh, split))
+
+  return jax.tree_util.tree_map_with_path(whole, params)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _gathered(leaf: jax.Array, split: NamedSharding) -> jax.Array:
+  """A copy of the leaf on every device; its gradient is split."""
+  return jax.lax.with_sharding_constraint(leaf, NamedSharding(split.mesh, PartitionSpec()))
+
+
+def _gathered_forward(leaf: jax.Array, split: NamedSharding) -> tuple[jax.Array, None]:
+  return _gathered(leaf, split), None
+
+
+def _gathered_backward(split: NamedSharding, _: None, gradient: jax.Array) -> tuple[jax.Array]:
+  return (jax.lax.with_sharding_constraint(gradient, split),)
+
+
+_gathered.defvjp(_gathered_forward, _gathered_backward)
+
+
+def _axes(name: str, rules: Rules) -> Any:
+  """The axes of the first rule that a path matches; () without one."""
+  return next((axes for pattern, axes in rules if re.search(pattern, name)), ())
 
 
 def _spec(name: str, shape: tuple[int, ...], rules: Rules, mesh: Mesh) -> PartitionSpec:

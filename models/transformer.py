@@ -31,6 +31,7 @@ residual stream divided by √(2·layers); biases 0, scales 1.
 """
 
 import functools
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -38,6 +39,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.sharding import NamedSharding
 
 from errors import UserError, choose
 from models import positions
@@ -112,6 +114,8 @@ class Transformer(nn.Module):
     outputs: how many numbers per token or row, set by the objective.
     pool: 'none', 'first', 'last' or 'mean' of the real tokens, set by the objective.
     fused: whether attention may use cuDNN's kernel, set by the engine; see `Attention.fused`.
+    batch_sharding: of the axis B over devices, set by the engine where parameters are split over
+      the same devices; None leaves it to the compiler.
     dtype: of products and attention.
   """
 
@@ -162,6 +166,7 @@ class Transformer(nn.Module):
   outputs: int = 1
   pool: str = 'none'
   fused: bool = False
+  batch_sharding: NamedSharding | None = None
   dtype: Any = jnp.float32
 
   def setup(self):
@@ -348,11 +353,22 @@ class Transformer(nn.Module):
   def _through(self, x: jax.Array, *context) -> jax.Array:
     """x [B, T, C] through the blocks."""
     if self.scan:
-      advance = _scanned(lambda block, x, _: (block(x, *context), None), self.layers)
-      return advance(self.stack, x, None)[0]
+      advance = _scanned(lambda block, x, _: (block(self._rows(x), *context), None), self.layers)
+      return self._rows(advance(self.stack, x, None)[0])
     for block in self.stack:
-      x = block(x, *context)
-    return x
+      x = block(self._rows(x), *context)
+    return self._rows(x)
+
+  def _rows(self, x: jax.Array) -> jax.Array:
+    """x [B, …], of which each device keeps its rows, where they divide.
+
+    Without it the compiler may split x by its features, as kernels are, and then every device
+    attends in the whole batch.
+    """
+    place = self.batch_sharding
+    if place is None or len(x) % math.prod(place.mesh.shape[axis] for axis in place.spec[0]):
+      return x
+    return jax.lax.with_sharding_constraint(x, place)
 
   def _outputs(self, x: jax.Array) -> jax.Array:
     """x [..., C] → [..., outputs] float32."""
