@@ -352,23 +352,13 @@ class Transformer(nn.Module):
 
   def _through(self, x: jax.Array, *context) -> jax.Array:
     """x [B, T, C] through the blocks."""
+    split = functools.partial(_split_batch, place=self.batch_sharding)
     if self.scan:
-      advance = _scanned(lambda block, x, _: (block(self._rows(x), *context), None), self.layers)
-      return self._rows(advance(self.stack, x, None)[0])
+      advance = _scanned(lambda block, x, _: (block(split(x), *context), None), self.layers)
+      return split(advance(self.stack, x, None)[0])
     for block in self.stack:
-      x = block(self._rows(x), *context)
-    return self._rows(x)
-
-  def _rows(self, x: jax.Array) -> jax.Array:
-    """x [B, …], of which each device keeps its rows, where they divide.
-
-    Without it the compiler may split x by its features, as kernels are, and then every device
-    attends in the whole batch.
-    """
-    place = self.batch_sharding
-    if place is None or len(x) % math.prod(place.mesh.shape[axis] for axis in place.spec[0]):
-      return x
-    return jax.lax.with_sharding_constraint(x, place)
+      x = block(split(x), *context)
+    return split(x)
 
   def _outputs(self, x: jax.Array) -> jax.Array:
     """x [..., C] → [..., outputs] float32."""
@@ -506,6 +496,17 @@ class MLP(nn.Module):
     else:
       y = self.activation(y)
     return self.output(self.width, name='down')(y)
+
+
+def _split_batch(x: jax.Array, place: NamedSharding | None) -> jax.Array:
+  """x [B, …], its rows shared out as `place` says, where they divide.
+
+  Without it the compiler may split x by its features, as it finds the kernels split, and then every
+  device attends in all rows.
+  """
+  if place is None or len(x) % math.prod(place.mesh.shape[axis] for axis in place.spec[0]):
+    return x
+  return jax.lax.with_sharding_constraint(x, place)
 
 
 def _scanned(function: Callable, layers: int) -> Callable:
