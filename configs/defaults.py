@@ -7,6 +7,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+# Over the mesh axis `fsdp` every parameter is split along its largest axis that divides.
+SPLIT_OVER_FSDP = (('.*', 'fsdp'),)
+
 
 def defaults() -> ConfigDict:
   """Returns a config with every section; the objective, modules and optimizers are still empty."""
@@ -57,7 +60,7 @@ def defaults() -> ConfigDict:
   config.evaluators = dict(test=examples())
   config.report = dict(trackers=('tensorboard',))
   config.mesh = dict(lane=1, data=-1, fsdp=1, tensor=1)
-  config.sharding = ()
+  config.sharding = SPLIT_OVER_FSDP
   config.init_from = ConfigDict()
   config.profile = False
   return config

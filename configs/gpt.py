@@ -11,10 +11,10 @@ the first 750 steps (docs/results.md). The other configs of text start from this
 
 from ml_collections import ConfigDict
 
-from configs.defaults import defaults, optimizer, speed
+from configs.defaults import SPLIT_OVER_FSDP, defaults, optimizer, speed
 
 # `tensor` splits attention by its heads and the MLP by its units; `fsdp` splits the other axis of
-# every kernel, and the embedding. Scanned blocks have a leading axis of layers.
+# every kernel, and of the rest what is large. Scanned blocks have a leading axis of layers.
 _SPLIT_BY_COLUMNS = '(query_key_value|up|gate)/kernel$'
 _SPLIT_BY_ROWS = '(output|down)/kernel$'
 SHARDING = (
@@ -22,7 +22,7 @@ SHARDING = (
   (f'blocks/.*{_SPLIT_BY_ROWS}', (None, 'tensor', 'fsdp')),
   (f'block_.*{_SPLIT_BY_COLUMNS}', ('fsdp', 'tensor')),
   (f'block_.*{_SPLIT_BY_ROWS}', ('tensor', 'fsdp')),
-  ('embedding/embedding$', (None, 'fsdp')),
+  *SPLIT_OVER_FSDP,
 )
 
 

@@ -10,7 +10,7 @@ The recurrent state is 0 at the start of every row of 64 tokens.
 from ml_collections import ConfigDict
 
 from configs import gpt
-from configs.defaults import optimizer
+from configs.defaults import SPLIT_OVER_FSDP, optimizer
 
 
 def get_config(data: str = 'python_stdlib') -> ConfigDict:
@@ -18,7 +18,7 @@ def get_config(data: str = 'python_stdlib') -> ConfigDict:
   config.modules.model = dict(
     name='rnn.RNN', cell='lstm', width=256, embedding=0, layers=1, dropout=0.0, tied=False
   )
-  config.sharding = ()
+  config.sharding = SPLIT_OVER_FSDP
   config.optimizer.model = optimizer('adam', 2e-3, clip=1.0)
   config.data.batch_size = 32
   config.data.text.update(tokenizer='byte', vocabulary=0, length=64)

@@ -39,7 +39,9 @@ RUN: Mapping[str, Option] = {
   'sharding': Option(
     object,
     REQUIRED,
-    'Rules (regex, axes): a parameter whose path matches is split over these axes of the mesh.',
+    'Rules (regex, axes), of which a parameter follows the first that is found in its path: it is '
+    'split over these axes of the mesh, or, where one is given without parentheses, the largest '
+    'axis that divides is split over it, unless the parameter has fewer than 1,024 elements.',
     each='list',
   ),
   'profile': Option(bool, REQUIRED, 'Whether a trace of a few dispatches is written.'),

@@ -72,7 +72,7 @@ def training_need(session: Session) -> Need:
   if state.ema:
     smaller.append('no averages in config.ema')
   if session.mesh.size > 1:
-    smaller.append('config.mesh.fsdp with config.sharding, which split the state over devices')
+    smaller.append('a larger config.mesh.fsdp, which splits the state by config.sharding')
   return Need({name: size for name, size in parts.items() if size}, tuple(smaller))
 
 

@@ -5,23 +5,28 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from data.spec import Spec
 from data.text import tokenization
 from engine.build import build, to_plain
 from engine.module_errors import construction_error, missing_module, objective_errors
+from engine.sharding import batch_sharding
 from engine.train_options import PRECISIONS
 from errors import UserError
 from objectives.base import Objective
 
 
-def build_objective(config: ConfigDict, spec: Spec, precision: str) -> Objective:
+def build_objective(
+  config: ConfigDict, spec: Spec, precision: str, mesh: Mesh | None = None
+) -> Objective:
   """Builds the modules of a config and, with them, its objective.
 
   Modules and objectives that have the fields `image_shape`, `num_classes`, `vocabulary`,
-  `specials`, `token_bytes`, `dtype` or `fused` (whether there are kernels that only a GPU has) get
-  them from the data, from `config.train.precision` and from the devices.
+  `specials`, `token_bytes`, `dtype`, `fused` (whether there are kernels that only a GPU has) or
+  `batch_sharding` (of batches over the devices that parameters are split over, else None) get them
+  from the data, from `config.train.precision`, from the devices and from the mesh.
 
   Raises:
     UserError: an unknown name or option, or a value that a module or the objective refuses.
@@ -31,6 +36,7 @@ def build_objective(config: ConfigDict, spec: Spec, precision: str) -> Objective
     'num_classes': spec.num_classes,
     'dtype': PRECISIONS[precision],
     'fused': jax.default_backend() == 'gpu',
+    'batch_sharding': batch_sharding(mesh) if mesh and mesh.shape['fsdp'] > 1 else None,
     **_of_tokenizer(spec.tokenizer),
   }
   modules = {

@@ -1,6 +1,7 @@
 """A config made concrete: mesh, objective, optimizers, and the state's shape on the devices."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
@@ -113,6 +114,7 @@ class Session(NamedTuple):
       self.frozen,
       self.data.batch_size,
       self.train.accumulate,
+      functools.partial(sharding.gather, rules=to_plain(self.config.sharding), mesh=self.mesh),
     )
 
 
@@ -143,7 +145,7 @@ def open_session(
   sharding.check_batch(data.batch_size, train.accumulate, mesh)
   spec = spec or open_training(data, tokenizer).spec
   check_size(data.augment, spec.features.get('image', (None,))[0])
-  objective = build_objective(config, spec, train.precision)
+  objective = build_objective(config, spec, train.precision, mesh)
   per_step = examples_per_step(objective, data.batch_size)
   steps = run_length(train, spec.n, per_step)
   if steps < train.steps:

@@ -1,6 +1,7 @@
 """Meshes of devices, and which leaf of the state lives on which of them."""
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,13 @@ from options import option
 
 AXES = ('lane', 'data', 'fsdp', 'tensor')
 BATCH = PartitionSpec(('data', 'fsdp'))
+# Pairs (pattern, axes). Axes are one entry for each axis of a parameter: a mesh axis, several, or
+# None. The name of a mesh axis alone is for the largest axis of the parameter that it divides; such
+# a parameter is gathered where a step uses it.
 Rules = Sequence[tuple[str, Sequence[Any]]]
+# Parameters of fewer elements stay whole under a rule that names a mesh axis alone: to gather a
+# bias or a scale costs more time than its memory is worth.
+SMALLEST_SPLIT = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +32,8 @@ class Sizes:
   lane: int = option('Devices that lanes are shared out over; -1 is all left.', low=1, also=(-1,))
   data: int = option('Devices that a batch is split over; -1 is all left.', low=1, also=(-1,))
   fsdp: int = option(
-    'Devices that a batch is split over, and parameters by config.sharding; -1 is all left.',
+    'Devices that a batch is split over, and parameters with their optimizer state and averages by '
+    'config.sharding; -1 is all left.',
     low=1,
     also=(-1,),
   )
@@ -95,12 +103,12 @@ def check_rules(rules: Any) -> None:
     _check_form(rule)
 
 
-_EXAMPLE = 'such as (("kernel$", (None, "fsdp")),)'
+_EXAMPLE = 'such as (("kernel$", (None, "fsdp")), (".*", "fsdp"))'
 
 
 def _check_form(rule: Any) -> None:
   pair = isinstance(rule, (list, tuple)) and len(rule) == 2 and isinstance(rule[0], str)
-  if not pair or not isinstance(rule[1], (list, tuple)):
+  if not pair or not isinstance(rule[1], (list, tuple, str)):
     raise UserError(f'config.sharding has {rule!r}, which is no rule (regex, axes), {_EXAMPLE}')
   pattern, axes = rule
   try:
@@ -109,19 +117,27 @@ def _check_form(rule: Any) -> None:
     raise UserError(
       f'config.sharding has the pattern "{pattern}", which is no regular expression: {error}'
     ) from error
-  names = [name for axis in axes for name in (axis if isinstance(axis, (list, tuple)) else [axis])]
+  entries = [axes] if isinstance(axes, str) else axes
+  names = [
+    name for axis in entries for name in (axis if isinstance(axis, (list, tuple)) else [axis])
+  ]
   used = [name for name in names if name is not None]
   for name in used:
     if name not in AXES:
       raise UserError(
-        f'config.sharding rule ("{pattern}", {tuple(axes)}): there is no mesh axis "{name}"'
+        f'config.sharding rule {_shown(pattern, axes)}: there is no mesh axis "{name}"'
         f'{nearest(name, AXES)}; use {", ".join(AXES)}, or None for an axis that is not split'
       )
     if used.count(name) > 1:
       raise UserError(
-        f'config.sharding rule ("{pattern}", {tuple(axes)}) splits two axes over "{name}"; each '
+        f'config.sharding rule {_shown(pattern, axes)} splits two axes over "{name}"; each '
         'axis of the mesh can split one'
       )
+
+
+def _shown(pattern: str, axes: Any) -> str:
+  """A rule as a user writes it."""
+  return f'("{pattern}", {axes!r})' if isinstance(axes, str) else f'("{pattern}", {tuple(axes)})'
 
 
 def path_name(path: Sequence[Any]) -> str:
@@ -133,7 +149,9 @@ def state_shardings(state: Any, modules: Mapping[str, str], rules: Rules, mesh: 
   """Returns the sharding of every leaf of an abstract `State` of one lane.
 
   A parameter follows the first rule whose pattern is found (`re.search`) in its path
-  `MODULE/…/NAME`, else it is replicated. Its averages live where it lives, and so do optimizer
+  `MODULE/…/NAME`, else it is replicated. A rule that names a mesh axis alone splits the largest
+  axis of the parameter that the devices along it divide, if there is one; parameters of fewer
+  elements than `SMALLEST_SPLIT` stay whole. Its averages live where it lives, and so do optimizer
   statistics that have its path as the end of theirs and its shape. Everything else is replicated.
 
   Args:
@@ -171,16 +189,72 @@ def state_shardings(state: Any, modules: Mapping[str, str], rules: Rules, mesh: 
   return shardings.replace(ema={name: newest[module] for name, module in modules.items()})
 
 
+def gather(params: Any, rules: Rules, mesh: Mesh) -> Any:
+  """Returns parameters for use in a loss, those split by the name of a mesh axis alone made whole.
+
+  Without it the partitioner may split activations by their features, as it finds parameters split,
+  and then each device computes the whole batch. The gradients are split as the parameters are. What
+  a rule splits by entries for its axes stays so, as the layers of a scan, gathered one by one.
+
+  Args:
+    params: `{module: parameters}` of one lane, inside jit.
+    rules: of `config.sharding`.
+    mesh: of the devices.
+  """
+
+  def whole(path: Sequence[Any], leaf: jax.Array) -> jax.Array:
+    name = path_name(path)
+    split = _spec(name, leaf.shape, rules, mesh)
+    if split == PartitionSpec() or not isinstance(_axes(name, rules), str):
+      return leaf
+    return _gathered(leaf, NamedSharding(mesh, split))
+
+  return jax.tree_util.tree_map_with_path(whole, params)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _gathered(leaf: jax.Array, split: NamedSharding) -> jax.Array:
+  """A copy of the leaf on every device; its gradient is split."""
+  return jax.lax.with_sharding_constraint(leaf, NamedSharding(split.mesh, PartitionSpec()))
+
+
+def _gathered_forward(leaf: jax.Array, split: NamedSharding) -> tuple[jax.Array, None]:
+  return _gathered(leaf, split), None
+
+
+def _gathered_backward(split: NamedSharding, _: None, gradient: jax.Array) -> tuple[jax.Array]:
+  return (jax.lax.with_sharding_constraint(gradient, split),)
+
+
+_gathered.defvjp(_gathered_forward, _gathered_backward)
+
+
+def _axes(name: str, rules: Rules) -> Any:
+  """The axes of the first rule that a path matches; () without one."""
+  return next((axes for pattern, axes in rules if re.search(pattern, name)), ())
+
+
 def _spec(name: str, shape: tuple[int, ...], rules: Rules, mesh: Mesh) -> PartitionSpec:
   for pattern, axes in rules:
     if re.search(pattern, name):
+      if isinstance(axes, str):
+        return _largest_split(shape, axes, mesh.shape[axes])
       _check_rule(name, shape, pattern, axes, mesh)
       return PartitionSpec(*(tuple(a) if isinstance(a, (list, tuple)) else a for a in axes))
   return PartitionSpec()
 
 
+def _largest_split(shape: tuple[int, ...], axis: str, ways: int) -> PartitionSpec:
+  """Splits the largest axis that the devices of a mesh axis divide; of equal ones the last."""
+  dividing = [i for i, size in enumerate(shape) if size % ways == 0]
+  if ways == 1 or not dividing or math.prod(shape) < SMALLEST_SPLIT:
+    return PartitionSpec()
+  chosen = max(dividing, key=lambda i: (shape[i], i))
+  return PartitionSpec(*[None] * chosen, axis)
+
+
 def _check_rule(name: str, shape, pattern: str, axes, mesh: Mesh) -> None:
-  where = f'config.sharding rule ("{pattern}", {tuple(axes)}) on parameter {name} {tuple(shape)}'
+  where = f'config.sharding rule {_shown(pattern, axes)} on parameter {name} {tuple(shape)}'
   if len(axes) > len(shape):
     raise UserError(f'{where}: the rule has more axes than the parameter')
   for size, axis in zip(shape, axes):
@@ -190,4 +264,8 @@ def _check_rule(name: str, shape, pattern: str, axes, mesh: Mesh) -> None:
       raise UserError(f'{where}: there is no mesh axis "{unknown[0]}"; use {", ".join(AXES)}')
     ways = math.prod(mesh.shape[entry] for entry in names)
     if size % ways:
-      raise UserError(f'{where}: {size} is not divisible by the {ways} devices of {axis}')
+      raise UserError(
+        f'{where}: {size} is not divisible by the {ways} devices of {" × ".join(names)}; choose '
+        f'sizes of {" and ".join(f"config.mesh.{entry}" for entry in names)} that divide it, or '
+        'change the rule'
+      )

@@ -54,6 +54,7 @@ class TrainStep:
     frozen: whether the parameter at a path stays as it is, without a gradient.
     batch_size: examples of an update.
     accumulate: microbatches of an update.
+    gather: `parameters -> parameters` as a loss uses them, see `engine.sharding.gather`.
   """
 
   objective: Objective
@@ -63,6 +64,7 @@ class TrainStep:
   frozen: IsFrozen
   batch_size: int
   accumulate: int
+  gather: Callable[[Any], Any] = lambda params: params
 
   def __call__(self, state: State, batch: Batch) -> tuple[State, Metrics]:
     step_key = jax.random.fold_in(state.key, state.step)
@@ -101,7 +103,8 @@ class TrainStep:
     )
 
     def loss(moved, mutable, batch, context):
-      value, aux = player.loss({**params, **completed(moved, own)}, mutable, batch, context)
+      used = self.gather({**params, **completed(moved, own)})
+      value, aux = player.loss(used, mutable, batch, context)
       return value, Aux(aux.metrics, {**mutable, **aux.mutable}, aux.weight)
 
     gradients, metrics, mutable = self.gradient(

@@ -31,6 +31,7 @@ residual stream divided by √(2·layers); biases 0, scales 1.
 """
 
 import functools
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -38,6 +39,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.sharding import NamedSharding
 
 from errors import UserError, choose
 from models import positions
@@ -141,6 +143,8 @@ class Transformer(nn.Module):
     outputs: how many numbers per token or row, set by the objective.
     pool: 'none', 'first', 'last' or 'mean' of the real tokens, set by the objective.
     fused: whether attention may use cuDNN's kernel, set by the engine; see `Attention.fused`.
+    batch_sharding: of the axis B over devices, set by the engine where parameters are split over
+      the same devices; None leaves it to the compiler.
     dtype: of products and attention.
   """
 
@@ -210,6 +214,7 @@ class Transformer(nn.Module):
   outputs: int = 1
   pool: str = 'none'
   fused: bool = False
+  batch_sharding: NamedSharding | None = None
   dtype: Any = jnp.float32
 
   def setup(self):
@@ -448,12 +453,15 @@ class Transformer(nn.Module):
 
   def _through(self, x: jax.Array, *context) -> jax.Array:
     """x [B, T, C] through the blocks."""
+    split = functools.partial(_split_batch, place=self.batch_sharding)
     if self.scan:
-      advance = _scanned(lambda block, x, _: (block(x, *context), None), self.layers, self.unroll)
-      return advance(self.stack, x, None)[0]
+      advance = _scanned(
+        lambda block, x, _: (block(split(x), *context), None), self.layers, self.unroll
+      )
+      return split(advance(self.stack, x, None)[0])
     for block in self.stack:
-      x = block(x, *context)
-    return x
+      x = block(split(x), *context)
+    return split(x)
 
   def _outputs(self, x: jax.Array, wide: bool = True) -> jax.Array:
     """x [..., C] → [..., outputs], float32 where `wide`, else in `dtype`."""
@@ -606,6 +614,17 @@ class MLP(nn.Module):
     else:
       y = self.activation(y)
     return self.output(self.width, name='down')(y)
+
+
+def _split_batch(x: jax.Array, place: NamedSharding | None) -> jax.Array:
+  """Splits the rows of x [B, …] over the devices as `place` says, if they divide evenly.
+
+  Without it the compiler may split x by its features, as it finds the kernels split, and then every
+  device attends in all rows.
+  """
+  if place is None or len(x) % math.prod(place.mesh.shape[axis] for axis in place.spec[0]):
+    return x
+  return jax.lax.with_sharding_constraint(x, place)
 
 
 def _scanned(function: Callable, layers: int, unroll: int = 1) -> Callable:

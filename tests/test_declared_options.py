@@ -14,7 +14,8 @@ from tests.golden.tiny import CONFIGS, config_for, config_of
 # The packages, and what the engine and the objective fill in of what they hold.
 FILLED = {
   'models': {
-    'image_shape', 'num_classes', 'vocabulary', 'dtype', 'fused', 'outputs', 'pool',
+    'image_shape', 'num_classes', 'vocabulary', 'dtype', 'fused', 'batch_sharding', 'outputs',
+    'pool',
   },
   'objectives': {'modules', 'image_shape', 'num_classes', 'vocabulary', 'specials', 'token_bytes'},
   'metrics': set(),
@@ -22,7 +23,7 @@ FILLED = {
 }  # fmt: skip
 PROVIDED = {
   'modules': {}, 'image_shape': (28, 28, 1), 'num_classes': 10, 'vocabulary': 9, 'specials': {},
-  'token_bytes': None, 'dtype': jnp.float32, 'fused': False,
+  'token_bytes': None, 'dtype': jnp.float32, 'fused': False, 'batch_sharding': None,
 }  # fmt: skip
 WHERE = 'config.x'
 # Metrics, whether or not a config names them.

@@ -133,7 +133,11 @@ def test_what_is_no_config(config):
     ('kernel', 'config.sharding=kernel must be a list of rules, such as (("kernel$", (None, "fs'),
     (('kernel', (None, 'fsdp')), "config.sharding has 'kernel', which is no rule (regex, axes)"),
     ((('kernel',),), "config.sharding has ('kernel',), which is no rule"),
-    ((('kernel', 'fsdp'),), "config.sharding has ('kernel', 'fsdp'), which is no rule"),
+    ((('kernel', 8),), "config.sharding has ('kernel', 8), which is no rule"),
+    (
+      (('kernel', 'fsdb'),),
+      '("kernel", \'fsdb\'): there is no mesh axis "fsdb" (did you mean "fsdp',
+    ),
     (((3, ('fsdp',)),), "config.sharding has (3, ('fsdp',)), which is no rule"),
     ((('kernel(', ('fsdp',)),), 'config.sharding has the pattern "kernel(", which is no regular'),
     ((('kernel', ('fsdb',)),), 'there is no mesh axis "fsdb" (did you mean "fsdp"?)'),

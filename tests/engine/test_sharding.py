@@ -7,8 +7,12 @@ import sys
 import jax
 import numpy as np
 import pytest
+from jax.sharding import AbstractMesh
+from jax.sharding import PartitionSpec as P
 
-from engine.sharding import check_batch, make_mesh, path_name, state_shardings
+from configs.defaults import defaults
+from engine.sharding import AXES, check_batch, make_mesh, path_name, state_shardings
+from engine.state import State
 from errors import UserError
 from tests.conftest import ROOT, environment
 
@@ -82,11 +86,50 @@ def test_split_parameters_train_like_whole_ones(optimizer, moments_kept):
   assert averages["['generator']['params']['hidden_1']['kernel']"] == wanted
 
 
-def abstract():
-  class Tree:
-    params = {'model': {'dense': {'kernel': jax.ShapeDtypeStruct((6, 4), np.float32)}}}
+def abstract(*shape):
+  """The shapes of a state with a parameter of this shape, its moment and its average."""
+  tree = {'model': {'dense': {'kernel': jax.ShapeDtypeStruct(shape, np.float32)}}}
+  average = {'best': {'params': tree['model']}}
+  one = jax.ShapeDtypeStruct((), np.int32)
+  return State(one, tree, {'model': {}}, {'model': {'mu': tree, 'count': one}}, average, one)
 
-  return Tree
+
+def spec_of(shape, rules, **sizes):
+  mesh = AbstractMesh(tuple(sizes.get(axis, 1) for axis in AXES), AXES)
+  placed = state_shardings(abstract(*shape), {'best': 'model'}, rules, mesh)
+  specs = {leaf.spec for leaf in jax.tree.leaves((placed.params, placed.opt_state['model']['mu']))}
+  assert specs == {leaf.spec for leaf in jax.tree.leaves(placed.ema)} and len(specs) == 1
+  assert placed.step.spec == placed.opt_state['model']['count'].spec == P()
+  return specs.pop()
+
+
+@pytest.mark.parametrize(
+  ('shape', 'split'),
+  [
+    ((784, 1024), P(None, 'fsdp')),
+    ((1024, 784), P('fsdp')),
+    ((512, 512), P(None, 'fsdp')),
+    ((4, 4, 256, 64), P(None, None, 'fsdp')),
+    ((1022, 24), P(None, 'fsdp')),  # 8 does not divide the largest
+    ((1001, 13), P()),
+    ((1024,), P('fsdp')),
+    ((1023,), P()),
+    ((16, 32), P()),  # too small
+    ((), P()),
+  ],
+)
+def test_the_rule_of_every_config_splits_the_largest_axis_that_divides(shape, split):
+  rules = defaults().sharding
+  assert spec_of(shape, rules, fsdp=8) == spec_of(shape, rules, fsdp=8, tensor=2) == split
+  # As without any rule: the compiled program is the same.
+  assert spec_of(shape, rules, data=8) == spec_of(shape, (), data=8) == P()
+
+
+def test_the_first_rule_that_matches_counts():
+  split, whole = ('kernel', ('fsdp',)), ('.*', ())
+  assert spec_of((64, 1024), (split, *defaults().sharding), fsdp=8) == P('fsdp')
+  assert spec_of((64, 1024), (whole, *defaults().sharding), fsdp=8) == P()
+  assert spec_of((64, 1024), (('.*', 'tensor'),), fsdp=2, tensor=4) == P(None, 'tensor')
 
 
 @pytest.mark.parametrize(
@@ -94,12 +137,16 @@ def abstract():
   [
     ((('kernel', ('model',)),), 'no mesh axis "model"'),
     ((('kernel', (None, None, 'fsdp')),), 'more axes than the parameter'),
+    ((('kernel', ('fsdp',)),), '6 is not divisible by the 4 devices of fsdp; choose sizes of '),
+    (
+      (('kernel', (None, ('fsdp', 'tensor'))),),
+      'the 8 devices of fsdp × tensor; choose sizes of config.mesh.fsdp and config.mesh.tensor',
+    ),
   ],
 )
 def test_a_bad_rule_names_the_parameter(rule, part):
-  mesh = make_mesh(lane=1, data=-1, fsdp=1, tensor=1)
   with pytest.raises(UserError, match=f'model/dense/kernel.*{part}'):
-    state_shardings(abstract(), {}, rule, mesh)
+    spec_of((6, 4), rule, fsdp=4, tensor=2)
 
 
 def test_a_mesh_must_fit_the_devices():
