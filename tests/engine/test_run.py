@@ -202,7 +202,8 @@ def test_a_run_that_was_removed_is_noticed(workdir):
 def test_sources_that_moved_may_be_named_anew(tmp_path):
   def started_from(run, tokenizer='byte'):
     text = {'text': {'tokenizer': tokenizer}, **SECTIONS}
-    return ConfigDict({'data': text, 'init_from': {'model': {'run': run}}, 'report': REPORT})
+    init_from, train = {'model': {'run': run}}, {'latency_hiding': False}
+    return ConfigDict({'data': text, 'init_from': init_from, 'report': REPORT, 'train': train})
 
   made = tokenization.train('byte', [], 0, ()).to_json()
   base, moved, other = (tmp_path / name for name in ('base', 'moved', 'other'))
