@@ -353,7 +353,7 @@ def _listen(address: str, port: int) -> socket.socket:
     )  # fmt: skip
   except OSError as error:
     raise UserError(
-      f'process 0 cannot listen at {address} on {socket.gethostname()}: {os.strerror(error.errno)}'
+      f'process 0 cannot listen at {address} on {socket.gethostname()}: {os.strerror(error.errno or 0)}'
       '; another job may use that port: give JAX_COORDINATOR_ADDRESS another one'
     ) from error
 
