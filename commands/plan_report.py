@@ -1,4 +1,4 @@
-"""The lines that a plan of a run is printed as."""
+"""Formats the plan of a run for the terminal."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -15,7 +15,7 @@ _PREFIXES = ('', 'k', 'M', 'G', 'T', 'P', 'E', 'Z')
 
 
 class Prices(NamedTuple):
-  """What a run is charged for.
+  """Prices and assumptions by which the cost of a run is computed.
 
   Attributes:
     watts: of a device; 0 for what the table of devices says.

@@ -34,7 +34,7 @@ _MOST = 1024
 
 
 class Question(NamedTuple):
-  """What is asked of a run.
+  """The flags of plan.py, checked.
 
   Attributes:
     device: the name of the device.
@@ -54,7 +54,7 @@ class Question(NamedTuple):
 
   @property
   def devices(self) -> int:
-    """Most devices of a mesh that is asked for."""
+    """The number of devices of the largest mesh."""
     return max(_size(mesh) for mesh in (*self.others, self.mesh))
 
 
@@ -174,7 +174,7 @@ def _search(config: ConfigDict, question: Question, device: Device | None) -> Pl
 
 
 def choose_target(question: Question, mesh: Mapping[str, int]) -> Target:
-  """The devices that one mesh is planned for."""
+  """Returns the devices that one mesh is planned for."""
   return targets.choose_target(question.device, _size(mesh), question.topology)
 
 
@@ -216,7 +216,7 @@ def _plan(
 
 @contextlib.contextmanager
 def _memory_said(target: Target) -> Iterator[None]:
-  """Within it, a compiler that finds a program too large for its devices is a UserError."""
+  """Raises UserError if the compiler finds a program too large for its devices."""
   try:
     yield
   except jax.errors.JaxRuntimeError as error:

@@ -62,7 +62,7 @@ class Place(NamedTuple):
 
 
 class _Job:
-  """What this process has joined; one for a process, as `jax.distributed` is."""
+  """The job that this process has joined; one per process, as in `jax.distributed`."""
 
   meeting: Rendezvous | None = None
   leaving = threading.Lock()
@@ -385,7 +385,7 @@ def _end_now(code: int) -> NoReturn:
 
 
 def _let_speak_before_abort() -> None:
-  """Gives this process a few seconds between an abort of jax's and its end.
+  """Delays an abort by jax for a few seconds, in which this process can say what has happened.
 
   Where the first process is gone, jax's service aborts the others at once, by a thread of C++, and
   before they can say what has happened. The handler is `sleep` itself, so that nothing of Python

@@ -31,7 +31,7 @@ _LONGEST_LINE = 2**24  # bytes
 
 
 class Lost(NamedTuple):
-  """A process of the job that has ended before it was through.
+  """A process of the job that ended before its work was done.
 
   Attributes:
     process: its number.
@@ -47,7 +47,7 @@ class Lost(NamedTuple):
 
 
 class Rendezvous:
-  """What one process knows of the others of its job; made by `meet`.
+  """The connections of one process to the others of its job; made by `meet`.
 
   Args:
     process: number of this process.
@@ -113,7 +113,7 @@ class Rendezvous:
     return [found[process] for process in range(len(self.hosts))]
 
   def end(self, reason: str = '', code: int = 0) -> None:
-    """Tells the others that this process is through, or with a code that it failed, and why.
+    """Tells the others that this process has finished, or has failed with an exit code and a reason.
 
     The first process returns when they have heard of a failure.
     """
@@ -181,7 +181,7 @@ class Rendezvous:
       self._note(Lost(process, self.hosts[process], message['ended'], message['code']))
 
   def _take(self, process: int, message: Mapping[str, Any]) -> None:
-    """Keeps the value of one process, or on another process than the first those of all."""
+    """Keeps the value of one process; on all but the first process, those of all."""
     topic = message['topic']
     with self._changed:
       if 'values' in message:

@@ -190,7 +190,7 @@ def state_shardings(state: Any, modules: Mapping[str, str], rules: Rules, mesh: 
 
 
 def gather(params: Any, rules: Rules, mesh: Mesh) -> Any:
-  """Returns parameters for use in a loss, those split by the name of a mesh axis alone made whole.
+  """Returns parameters for a loss; those split by a rule of one axis name are gathered.
 
   Without it the partitioner may split activations by their features, as it finds parameters split,
   and then each device computes the whole batch. The gradients are split as the parameters are. What

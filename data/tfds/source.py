@@ -22,7 +22,7 @@ _HASHED = 256  # records read at a time where all are hashed: they can be large
 
 
 class Unreadable(errors.UserError):
-  """A stored example cannot be read, whose record or image is damaged.
+  """A stored example cannot be read, because its record or image is damaged.
 
   Attributes:
     reason: which record it is and what is wrong with it, without a way out.

@@ -251,7 +251,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _bytes(kind: str) -> int:
-  """Bytes of a type, the sum of its arrays where it is a tuple; a counter of 4 bytes is none."""
+  """Bytes of an HLO type; of a tuple the sum over its arrays."""
   total = 0
   for name, sizes in _ARRAY.findall(kind):
     bits = _BITS.get(name) or int((re.findall(r'\d+', name) or ['8'])[0])

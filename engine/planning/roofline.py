@@ -7,7 +7,7 @@ from engine.planning.estimate import DATA, Plan
 
 
 class Bound(NamedTuple):
-  """The least seconds of a step, were each part of it alone and as fast as the device can be.
+  """The least seconds of each part of a step, at the peak rates of the device.
 
   Attributes:
     compute: all operations at the peak.
@@ -31,7 +31,7 @@ class Bound(NamedTuple):
 
 
 class Cost(NamedTuple):
-  """What a whole run takes.
+  """Time, energy and money of a whole run.
 
   Attributes:
     hours: from its first step to its last.
@@ -71,7 +71,7 @@ def seconds_at(plan: Plan, device: Device, wanted: float) -> float:
 def run_cost(
   plan: Plan, seconds: float, watts: float, price: float | None, electricity: float | None
 ) -> Cost:
-  """Returns what the whole run costs.
+  """Returns the time, energy and money of the whole run.
 
   Args:
     plan: of the run.

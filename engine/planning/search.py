@@ -28,7 +28,7 @@ class Tried(NamedTuple):
 
 
 def fits(plan: Plan, memory: float) -> bool:
-  """Whether a device of `memory` bytes holds a run, whose peak the compiler of it knows."""
+  """Whether the peak of a plan fits in a device of `memory` bytes."""
   return plan.peak <= USABLE * memory
 
 
@@ -42,7 +42,7 @@ def growing(mesh: Mesh, axis: str, most: int) -> Iterator[dict[str, int]]:
 
 
 def splits(mesh: Mesh, devices: int) -> Iterator[dict[str, int]]:
-  """Yields a mesh with every split of so many devices over `data` and `fsdp`, by powers of two.
+  """Yields a mesh for every split of a number of devices over `data` and `fsdp`, by powers of two.
 
   The other axes stay as they are.
   """
@@ -62,7 +62,7 @@ def splits(mesh: Mesh, devices: int) -> Iterator[dict[str, int]]:
 def try_meshes(
   meshes: Sequence[Mesh], plan: Callable[[Mesh], Plan], stop: Callable[[Plan], bool]
 ) -> Iterator[Tried]:
-  """Yields the plan of each mesh in turn, until `stop` says of one that it is the last."""
+  """Yields the plan of each mesh in turn, up to the first for which `stop` returns True."""
   for mesh in meshes:
     try:
       found = plan(mesh)

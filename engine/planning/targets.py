@@ -25,7 +25,7 @@ _HOST = (2, 2, 1)
 
 
 class Target(NamedTuple):
-  """What a run is planned for.
+  """The devices that a run is planned for, and how programs are compiled for them.
 
   Attributes:
     name: of the device, as a user gives it.
@@ -43,7 +43,7 @@ class Target(NamedTuple):
 
 
 def choose_target(name: str, number: int, topology: str) -> Target:
-  """Returns what a run is planned for.
+  """Returns the devices that a run is planned for.
 
   Args:
     name: of the device.
