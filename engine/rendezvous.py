@@ -113,7 +113,7 @@ class Rendezvous:
     return [found[process] for process in range(len(self.hosts))]
 
   def end(self, reason: str = '', code: int = 0) -> None:
-    """Tells the others that this process has finished, or has failed with an exit code and a reason.
+    """Tells the others that this process has finished, or failed with a code and a reason.
 
     The first process returns when they have heard of a failure.
     """
@@ -352,9 +352,10 @@ def _listen(address: str, port: int) -> socket.socket:
       backlog=1024,
     )  # fmt: skip
   except OSError as error:
+    reason = os.strerror(error.errno or 0)
     raise UserError(
-      f'process 0 cannot listen at {address} on {socket.gethostname()}: {os.strerror(error.errno or 0)}'
-      '; another job may use that port: give JAX_COORDINATOR_ADDRESS another one'
+      f'process 0 cannot listen at {address} on {socket.gethostname()}: {reason}; another '
+      'job may use that port: give JAX_COORDINATOR_ADDRESS another one'
     ) from error
 
 
