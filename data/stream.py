@@ -77,7 +77,7 @@ class Stream:
   def take(self, used: int, steps: int) -> tuple[int, dict[str, jax.Array]]:
     """Returns (k, the batches of k of the `steps` steps after `used`, as arrays [stacked, B, …]).
 
-    Behind the k batches the arrays hold zeros. A jump of `used` restarts Grain.
+    After the k batches the arrays hold zeros. A jump of `used` restarts Grain.
     """
     if self._iterator is None or used != self._used:
       self._start(used)
