@@ -59,6 +59,7 @@ GAN = (
   '--config.objective.penalty_every=1',
   '--config.modules.generator.widths=1024,512,256',
   '--config.modules.generator.norm=none',
+  '--config.modules.discriminator.minibatch_stddev=0',
 )
 
 CASES = {

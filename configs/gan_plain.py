@@ -19,6 +19,7 @@ def get_config(data: str = 'mnist5k') -> ConfigDict:
   config.modules.generator.widths = (1024, 512, 256)
   config.modules.generator.norm = 'none'
   config.modules.discriminator.activation = 'relu'
+  config.modules.discriminator.minibatch_stddev = 0
   config.optimizer.generator = optimizer('rmsprop', 1e-4)
   config.optimizer.discriminator = optimizer('rmsprop', 1e-4)
   config.ema = {}

@@ -106,6 +106,13 @@ class Discriminator(nn.Module):
   dropout: float = option(
     'Fraction of the hidden units dropped in training.', low=0, below=1, default=0.0
   )
+  minibatch_stddev: int = option(
+    'Examples in a group. The standard deviation within it, the mean over the units, is one more '
+    'input of the last hidden layer (minibatch standard deviation), which shows a generator that '
+    'repeats itself. 0 for none; a batch that the number does not divide is one group.',
+    low=0,
+    default=0,
+  )
   num_classes: int = 0
   embedding_size: int = option(
     "Length of a label's embedding; used only where there are labels, and then at least 1.",
@@ -119,9 +126,24 @@ class Discriminator(nn.Module):
     """Scores images; `labels`, int32 [B] or None, are embedded and appended to the pixels."""
     x = _with_labels(images.reshape(images.shape[0], -1), labels, self)
     for i, width in enumerate(self.widths):
+      if self.minibatch_stddev and i == len(self.widths) - 1:
+        x = _with_deviation(x, self.minibatch_stddev)
       x = activation(self.activation)(nn.Dense(width, dtype=self.dtype, name=f'hidden_{i}')(x))
       x = nn.Dropout(self.dropout, deterministic=not train)(x)
     return nn.Dense(1, dtype=self.dtype, name='output')(x)[:, 0].astype(jnp.float32)
+
+
+def _with_deviation(x: jax.Array, group: int) -> jax.Array:
+  """Appends to x [B, D] the standard deviation in its group of examples, the mean over D.
+
+  Karras et al. 2018, section 3: "minibatch standard deviation".
+  """
+  batch = x.shape[0]
+  group = group if batch % group == 0 else batch
+  grouped = x.astype(jnp.float32).reshape(batch // group, group, -1)
+  # The derivative of a root is infinite at 0.
+  deviation = jnp.sqrt(grouped.var(1) + 1e-8).mean(-1)
+  return jnp.concatenate([x, jnp.repeat(deviation, group)[:, None].astype(x.dtype)], -1)
 
 
 def _with_labels(
