@@ -79,7 +79,7 @@ def _of_shell(text: str) -> list[str]:
       if command:
         found.append(command)
       # A script of ours that another program starts is checked as well.
-      started = re.search(r'\b(?:train|evaluate)\.py [^"]+', command)
+      started = re.search(r'\b(?:train|evaluate)\.py [^"\']+', command)
       if started and not command.startswith(('python train', 'python evaluate')):
         found.append(f'python {started[0]}')
   return found
