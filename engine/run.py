@@ -14,7 +14,6 @@ from ml_collections import ConfigDict
 import files
 from data.own.names import absolute_names, own_files, split_names
 from data.own.options import Image, Jsonl, Table
-from data.section import Data
 from data.spec import Spec, tokenizer_key
 from data.text import tokenization
 from engine import lock
@@ -23,20 +22,20 @@ from engine.checksum import checksum, is_whole, with_sum
 from engine.code_version import ROOT, code_version
 from engine.runtime import versions
 from errors import UserError
-from options import declared_options
 
 CONFIG, DESCRIPTION, TOKENIZER = 'config.json', 'run.json', 'tokenizer.json'
 # Rises when runs of before can no longer be read; the commit is the last one that reads those.
 FORMAT, LAST_COMMIT = 3, '62ac1e2'
 
-# Options of config.data that runs of this format may lack.
-_YOUNGER_OF_DATA = ('decoded_mb', 'order_block', 'corrupt')
 # Sections that runs of this format may lack, since they were made before there were any.
 _YOUNGER: Mapping[str, Any] = {
   'report': {'trackers': ['tensorboard']},
   'train': {'latency_hiding': False},
   'data': {
-    **{name: declared_options(Data)[name].default for name in _YOUNGER_OF_DATA},
+    # Not asked of `data.section`, which imports jax: a script reads runs before jax starts.
+    'decoded_mb': 16384,
+    'order_block': 0,
+    'corrupt': 'refuse',
     'image': json.loads(json.dumps(dataclasses.asdict(Image()))),
     'table': json.loads(json.dumps(dataclasses.asdict(Table()))),
     'jsonl': json.loads(json.dumps(dataclasses.asdict(Jsonl()))),

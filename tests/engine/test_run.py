@@ -8,11 +8,13 @@ from ml_collections import ConfigDict
 
 import files
 from configs import gpt
+from data.section import Data
 from data.spec import Spec
 from data.text import tokenization
 from engine import report, run
 from engine.build import to_plain
 from errors import UserError
+from options import declared_options
 from tests.conftest import ROOT
 
 SPEC = Spec('some', 'train', 3, {'tokens': ((4,), 'int32')}, 0, 'abc', (), '{"kind": "byte"}')
@@ -328,3 +330,10 @@ def test_a_checkpoint_of_other_data_is_refused_and_one_of_moved_files_is_not(tmp
   run.check_origin(workdir, {**meta, 'data': SPEC.identity}, moved)
   with pytest.raises(UserError, match=r'another config .data\.name: folder:/old/place → folder:'):
     run.check_origin(workdir, {**meta, 'data': 'other'}, moved)
+
+
+def test_what_older_runs_lack_is_the_default_of_today():
+  """While it is: `engine.run` cannot ask the declarations, which import jax."""
+  declared = declared_options(Data)
+  for name in ('decoded_mb', 'order_block', 'corrupt'):
+    assert run._YOUNGER['data'][name] == declared[name].default
