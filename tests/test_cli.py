@@ -202,7 +202,8 @@ def test_not_finite_names_player_step_and_module(script, tmp_path, exploding, na
   done = script(
     'train.py', *runs.SMALL_GAN, *runs.every(5, 5, 50), f'--workdir={tmp_path}',
     '--config.train.steps=50', f'--config.optimizer.{exploding}.name=sgd',
-    f'--config.optimizer.{exploding}.learning_rate=1e38',
+    f'--config.optimizer.{exploding}.learning_rate=1e38', '--config.objective.penalty_every=1',
+    f'--config.optimizer.{exploding}.schedule.name=constant',
   )  # fmt: skip
   assert done.returncode == 2
   assert 'Traceback' not in done.stderr
