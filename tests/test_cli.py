@@ -286,7 +286,7 @@ def test_help_lists_the_flags_of_the_script(script):
     assert ('--config: ' in done.stdout) == (words[0] == 'train.py')
     assert '--logtostderr' not in done.stdout, 'absl has flags of its own'
   done = script('train.py', '--config=configs/gan.py', '--help')
-  assert '--config.optimizer.generator.b1=0.5\n' in done.stdout
+  assert '--config.optimizer.generator.b1=0.0\n' in done.stdout
   assert 'Decay of the mean of gradients. A number, at least 0 and below 1.\n' in done.stdout
   assert '--config.optimizer.generator.eps (1e-08 if not given)\n    Added to' in done.stdout
   assert 'Length of the run, unless `epochs` ends it sooner. A whole number,' in done.stdout
