@@ -10,7 +10,7 @@ from data import placement
 from data.examples import Examples
 from data.resident import Resident
 from data.spec import Spec
-from data.stream import Stream
+from data.stream import Stream, stacked_batches
 
 _MIB = 2**20
 
@@ -95,13 +95,15 @@ class Described:
     self._mesh = mesh
 
   def take(self, used: int, steps: int) -> tuple[int, dict[str, jax.ShapeDtypeStruct]]:
-    """Returns (1, the shapes of a batch [1, B, …])."""
-    del used, steps
+    """Returns (k, the shapes of a stack of batches [K, B, …]), of which k are used."""
+    del used
+    stacked = stacked_batches(self.spec, self.batch_size)
     features = {**self.spec.features, 'index': ((), 'int32'), 'epoch': ((), 'uint32')}
     one = {
       name: jax.ShapeDtypeStruct((1, *shape), dtype) for name, (shape, dtype) in features.items()
     }
-    return 1, placement.describe_stack(one, self._mesh, self.batch_size)
+    described = placement.describe_stack(one, self._mesh, self.batch_size, stacked)
+    return min(steps, stacked), described
 
   def batch(self, data: dict[str, jax.Array], i: jax.Array) -> dict[str, jax.Array]:
     """Returns the i-th batch of the data that `take` describes; see `Feed`."""

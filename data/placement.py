@@ -45,10 +45,17 @@ def describe(tree: Any, mesh: Mesh) -> Any:
   return _shapes(tree, NamedSharding(mesh, PartitionSpec()))
 
 
-def describe_stack(local: Any, mesh: Mesh, batch_size: int) -> Any:
-  """Returns the shapes of a batch as `stack` would place it, given some rows [rows, …] of it."""
+def describe_stack(local: Any, mesh: Mesh, batch_size: int, batches: int) -> Any:
+  """Returns the shapes of so many batches as `stack` would place them.
+
+  Args:
+    local: some rows [rows, …] of one batch, or their shapes.
+    mesh: axes 'data', 'fsdp', 'tensor'.
+    batch_size: examples of a batch.
+    batches: how many there are.
+  """
   shapes = jax.tree.map(
-    lambda rows: jax.ShapeDtypeStruct((1, batch_size, *rows.shape[1:]), rows.dtype), local
+    lambda rows: jax.ShapeDtypeStruct((batches, batch_size, *rows.shape[1:]), rows.dtype), local
   )
   return _shapes(shapes, NamedSharding(mesh, _STACK))
 

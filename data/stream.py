@@ -69,7 +69,7 @@ class Stream:
     self._rows = placement.local_rows(mesh, batch_size)
     self._restart = restart
     self._died = 0
-    self.stacked = _stacked(source.spec, batch_size)
+    self.stacked = stacked_batches(source.spec, batch_size)
     self._used = used
     self._iterator: Iterator | None = None
     self._start(used)
@@ -172,8 +172,8 @@ class _Reader(NamedTuple):
     return {**self.source.read(index), 'index': index, 'epoch': epochs}
 
 
-def _stacked(spec: Spec, batch_size: int) -> int:
-  """The number of batches in a stack, which depends on the size of a batch alone."""
+def stacked_batches(spec: Spec, batch_size: int) -> int:
+  """Returns the number of batches in a stack, which depends on the size of a batch alone."""
   sizes = (math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in spec.features.values())
   return max(1, min(_MOST_STACKED, _STACK_BYTES // (batch_size * sum(sizes))))
 

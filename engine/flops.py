@@ -2,12 +2,13 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from jax.extend import core
+from jax.interpreters import partial_eval
 
 
 def count_flops(jaxpr: core.Jaxpr) -> int:
@@ -15,10 +16,11 @@ def count_flops(jaxpr: core.Jaxpr) -> int:
 
   Element-wise operations and decompositions are left out. A scan counts as often as it runs, which
   `cost_analysis()` of XLA does not do; a `while_loop`, whose length only a call knows, counts once.
-  Of the branches of a `cond` the most costly one counts, and of the forms that an operation has for
-  several platforms the least costly: others compute products with zeros.
+  Of the branches of a `cond` the most costly one counts, of one that is taken every n-th step the
+  mean over n steps, and of the forms that an operation has for several platforms the least costly:
+  others compute products with zeros.
   """
-  return _count(jaxpr, frozenset(), _flops_of)
+  return _count(_live(jaxpr), frozenset(), _flops_of)
 
 
 def count_recomputed(jaxpr: core.Jaxpr) -> int:
@@ -26,56 +28,86 @@ def count_recomputed(jaxpr: core.Jaxpr) -> int:
 
   In a backward pass they are those that do not depend on the gradient of what was computed.
   """
-  return _count(jaxpr, frozenset(), _recomputed_of)
+  return _count(_live(jaxpr), frozenset(), _recomputed_of)
 
 
-# An equation and the variables that number platforms -> its operations.
-_CountOf = Callable[[core.JaxprEqn, frozenset[Any]], int]
+# Variables -> n, where a variable is true in every n-th step.
+_Periods = Mapping[Any, int]
+# An equation, the variables that number platforms, and periods -> its operations.
+_CountOf = Callable[[core.JaxprEqn, frozenset[Any], _Periods], int]
 
 
 def _count(jaxpr: core.Jaxpr, platforms: frozenset[Any], count_of: _CountOf) -> int:
   """The operations of a function, some of whose variables number platforms."""
   total = 0
+  periods: dict[Any, int] = {}
   for equation in jaxpr.eqns:
     kind = equation.primitive.name
+    periods.update(dict.fromkeys(equation.outvars, _period(equation, periods)))
     derived = kind in _OF_INDEX and not platforms.isdisjoint(_variables(equation))
     if kind == _PLATFORM or derived:
       platforms |= frozenset(equation.outvars)
-    total += count_of(equation, platforms)
+    total += count_of(equation, platforms, periods)
   return total
 
 
-def _flops_of(equation: core.JaxprEqn, platforms: frozenset[Any]) -> int:
+def _period(equation: core.JaxprEqn, periods: _Periods) -> int:
+  """Returns n where an equation is part of `number % n == 0`, as a branch reads it; else 0."""
+  kind, inputs = equation.primitive.name, equation.invars
+  if equation.params.get('name') == 'remainder' and isinstance(inputs[1], core.Literal):
+    return int(inputs[1].val)
+  known = _known(inputs[0], periods) if inputs else 0
+  if kind == 'eq':
+    zero = isinstance(inputs[1], core.Literal) and not np.any(inputs[1].val)
+    return known if zero else 0
+  return known if kind == 'convert_element_type' else 0
+
+
+def _known(variable: Any, periods: _Periods) -> int:
+  return periods.get(variable, 0) if isinstance(variable, core.Var) else 0
+
+
+def _flops_of(equation: core.JaxprEqn, platforms: frozenset[Any], periods: _Periods) -> int:
   kind = equation.primitive.name
   if kind in _COUNTS:
     return _COUNTS[kind](equation)
   if kind in _EVALUATED:
     inputs = [jax.ShapeDtypeStruct(_array(v).shape, _array(v).dtype) for v in equation.invars]
     return count_flops(_evaluation(equation, inputs))
-  return _within(equation, platforms, _flops_of)
+  return _within(equation, platforms, periods, _flops_of)
 
 
-def _recomputed_of(equation: core.JaxprEqn, platforms: frozenset[Any]) -> int:
+def _recomputed_of(equation: core.JaxprEqn, platforms: frozenset[Any], periods: _Periods) -> int:
   if equation.primitive.name in _REPEATED and equation.params['differentiated']:
-    (inner,) = _inner_jaxprs(equation.params)
+    (inner,) = map(_live, _inner_jaxprs(equation.params))
     known = _known_within(equation, inner, platforms)
     repeated = inner.replace(eqns=[*_before_gradients(inner)])
     return _count(repeated, known, _flops_of)
-  return _within(equation, platforms, _recomputed_of)
+  return _within(equation, platforms, periods, _recomputed_of)
 
 
-def _within(equation: core.JaxprEqn, platforms: frozenset[Any], count_of: _CountOf) -> int:
+def _within(
+  equation: core.JaxprEqn, platforms: frozenset[Any], periods: _Periods, count_of: _CountOf
+) -> int:
   """The operations of the functions that an equation calls."""
   counts = [
     _count(inner, _known_within(equation, inner, platforms), count_of)
-    for inner in _inner_jaxprs(equation.params)
+    for inner in map(_live, _inner_jaxprs(equation.params))
   ]
   kind = equation.primitive.name
   if kind == 'cond':
     index = equation.invars[0]
+    every = _known(index, periods)
+    if every and len(counts) == 2:
+      return (counts[0] * (every - 1) + counts[1]) // every
     by_platform = isinstance(index, core.Var) and index in platforms
     return min(counts) if by_platform else max(counts)
   return sum(counts) * equation.params.get('length', 1)
+
+
+def _live(jaxpr: core.Jaxpr) -> core.Jaxpr:
+  """A function without what its results do not need, which is not compiled either."""
+  return partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars), instantiate=True)[0]
 
 
 def _known_within(

@@ -164,7 +164,7 @@ def test_a_discriminator_that_has_won_and_samples_that_are_all_the_same(tmp_path
   assert len(said) == 4 and [line for line in said if ' to the end, ' in line] == said[2:]
   (won,) = [line for line in said[:2] if '"discriminator" has won over "generator"' in line]
   assert 'does not move, for its learning rate is 0' in won
-  assert 'try --config.optimizer.generator.learning_rate=0.0003' in won
+  assert 'try --config.optimizer.generator.learning_rate=0.002' in won
   (collapsed,) = [line for line in said[:2] if 'samples have collapsed: the pixels of 32' in line]
   assert 'deviate from their mean by 0.00 of' in collapsed and '100% of the samples' in collapsed
   assert 'try --config.objective.penalties.r1=1.0, then' in collapsed

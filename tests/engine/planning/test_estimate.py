@@ -88,23 +88,28 @@ def test_operations_of_a_dense_network_by_hand():
   assert planned(config)[0].flops == 2 * 16 * (3 * sum(products) - products[0])
 
 
-def test_operations_of_a_dense_gan_with_its_penalty_by_hand():
+@pytest.mark.parametrize('every', [1, 4])
+def test_operations_of_a_dense_gan_with_its_penalty_by_hand(every):
   config = config_of('gan')
   config.data.batch_size = 16
-  widths = (1024, 512, 256)
-  made = [a * b for a, b in zip((100, *widths), (*widths, 784))]
-  scored = [a * b for a, b in zip((784, *widths), (*widths, 1))]
+  config.objective.penalty_every = every
+  config.modules.discriminator.minibatch_stddev = 0
+  up, down = (256, 512, 1024), (1024, 512, 256)
+  made = [a * b for a, b in zip((100, *up), (*up, 784))]
+  scored = [a * b for a, b in zip((784, *down), (*down, 1))]
   g, d = sum(made), sum(scored)
   discriminator = g + 2 * (3 * d - scored[0])  # generated images have no gradient here
   # R1: forward, the gradient at the images, and of that at the kernels; its first factor is one.
   penalty = 4 * d - scored[-1]
   generator = 3 * g - made[0] + 2 * d
-  by_hand = 2 * 16 * (discriminator + penalty + generator)
+  # A penalty of its own step makes images for the means of batch normalisation as well.
+  resting = g if every > 1 else 0
+  by_hand = 2 * 16 * (discriminator + (penalty + resting) / every + generator)
   assert planned(config)[0].flops == pytest.approx(by_hand, rel=0.05)
 
 
 def test_operations_of_a_dcgan_by_hand():
-  config = config_of('dcgan')
+  config = config_of('dcgan_batch_norm')
   config.data.batch_size = 4
   # Taps of a kernel of 4 that fall on the image: along one axis of 28 pixels 54, of 14 pixels 26.
   large, small = 54**2, 26**2
