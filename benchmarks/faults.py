@@ -15,12 +15,13 @@ which the functions of the loop are wrapped for that.
 
 A start is a fork of this process, which has imported the libraries; the rest of it, from the
 flags on, is that of `python train.py`. The exit code is 1 where a state differs, or a process
-ended otherwise than a kill explains.
+ended otherwise than a kill explains. --seconds=600 begins no run after ten minutes.
 """
 
 import atexit
 import contextlib
 import hashlib
+import json
 import os
 import random
 import runpy
@@ -481,7 +482,6 @@ def differing(expected: Mapping[str, str], found: Mapping[str, str]) -> list[str
 
 def of_log(workdir: Path) -> list[str]:
   """Faults in the steps of metrics.jsonl: each multiple of 2 once, in order."""
-  import json
 
   steps = [
     json.loads(line)['step'] for line in (workdir / 'metrics.jsonl').read_text().splitlines()
@@ -572,15 +572,30 @@ def _import_libraries() -> None:
 
 
 def try_all(
-  root: Path, kills: int, seed: int, families: Sequence[str], say: Callable[[str], None]
+  root: Path,
+  kills: int,
+  seed: int,
+  families: Sequence[str],
+  say: Callable[[str], None],
+  seconds: float = 0,
 ) -> list[Verdict]:
-  """Tries runs of all families in turn until there are so many kills."""
+  """Tries runs of all families in turn until there are so many kills, or the time is over.
+
+  Args:
+    root: of `prepared`.
+    kills: how many.
+    seed: draws them.
+    families: of `FAMILIES`.
+    say: takes a line for each run.
+    seconds: after which no run is begun; 0 for any.
+  """
+  began = time.monotonic()
   rng = random.Random(f'faults {seed}')
   expected: dict[str, Mapping[str, str]] = {}
   times = {family: Times() for family in families}
   verdicts: list[Verdict] = []
   done = 0
-  while done < kills:
+  while done < kills and (not seconds or time.monotonic() - began < seconds):
     family = families[len(verdicts) % len(families)]
     if family not in expected:
       whole = root / f'whole-{family}'
@@ -633,12 +648,12 @@ def table(verdicts: Sequence[Verdict]) -> str:
   return '\n'.join(f'| {" | ".join(row)} |' for row in rows)
 
 
-_FLAGS = ('kills', 'seed', 'families')
+_FLAGS = ('kills', 'seed', 'families', 'seconds')
 
 
 def main(argv: Sequence[str]) -> None:
   del argv
-  kills, seed, families = (flags.FLAGS[name].value for name in _FLAGS)
+  kills, seed, families, seconds = (flags.FLAGS[name].value for name in _FLAGS)
   for name in _FLAGS:  # train.py may have flags of these names
     delattr(flags.FLAGS, name)
   unknown = {*families} - {*FAMILIES}
@@ -646,7 +661,7 @@ def main(argv: Sequence[str]) -> None:
     sys.exit(f'--families={",".join(families)}: there are only {", ".join(FAMILIES)}')
   began = time.time()
   with prepared() as root:
-    verdicts = try_all(root, kills, seed, families or [*FAMILIES], _say)
+    verdicts = try_all(root, kills, seed, families or [*FAMILIES], _say, seconds)
   print(table(verdicts))
   faults = sum(bool(verdict.faults) for verdict in verdicts)
   done = sum(len(verdict.kills) for verdict in verdicts)
@@ -666,4 +681,5 @@ if __name__ == '__main__':
   flags.DEFINE_integer('kills', 200, 'How many.', lower_bound=1)
   flags.DEFINE_integer('seed', 0, 'Draws other kills for another seed.', lower_bound=0)
   flags.DEFINE_list('families', [], f'Of {", ".join(FAMILIES)}; all by default.')
+  flags.DEFINE_float('seconds', 0, 'After which no run is begun; 0 for any.', lower_bound=0)
   app.run(main)
