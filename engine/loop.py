@@ -31,7 +31,7 @@ from engine.patience import Patience
 from engine.preflight import LaneSampler, preflight
 from engine.profile import Profile
 from engine.program import Traced, make_program
-from engine.report import Report, Shown, last_step, logged_lines, warn
+from engine.report import Report, Shown, last_step, logged_lines, show, warn
 from engine.session import Session
 from engine.state import State, weights
 from engine.train_options import run_length, train_options
@@ -68,7 +68,7 @@ def train(config: ConfigDict, workdir: str) -> None:
 
   def say(what: str, line: str) -> None:
     if first:
-      print(f'{what:9}{line}', flush=True)
+      show(f'{what:9}{line}')
 
   say('devices', summaries.devices(session.mesh))
   with ExitStack() as stack:
@@ -250,7 +250,8 @@ class _Trainer:
     self._last_read = 0.0
     self._speed = 0.0
     self._until_shared = 0  # dispatches
-    self._noted = False  # in run.json, that a checkpoint is on disk
+    # Whether run.json says that a checkpoint is on disk, and whether that was refused.
+    self._noted = self._note_refused = False
     self._costed: set[str] = set()  # evaluators whose cost was measured
 
   def run(self, state: State, start: int) -> int:
@@ -287,6 +288,8 @@ class _Trainer:
           self._leave(step, state, signalled)
         if not self._active().any():
           break
+      # A signal that comes now is too late to change anything.
+      self.checkpoints.wait()
     return step
 
   def _active(self) -> np.ndarray:
@@ -358,7 +361,7 @@ class _Trainer:
   def _events(self, step: int, state: State) -> None:
     """Log, evaluate, sample, save: whatever is due at `step`."""
     self.checkpoints.look()
-    self._say_refusals(step)
+    self._hear_of_saves(step, ends=False)
     last = step >= self.options.steps
     means: list[dict[str, float]] = [{} for _ in self.patience]
     speed = None
@@ -382,7 +385,7 @@ class _Trainer:
     self._diagnoses.look(step, state, means, evaluated, drawn)
     # What was just evaluated may be the best so far.
     if step % self.checkpoints.every == 0 or last or ranked:
-      self._save(step, state, evaluated)
+      self._save(step, state, evaluated, ends=last)
 
   def _ranking_evaluator(self) -> str:
     """The evaluator whose figure ranks checkpoints; '' for none."""
@@ -442,21 +445,31 @@ class _Trainer:
       f'evaluations, the best was {kept or "never defined"};'
     )
 
-  def _save(self, step: int, state: State, evaluated: Sequence[Mapping[str, float]]) -> None:
+  def _save(
+    self, step: int, state: State, evaluated: Sequence[Mapping[str, float]], ends: bool
+  ) -> None:
+    """Begins to save; `ends` is whether the run ends with this step."""
     meta = checkpoint_meta(self.session, step, self.patience, self._transferred_from)
     if jax.process_index() == 0:
       run.check_still_there(self.workdir)
     with jax.transfer_guard('allow'):
       self.checkpoints.save(step, state, meta, evaluated)
-    self._say_refusals(step)
+    self._hear_of_saves(step, ends)
 
-  def _say_refusals(self, step: int) -> None:
-    """Says which saves the disk has refused, and notes in run.json that there is a checkpoint."""
-    for refused in self.checkpoints.refusals():
-      if jax.process_index() == 0:
-        warn(f'warning: {self._told(refused)}; {self._next_try(step, refused)}')
-    if not self._noted and jax.process_index() == 0 and self.checkpoints.steps():
-      self._noted = run.has_saved(self.workdir) or self._note_saved()
+  def _hear_of_saves(self, step: int, ends: bool) -> None:
+    """Says which saves the disk has refused, and notes in run.json that there is a checkpoint.
+
+    Args:
+      step: where the run is.
+      ends: whether it ends there.
+    """
+    refusals = self.checkpoints.refusals()
+    if jax.process_index():
+      return
+    for refused in refusals:
+      warn(f'warning: {self._told(refused)}; {self._next_try(step, ends)}')
+    if not self._noted and self.checkpoints.steps():
+      self._noted = self._note_saved()
 
   def _told(self, refused: Refusal) -> str:
     if refused.whole:
@@ -466,9 +479,9 @@ class _Trainer:
       )
     return f'THE CHECKPOINT OF STEP {refused.step} IS NOT SAVED in {self.workdir}: {refused.reason}'
 
-  def _next_try(self, step: int, refused: Refusal) -> str:
+  def _next_try(self, step: int, ends: bool) -> str:
     """What becomes of a run whose save was refused."""
-    if step >= self.options.steps:
+    if ends:
       return 'the run ends here'
     saved = self.checkpoints.steps()
     newest = f'that of step {saved[-1]}' if saved else 'none, so that it would start from step 0'
@@ -478,16 +491,19 @@ class _Trainer:
   def _note_saved(self) -> bool:
     """Notes in run.json that a checkpoint is on disk; whether that could be written."""
     try:
-      run.note_saved(self.workdir)
+      if not run.has_saved(self.workdir):
+        run.note_saved(self.workdir)
     except UserError as error:
-      warn(f'warning: {error}')
+      if not self._note_refused:
+        warn(f'warning: {error}; training goes on')
+      self._note_refused = True
       return False
     return True
 
   def wait_until_saved(self, step: int) -> bool:
     """Returns, when the last save has ended, whether the checkpoint of `step` is on disk."""
     self.checkpoints.wait()
-    self._say_refusals(self.options.steps)
+    self._hear_of_saves(step, ends=True)
     return self.checkpoints.is_saved(step)
 
   def leave_unsaved(self, step: int) -> NoReturn:
@@ -502,7 +518,7 @@ class _Trainer:
     sys.exit(NOT_SAVED)
 
   def _leave(self, step: int, state: State, number: int) -> NoReturn:
-    self._save(step, state, [])
+    self._save(step, state, [], ends=True)
     if not self.wait_until_saved(step):
       self.leave_unsaved(step)
     self.report.say(

@@ -188,8 +188,13 @@ class Report:
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
+def show(line: str) -> None:
+  """Prints a line; one that a full disk refuses may be lost, and ends nothing."""
+  _print(line, sys.stdout)
+
+
 def warn(line: str) -> None:
-  """Prints a line on standard error; one that the disk refuses is lost, and ends nothing."""
+  """Likewise on standard error."""
   _print(line, sys.stderr)
 
 
@@ -408,7 +413,7 @@ class _Plain:
 
   def say(self, line: str) -> None:
     self._said = time.monotonic()
-    _print(line, sys.stdout)
+    show(line)
 
   def close(self) -> None:
     pass
