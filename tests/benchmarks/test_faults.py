@@ -85,17 +85,29 @@ def test_a_log_with_a_gap_or_a_repetition_is_a_fault(tmp_path):
   assert faults_of(every[:-1]) and faults_of([*every[:4], *every[3:]]) and faults_of(every[::-1])
 
 
+CHILDREN = """
+import pathlib, sys
+from benchmarks import faults
+
+def leave():
+  print('said')
+  sys.exit(7)
+
+def fail():
+  raise KeyError('lost')
+
+log = pathlib.Path(sys.argv[1])
+print([faults.end_of(faults.fork(call, log)) for call in (leave, fail, lambda: None)])
+"""
+
+
 def test_a_child_ends_with_its_own_code(tmp_path):
-  def leave():
-    print('said')
-    sys.exit(7)
-
-  def fail():
-    raise KeyError('lost')
-
+  # In a process without threads, which a fork would not take along.
   log = tmp_path / 'log'
-  ends = [faults.end_of(faults.fork(call, log)) for call in (leave, fail, lambda: None)]
-  assert ends == [7, 1, 0]
+  done = subprocess.run(
+    [sys.executable, '-c', CHILDREN, str(log)], cwd=ROOT, capture_output=True, text=True
+  )
+  assert done.stdout == '[7, 1, 0]\n', done.stderr
   assert 'said' in log.read_text() and "KeyError: 'lost'" in log.read_text()
 
 
