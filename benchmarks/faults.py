@@ -50,7 +50,7 @@ KINDS: Mapping[str, int] = {'KILL': signal.SIGKILL, 'TERM': signal.SIGTERM}
 MOMENTS = ('start', 'training', 'save', 'evaluation')
 # How often each is drawn.
 _WEIGHTS = (2, 2, 3, 2)
-_PATIENCE = 300  # seconds that one start may take
+_PATIENCE = 1800  # seconds that one start may take; a machine may be busy with other work
 _LOST, _SAVED, _ABORTED = 75, 143, -signal.SIGABRT
 _SHORT = (
   f'--config.train.steps={STEPS}',
