@@ -265,20 +265,52 @@ def parse_json(text: str | bytes) -> Any:
     raise ValueError('it is nested too deeply') from None
 
 
+class Growing:
+  """A local file that grows; what the disk refuses is kept until it takes it.
+
+  Args:
+    file: opened for writing bytes, without a buffer.
+  """
+
+  def __init__(self, file: io.RawIOBase):
+    self._file, self._waiting = file, bytearray()
+
+  def write(self, content: bytes) -> None:
+    """Adds bytes; they are in the file after `flush`."""
+    self._waiting += content
+
+  def flush(self) -> None:
+    """Writes what is missing; OSError where the disk refuses some of it."""
+    while self._waiting:
+      written = self._file.write(self._waiting)
+      del self._waiting[:written]
+
+  def close(self) -> None:
+    """Writes what is missing, and lets go of the file."""
+    try:
+      self.flush()
+    finally:
+      self._file.close()
+
+
 class Lines:
-  """A text file that grows line by line, as a log does; each line is there at once."""
+  """A text file that grows line by line, as a log does; each line is there at once.
+
+  Lines that the disk refuses are kept and written with the next one.
+  """
 
   def __init__(self, place: Path):
     make_folder(place.parent)
-    self._file = open(place, 'a', encoding='utf-8')
+    self._file = Growing(open(place, 'ab', buffering=0))
 
   def add(self, line: str) -> None:
-    """Appends `line` and a line end."""
-    self._file.write(f'{line}\n')
-    self._file.flush()
+    """Appends `line` and a line end; OSError where the disk refuses that for now."""
+    self._file.write(f'{line}\n'.encode())
+    self.flush()
 
   def flush(self) -> None:
-    """Returns when every line is in the file."""
+    """Returns when every line is in the file; OSError where the disk refuses that for now."""
+    self._file.flush()
 
   def close(self) -> None:
     """Lets go of the file."""

@@ -13,9 +13,11 @@ import errno
 import itertools
 import math
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,8 +48,26 @@ class Kept:
   )
 
 
+class Refusal(NamedTuple):
+  """A save that the disk refused.
+
+  Attributes:
+    step: of the state.
+    reason: why, and the way out, as the end of a sentence.
+    whole: whether the checkpoint is there all the same, and only older ones could not be deleted.
+  """
+
+  step: int
+  reason: str
+  whole: bool
+
+
 class Checkpoints:
   """The checkpoints of one run.
+
+  Where the disk refuses a save (it is full, or can only be read), the remains are removed, earlier
+  checkpoints stay, and the next save is tried as if nothing had happened; `refusals` tells of it.
+  With several processes, all of them call `save`, `look` and `wait` alike, and hear the same.
 
   Args:
     workdir: the run's folder.
@@ -80,7 +100,10 @@ class Checkpoints:
     self._read_only = read_only
     self._manager_or_none = None
     self._ranks_or_none: dict[int, dict[str, float]] | None = None
-    self._saved = -1
+    self._saved = -1  # the step of the newest save that was begun and not refused
+    self._writing: int | None = None  # the step that is being written
+    self._refusals: list[Refusal] = []
+    self._barrier = _Barrier()
     self.set_aside: list[int] = []
 
   def steps(self) -> list[int]:
@@ -100,45 +123,141 @@ class Checkpoints:
   ) -> None:
     """Starts writing in the background; the state may be donated right after.
 
+    A save that the disk refuses raises nothing: see `refusals`.
+
     Args:
       step: of the state.
       state: of all lanes.
       meta: what else is to be known of it.
       figures: of each lane, from an evaluation at this step; empty without one.
-
-    Raises:
-      UserError: the disk refused (full, read-only); what was saved before stays.
     """
-    import orbax.checkpoint as ocp
-
+    self.wait()
     if step == self._saved:
       return
-    items = _items(state)
-    fingerprints = {name: fingerprint(item) for name, item in items.items()}
-    ranks = self._ranks(figures)
-    meta = with_sum({**meta, 'step': step, 'best': ranks, 'fingerprint': fingerprints})
-    self._known_ranks()[step] = ranks
-    with self.disk_errors():
-      self._manager().save(
-        step,
-        args=ocp.args.Composite(
-          **{name: ocp.args.StandardSave(item) for name, item in items.items()},
-          **{META: ocp.args.JsonSave(meta)},
-        ),
-        force=True,
-      )
-    self._saved = step
+    reason = distributed.first_complaint(f'room for checkpoint {step}', self._why_no_room())
+    if not reason:
+      items = _items(state)
+      fingerprints = {name: fingerprint(item) for name, item in items.items()}
+      ranks = self._ranks(figures)
+      meta = with_sum({**meta, 'step': step, 'best': ranks, 'fingerprint': fingerprints})
+      self._known_ranks()[step] = ranks
+      reason = self._begin(step, items, meta)
+    if reason:
+      self._give_up(step, reason)
+    else:
+      self._saved = self._writing = step
+
+  def _begin(self, step: int, items: Mapping[str, Any], meta: Mapping[str, Any]) -> str:
+    """Has Orbax start to write a checkpoint; returns why the disk refuses it, '' if it does not."""
+    import orbax.checkpoint as ocp
+
+    self._barrier.begin()
+    args = ocp.args.Composite(
+      **{name: ocp.args.StandardSave(item) for name, item in items.items()},
+      **{META: ocp.args.JsonSave(meta)},
+    )
+    try:
+      self._manager().save(step, args=args, force=True)
+    except Exception as error:
+      reason = why_refused(error, self.folder.parent)
+      if not reason:
+        raise
+      if jax.process_count() > 1:  # the others are waiting for this process inside of Orbax
+        raise UserError(self._sentence(reason)) from error
+      return reason
+    return ''
+
+  def _why_no_room(self) -> str:
+    """Why the disk would refuse a checkpoint, by a small trial; '' if it would not, or may not.
+
+    Orbax makes its folders in the background, and where that fails, waits for them for minutes.
+    """
+    if not files.is_local(self.folder):
+      return ''
+    try:
+      files.make_folder(self.folder)
+      with tempfile.TemporaryDirectory(prefix=_TRIAL, dir=self.folder) as trial:
+        (files.path(trial) / 'room').write_bytes(bytes(_LEAST_ROOM))
+    except OSError as error:
+      return why_refused(error, self.folder.parent) or files.why_not_written(self.folder, error)
+    return ''
+
+  def look(self) -> None:
+    """Hears how the last save ended if it has ended, without waiting for it."""
+    if self._writing is None:
+      return
+    ended = not self._manager().is_saving_in_progress()
+    if all(distributed.of_all(f'checkpoint {self._writing} has ended', ended)):
+      self.wait()
 
   def wait(self) -> None:
-    """Returns when everything is on disk."""
+    """Returns when the last save is on disk, or is refused; see `refusals`."""
+    if self._writing is None:
+      return
+    step, self._writing = self._writing, None
+    failure, reason = None, ''
+    try:
+      self._manager().wait_until_finished()
+    except Exception as error:
+      failure, reason = error, why_refused(error, self.folder.parent)
+    # The disk may refuse the part of one process alone; the others then have given up theirs.
+    refused = distributed.first_complaint(f'checkpoint {step}', reason)
+    if refused:
+      self._give_up(step, refused)
+    elif failure is not None:
+      raise failure
+
+  def _give_up(self, step: int, reason: str) -> None:
+    """Notes a refused save and removes its remains, so that another one may be tried."""
     if self._manager_or_none is not None:
-      with self.disk_errors():
-        self._manager_or_none.wait_until_finished()
+      with contextlib.suppress(Exception):  # what failed is known
+        self._manager_or_none.close()
+      self._manager_or_none = None
+    if jax.process_index() == 0 and files.is_local(self.folder):
+      for path in files.entries(self.folder):
+        if _UNFINISHED in path.name or path.name.startswith(_TRIAL):
+          shutil.rmtree(path, ignore_errors=True)
+    whole = distributed.of_first(f'checkpoint {step} is whole', step in self.steps())
+    if not whole:
+      self._saved = -1
+      self._known_ranks().pop(step, None)
+    self._refusals.append(Refusal(step, reason, whole))
+
+  def refusals(self) -> list[Refusal]:
+    """Returns the saves that were refused since this was last asked; the same in all processes."""
+    found, self._refusals = self._refusals, []
+    return found
+
+  def is_saved(self, step: int) -> bool:
+    """Whether the newest save is of `step` and was not refused; to be asked after `wait`."""
+    return self._saved == step
+
+  def _sentence(self, reason: str) -> str:
+    """Says that something could not be written, and where the same command goes on."""
+    steps = self.steps()
+    return (
+      f'cannot write to {self.folder.parent}: {reason}; the same command then goes on from '
+      f'{f"step {steps[-1]}" if steps else "the beginning"}'
+    )
 
   def close(self) -> None:
+    """Waits for what this process writes and lets go of it; asks the other processes nothing.
+
+    Raises:
+      UserError: a save was refused, and nobody has asked for it.
+    """
+    reason = ''
     if self._manager_or_none is not None:
-      self.wait()
-      self._manager_or_none.close()
+      try:
+        self._manager_or_none.wait_until_finished()
+        self._manager_or_none.close()
+      except Exception as error:
+        reason = why_refused(error, self.folder.parent)
+        if not reason:
+          raise
+    reasons = [each.reason for each in self._refusals] + ([reason] if reason else [])
+    if reasons:
+      raise UserError(self._sentence(reasons[-1]))
 
   def restore(self, target: State) -> tuple[State, dict[str, Any]] | None:
     """Restores the newest checkpoint that is whole; damaged ones are set aside with a warning.
@@ -313,15 +432,16 @@ class Checkpoints:
     policies = ocp.checkpoint_managers
     # Ranked by what our own descriptions say: Orbax's metrics files are one more thing to damage.
     keep = policies.AnyPreservationPolicy([policies.LatestN(self._keep), _Best(self)])
-    with self.disk_errors():
-      return ocp.CheckpointManager(
-        self.folder,
-        options=ocp.CheckpointManagerOptions(
-          preservation_policy=keep,
-          enable_async_checkpointing=True,
-          cleanup_tmp_directories=True,
-        ),
-      )
+    several = len(distributed.hosts()) > 1
+    return ocp.CheckpointManager(
+      self.folder,
+      options=ocp.CheckpointManagerOptions(
+        preservation_policy=keep,
+        enable_async_checkpointing=True,
+        cleanup_tmp_directories=True,
+        async_options=ocp.AsyncOptions(barrier_sync_fn=self._barrier if several else None),
+      ),
+    )
 
   def disk_errors(self) -> contextlib.AbstractContextManager[None]:
     """Within it, a write that the disk refuses is a UserError naming the step to go on from."""
@@ -346,6 +466,38 @@ class _Best:
     return [step in best for step in steps]
 
 
+class _Barrier:
+  """Orbax's barrier between the background threads of all processes, for one save after another.
+
+  It also ends where a process has given up its part of a save. That one comes to another barrier
+  than the others, which would wait for it for 20 minutes with Orbax's own.
+  """
+
+  # The barriers at which Orbax ends a save, well or not; at all others one that fails is missing.
+  _AT_THE_END = 'ThreadSaveMultiHostValueHolder'
+
+  def __init__(self) -> None:
+    self._save, self._passed, self._given_up = 0, 0, False
+
+  def begin(self) -> None:
+    """Begins another save; every process begins as many."""
+    self._save, self._passed, self._given_up = self._save + 1, 0, False
+
+  def __call__(self, *, key: str, timeout_ms: int) -> None:
+    """Returns when all processes have come to the barrier `key` of this save.
+
+    Raises:
+      RuntimeError: one of them has given up, or has ended.
+    """
+    del timeout_ms
+    if not self._given_up:
+      place = f'checkpoint {self._save}, barrier {self._passed}'
+      self._passed += 1
+      self._given_up = len({*distributed.of_all(place, key, in_order=False)}) > 1
+    if self._given_up and self._AT_THE_END not in key:
+      raise RuntimeError('another process did not write its part of the checkpoint')
+
+
 def _unused(folder: files.Path, name: str) -> files.Path:
   """The path NAME in a folder, or NAME-2, NAME-3, … where there is one already."""
   names = (name if number == 1 else f'{name}-{number}' for number in itertools.count(1))
@@ -362,6 +514,9 @@ def _items(state: State) -> dict[str, Any]:
   return {VARIABLES: weights(state), TRAINING: training}
 
 
+# What Orbax has in the names of what is not finished, and this class in those of its trials, which
+# take so many bytes.
+_UNFINISHED, _TRIAL, _LEAST_ROOM = '.orbax-checkpoint-tmp', '.trial-', 2**16
 # What a disk refuses a write with.
 _REFUSED = (
   errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR,
@@ -378,26 +533,28 @@ def _disk_errors(checkpoints: Checkpoints) -> Iterator[None]:
   except UserError:
     raise
   except Exception as error:
-    folder = checkpoints.folder.parent
-    # TensorStore says so in words, Google's client and gcsfs by the status of HTTP. Before Orbax
-    # deletes a checkpoint it asks for the bucket itself, which most roles for objects do not allow.
-    forbidden = 'PERMISSION_DENIED' in str(error) or getattr(error, 'code', None) in _FORBIDDEN
-    refused = None if forbidden else _refusal(error, folder)
-    if refused is None and not forbidden:
+    reason = why_refused(error, checkpoints.folder.parent)
+    if not reason:
       raise
-    if forbidden:
-      quoted = str(error).splitlines()[0][:160]
-      reason = (
-        f'access is denied ({quoted}); allow this account storage.buckets.get and to read, write '
-        'and delete objects there'
-      )
-    else:
-      reason = files.why_not_written(folder, refused)
-    steps = checkpoints.steps()
-    raise UserError(
-      f'cannot write to {folder}: {reason}; the same command then goes on from '
-      f'{f"step {steps[-1]}" if steps else "the beginning"}'
-    ) from error
+    raise UserError(checkpoints._sentence(reason)) from error
+
+
+def why_refused(error: Exception, folder: files.Path) -> str:
+  """Returns why a disk or a bucket refused to write in `folder`, and the way out.
+
+  Returns:
+    The end of a sentence; '' where the error is another.
+  """
+  # TensorStore says so in words, Google's client and gcsfs by the status of HTTP. Before Orbax
+  # deletes a checkpoint it asks for the bucket itself, which most roles for objects do not allow.
+  if 'PERMISSION_DENIED' in str(error) or getattr(error, 'code', None) in _FORBIDDEN:
+    quoted = str(error).splitlines()[0][:160]
+    return (
+      f'access is denied ({quoted}); allow this account storage.buckets.get and to read, write '
+      'and delete objects there'
+    )
+  refused = _refusal(error, folder)
+  return '' if refused is None else files.why_not_written(folder, refused)
 
 
 def _refusal(error: Exception, folder: files.Path) -> OSError | None:

@@ -231,6 +231,20 @@ def of_first(topic: str, value: Any) -> Any:
   return _Job.meeting.gather(topic, value if _Job.meeting.process == 0 else None)[0]
 
 
+def of_all(topic: str, value: Any, in_order: bool = True) -> list[Any]:
+  """Returns the values of all processes, of JSON, which must all call it.
+
+  Args:
+    topic: what it is about, the same in all processes.
+    value: this process's.
+    in_order: whether it is one of the questions that all processes ask in the same order; one
+      that a background thread asks is not, and its topic must not come again.
+  """
+  if _Job.meeting is None:
+    return [value]
+  return (_Job.meeting.gather if in_order else _Job.meeting.exchange)(topic, value)
+
+
 def check_sees(path: Any, what: str) -> None:
   """Raises UserError in all processes where one does not see a file that the first has written.
 

@@ -16,7 +16,7 @@ from data.feed import Feed
 from data.resident import Resident
 from engine import distributed, run, summaries
 from engine.build import to_plain
-from engine.checkpoint import Checkpoints
+from engine.checkpoint import Checkpoints, Refusal
 from engine.diagnosis import Diagnoses
 from engine.evaluation import Evaluators
 from engine.evaluation_cost import Stopwatch
@@ -31,7 +31,7 @@ from engine.patience import Patience
 from engine.preflight import LaneSampler, preflight
 from engine.profile import Profile
 from engine.program import Traced, make_program
-from engine.report import Report, Shown, last_step, logged_lines
+from engine.report import Report, Shown, last_step, logged_lines, show, warn
 from engine.session import Session
 from engine.state import State, weights
 from engine.train_options import run_length, train_options
@@ -42,6 +42,8 @@ from errors import UserError, choose
 # enough that neither the host nor the change between lanes, which copies their states, costs
 # anything, short enough that the bar moves and Ctrl-C is heard.
 DISPATCH_SECONDS, MOST_DISPATCH_SECONDS = 0.5, 2.0
+# The exit code of a run whose last save the disk refused; sysexits.h has it as EX_IOERR.
+NOT_SAVED = 74
 Say = Callable[[str, str], None]
 
 
@@ -55,7 +57,8 @@ def train(config: ConfigDict, workdir: str) -> None:
   Raises:
     UserError: the config, the folder, the data or the devices do not allow it, or the training
       stopped being finite.
-    SystemExit: 130 or 143 after Ctrl-C or SIGTERM, with everything saved.
+    SystemExit: 130 or 143 after Ctrl-C or SIGTERM, with everything saved; `NOT_SAVED` where the
+      last save was refused.
   """
   session, evaluators, best, traced, sampler = preflight(config, workdir)
   lanes, steps = session.lanes.number, session.train.steps
@@ -65,7 +68,7 @@ def train(config: ConfigDict, workdir: str) -> None:
 
   def say(what: str, line: str) -> None:
     if first:
-      print(f'{what:9}{line}', flush=True)
+      show(f'{what:9}{line}')
 
   say('devices', summaries.devices(session.mesh))
   with ExitStack() as stack:
@@ -73,7 +76,7 @@ def train(config: ConfigDict, workdir: str) -> None:
       stack.enter_context(run.only_writer(workdir))
       for line in run.changes(workdir, config, session.spec):
         say('changed', line)
-    stack.callback(checkpoints.close)
+    stack.callback(_close, checkpoints)
     state, start, meta = _restore_or_init(checkpoints, workdir, session, say)
     if first:  # not before, so that what is refused leaves the run as it was
       run.claim(workdir, config, session.spec, steps)
@@ -125,9 +128,20 @@ def train(config: ConfigDict, workdir: str) -> None:
     )
     with checkpoints.disk_errors():
       stopped = trainer.run(state, start)
-    trainer.wait_until_saved()
-    report.say(f'finished{trainer.why_early(stopped)} {_what_next(workdir, stopped, session)}')
+    saved = trainer.wait_until_saved(stopped)
+    if saved:
+      report.say(f'finished{trainer.why_early(stopped)} {_what_next(workdir, stopped, session)}')
     diagnoses.say_lasting()
+    if not saved:
+      trainer.leave_unsaved(stopped)
+
+
+def _close(checkpoints: Checkpoints) -> None:
+  """Closes them at the end of a run, which may be another error's."""
+  try:
+    checkpoints.close()
+  except UserError as error:
+    warn(f'warning: {error}')
 
 
 def _restore_or_init(
@@ -166,7 +180,8 @@ def _check_fresh(checkpoints: Checkpoints, say: Say) -> None:
   if not logged:
     return
   damaged = bool(checkpoints.set_aside)
-  saved = logged >= checkpoints.every or run.has_saved(str(folder))
+  # A run may have gone far without one: the disk refuses, and it goes on.
+  saved = run.has_saved(str(folder))
   if saved and not damaged and not files.entries(checkpoints.folder):
     raise UserError(
       f'{folder} holds a run that reached step {logged}, and its checkpoints, which were in '
@@ -235,6 +250,8 @@ class _Trainer:
     self._last_read = 0.0
     self._speed = 0.0
     self._until_shared = 0  # dispatches
+    # Whether run.json says that a checkpoint is on disk, and whether that was refused.
+    self._noted = self._note_refused = False
     self._costed: set[str] = set()  # evaluators whose cost was measured
 
   def run(self, state: State, start: int) -> int:
@@ -271,6 +288,7 @@ class _Trainer:
           self._leave(step, state, signalled)
         if not self._active().any():
           break
+      # A signal that comes now is too late to change anything.
       self.checkpoints.wait()
     return step
 
@@ -342,6 +360,8 @@ class _Trainer:
 
   def _events(self, step: int, state: State) -> None:
     """Log, evaluate, sample, save: whatever is due at `step`."""
+    self.checkpoints.look()
+    self._hear_of_saves(step, ends=False)
     last = step >= self.options.steps
     means: list[dict[str, float]] = [{} for _ in self.patience]
     speed = None
@@ -365,7 +385,7 @@ class _Trainer:
     self._diagnoses.look(step, state, means, evaluated, drawn)
     # What was just evaluated may be the best so far.
     if step % self.checkpoints.every == 0 or last or ranked:
-      self._save(step, state, evaluated)
+      self._save(step, state, evaluated, ends=last)
 
   def _ranking_evaluator(self) -> str:
     """The evaluator whose figure ranks checkpoints; '' for none."""
@@ -425,22 +445,82 @@ class _Trainer:
       f'evaluations, the best was {kept or "never defined"};'
     )
 
-  def _save(self, step: int, state: State, evaluated: Sequence[Mapping[str, float]]) -> None:
+  def _save(
+    self, step: int, state: State, evaluated: Sequence[Mapping[str, float]], ends: bool
+  ) -> None:
+    """Begins to save; `ends` is whether the run ends with this step."""
     meta = checkpoint_meta(self.session, step, self.patience, self._transferred_from)
     if jax.process_index() == 0:
       run.check_still_there(self.workdir)
     with jax.transfer_guard('allow'):
       self.checkpoints.save(step, state, meta, evaluated)
+    self._hear_of_saves(step, ends)
 
-  def wait_until_saved(self) -> None:
-    """Returns when the checkpoint is on disk, and notes it in run.json."""
+  def _hear_of_saves(self, step: int, ends: bool) -> None:
+    """Says which saves the disk has refused, and notes in run.json that there is a checkpoint.
+
+    Args:
+      step: where the run is.
+      ends: whether it ends there.
+    """
+    refusals = self.checkpoints.refusals()
+    if jax.process_index():
+      return
+    for refused in refusals:
+      warn(f'warning: {self._told(refused)}; {self._next_try(step, ends)}')
+    if not self._noted and self.checkpoints.steps():
+      self._noted = self._note_saved()
+
+  def _told(self, refused: Refusal) -> str:
+    if refused.whole:
+      return (
+        f'the checkpoint of step {refused.step} is saved in {self.workdir}, but older ones could '
+        f'not be deleted: {refused.reason}'
+      )
+    return f'THE CHECKPOINT OF STEP {refused.step} IS NOT SAVED in {self.workdir}: {refused.reason}'
+
+  def _next_try(self, step: int, ends: bool) -> str:
+    """What becomes of a run whose save was refused."""
+    if ends:
+      return 'the run ends here'
+    saved = self.checkpoints.steps()
+    newest = f'that of step {saved[-1]}' if saved else 'none, so that it would start from step 0'
+    again = min(self.options.steps, (step // self.checkpoints.every + 1) * self.checkpoints.every)
+    return f'training goes on, the newest checkpoint is {newest}; step {again} is saved next'
+
+  def _note_saved(self) -> bool:
+    """Notes in run.json that a checkpoint is on disk; whether that could be written."""
+    try:
+      if not run.has_saved(self.workdir):
+        run.note_saved(self.workdir)
+    except UserError as error:
+      if not self._note_refused:
+        warn(f'warning: {error}; training goes on')
+      self._note_refused = True
+      return False
+    return True
+
+  def wait_until_saved(self, step: int) -> bool:
+    """Returns, when the last save has ended, whether the checkpoint of `step` is on disk."""
     self.checkpoints.wait()
+    self._hear_of_saves(step, ends=True)
+    return self.checkpoints.is_saved(step)
+
+  def leave_unsaved(self, step: int) -> NoReturn:
+    """Ends the run where its last save was refused."""
+    saved = self.checkpoints.steps()
     if jax.process_index() == 0:
-      run.note_saved(self.workdir)
+      warn(
+        f'error: step {step} of {self.options.steps} could not be saved in {self.workdir}; make '
+        'room or let it be written, then the same command goes on from '
+        f'{f"step {saved[-1]}" if saved else "the beginning"}'
+      )
+    sys.exit(NOT_SAVED)
 
   def _leave(self, step: int, state: State, number: int) -> NoReturn:
-    self._save(step, state, [])
-    self.wait_until_saved()
+    self._save(step, state, [], ends=True)
+    if not self.wait_until_saved(step):
+      self.leave_unsaved(step)
     self.report.say(
       f'stopped  by {signal.Signals(number).name} at step {step} of {self.options.steps}, saved in '
       f'{self.workdir}; run the same command to go on'

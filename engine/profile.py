@@ -1,5 +1,7 @@
 """A trace of a few dispatches, for xprof or TensorBoard."""
 
+import sys
+
 import jax
 
 # Dispatches left out, so that compilation is over, and dispatches traced.
@@ -32,6 +34,10 @@ class Profile:
 
   def _stop(self):
     if self.active:
-      jax.profiler.stop_trace()
       self.active = False
+      try:
+        jax.profiler.stop_trace()
+      except Exception as error:  # of a full disk, in many kinds
+        print(f'warning: no profile in {self._folder} ({error})', file=sys.stderr)
+        return
       print(f'profile  {self._folder}: open it with xprof or TensorBoard', flush=True)

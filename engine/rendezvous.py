@@ -103,7 +103,18 @@ class Rendezvous:
       RuntimeError: a process has ended before it answered.
     """
     self._asked += 1
-    topic = f'{self._asked} {topic}'
+    return self.exchange(f'{self._asked} {topic}', value)
+
+  def exchange(self, topic: str, value: Any) -> list[Any]:
+    """Returns the values of all processes, by number; threads may ask at the same time.
+
+    Args:
+      topic: which question this is; the same words in every process, and never twice.
+      value: this process's answer, of JSON.
+
+    Raises:
+      RuntimeError: a process has ended before it answered.
+    """
     self._send({'topic': topic, 'value': value})
     with self._changed:
       self._changed.wait_for(lambda: self._lost or self._complete(topic))

@@ -1,6 +1,7 @@
 """The output of a run for a person: lines, a progress bar, metrics.jsonl, samples, trackers."""
 
 import contextlib
+import errno
 import json
 import math
 import sys
@@ -64,6 +65,7 @@ class Report:
     self._workdir = files.path(workdir)
     self._last_step = last_step
     self._started = time.time()
+    self._refused: set[str] = set()  # the kinds of output that the disk refuses at present
     with _log_errors(self._workdir / METRICS):
       _drop_lines_after(self._workdir / METRICS, first_step)
       self._lines = files.append_lines(self._workdir / METRICS)
@@ -104,7 +106,9 @@ class Report:
       line['steps_per_second'] = round(speed, 3)
     # JSON has no NaN.
     line.update({k: float(v) if math.isfinite(v) else None for k, v in metrics.items()})
-    self._lines.add(json.dumps(line))
+    text = json.dumps(line)
+    with self._goes_on(f'{METRICS} lacks lines from step {step} on, which are written later'):
+      self._lines.add(text)
     self._bar.log(step, speed, self._line(lanes))
     pace = {} if speed is None else {'steps_per_second': speed}
     self._trackers.figures(step, {**metrics, **pace})
@@ -122,20 +126,41 @@ class Report:
     for label, samples in zip(self._shown.lanes, lanes):
       suffix = '' if len(lanes) == 1 else f'_{label}'
       path = self._workdir / 'samples' / f'step_{step:08d}{suffix}'
-      _SHOW[feature](self, step, path, samples, f'samples{suffix}')
+      with self._goes_on(f'the samples of step {step} are not written'):
+        _SHOW[feature](self, step, path, samples, f'samples{suffix}')
+
+  @contextlib.contextmanager
+  def _goes_on(self, loss: str) -> Iterator[None]:
+    """Within it, what the disk or bucket refuses is a warning, one until it is taken again.
+
+    Args:
+      loss: what is missing, as a sentence that begins with its kind.
+    """
+    kind = loss.split()[0]
+    try:
+      yield
+    except Exception as error:  # clients of buckets raise many kinds
+      if not isinstance(error, OSError) and files.is_local(self._workdir):
+        raise
+      if kind not in self._refused:
+        known = error if isinstance(error, OSError) else OSError(None, str(error))
+        warn(f'warning: {loss}: {files.why_not_written(self._workdir, known)}; training goes on')
+      self._refused.add(kind)
+    else:
+      self._refused.discard(kind)
 
   def _show_images(self, step: int, path: files.Path, images: np.ndarray, tag: str) -> None:
     """A grid of images float [N, H, W, C] in [0, 1]."""
     sheet = pictures.grid(images)
-    pictures.write_png(path.with_suffix('.png'), pictures.enlarge(sheet))
     self._trackers.image(step, tag, sheet)
+    pictures.write_png(path.with_suffix('.png'), pictures.enlarge(sheet))
 
   def _show_tokens(self, step: int, path: files.Path, rows: np.ndarray, tag: str) -> None:
     """Texts of tokens int32 [N, T]."""
     tokenizer = tokenization.from_json(self._shown.tokenizer)
     whole = BETWEEN_TEXTS.join(tokenizer.decode(row) for row in rows)
-    files.write_text(path.with_suffix('.txt'), whole + '\n')
     self._trackers.text(step, tag, whole)
+    files.write_text(path.with_suffix('.txt'), whole + '\n')
 
   def _line(self, lanes: Sequence[Mapping[str, float]]) -> '_Line':
     """The figures worth a place on the terminal: every player's loss, and those of evaluators."""
@@ -154,7 +179,31 @@ class Report:
     if self._visible:
       self._trackers.close()
       self._bar.close()
-      self._lines.close()
+      self._refused.clear()  # what is missing now stays missing
+      with self._goes_on(f'{METRICS} lacks its last lines'):
+        self._lines.close()
+
+
+# What a disk refuses the output of a process with that is written to a file.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+def show(line: str) -> None:
+  """Prints a line; one that a full disk refuses may be lost, and ends nothing."""
+  _print(line, sys.stdout)
+
+
+def warn(line: str) -> None:
+  """Likewise on standard error."""
+  _print(line, sys.stderr)
+
+
+def _print(line: str, stream: TextIO) -> None:
+  try:
+    print(line, file=stream, flush=True)
+  except OSError as error:
+    if error.errno not in _NO_ROOM:
+      raise
 
 
 # How samples of each feature are shown.
@@ -364,7 +413,7 @@ class _Plain:
 
   def say(self, line: str) -> None:
     self._said = time.monotonic()
-    print(line, flush=True)
+    show(line)
 
   def close(self) -> None:
     pass

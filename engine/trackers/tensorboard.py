@@ -1,6 +1,6 @@
 """TensorBoard's files, written without TensorFlow into the run's folder."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from logging import ERROR, getLogger
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 from tensorboardX import SummaryWriter
 from tensorboardX.summary import hparams
 
+import files
 from engine.tracking import Tracked, Tracker
 
 
@@ -20,6 +21,8 @@ class TensorBoard(Tracker):
     getLogger('tensorboardX.x2num').setLevel(ERROR)
     # purge_step hides what a killed process wrote beyond the checkpoint.
     self._events = SummaryWriter(str(tracked.workdir), purge_step=first + 1 if first else None)
+    self._failure: Exception | None = None
+    self._keep_what_is_refused()
     rows = ''.join(f'| {name} | {value} |\n' for name, value in tracked.options.items())
     self._events.add_text('config', f'| option | value |\n| --- | --- |\n{rows}', first)
     # `SummaryWriter.add_hparams` would write them into a run of its own.
@@ -41,6 +44,31 @@ class TensorBoard(Tracker):
 
   def close(self) -> None:
     self._events.close()
+    if self._failure is not None:
+      raise self._failure
+
+  def _keep_what_is_refused(self) -> None:
+    """Has events that a full disk refuses written later.
+
+    The thread of tensorboardX that writes them ends at the first error, and whoever adds an event
+    then waits for it for ever.
+    """
+    records = self._events.file_writer.event_writer._ev_writer._py_recordio_writer
+    if hasattr(records, '_writer'):  # a local file, not a bucket, whose events are all kept anyway
+      records._writer = files.Growing(records._writer.detach())
+    records.flush, records.close = self._later(records.flush), self._later(records.close)
+
+  def _later(self, write: Callable[[], None]) -> Callable[[], None]:
+    """A function that writes, and notes whether it could."""
+
+    def tried() -> None:
+      try:
+        write()
+        self._failure = None
+      except Exception as error:  # clients of buckets raise many kinds
+        self._failure = error
+
+    return tried
 
 
 def _is_plain(value: Any) -> bool:

@@ -1,7 +1,9 @@
 """Checkpoints on a small tree: latest and best, damage, other structures, NaN."""
 
 import json
+import re
 import shutil
+import time
 
 import jax
 import jax.numpy as jnp
@@ -164,17 +166,70 @@ def test_another_structure_is_refused_and_left_alone(tmp_path):
   assert opened(tmp_path).steps() == [1]
 
 
-def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
-  checkpoints = opened(tmp_path)
-  checkpoints.save(1, state(1.0), {}, [])
+def test_a_refused_save_is_told_once_and_the_next_one_is_made(tmp_path, monkeypatch):
+  checkpoints = opened(tmp_path, best='test/x')
+  checkpoints.save(1, state(1.0), {}, [{'test/x': 2.0}])
   checkpoints.wait()
+  assert checkpoints.is_saved(1) and checkpoints.refusals() == []
 
   def full(*args, **kwargs):
+    (tmp_path / 'checkpoints' / '2.orbax-checkpoint-tmp').mkdir()
     raise OSError(28, 'No space left on device')
 
   monkeypatch.setattr(checkpoints._manager(), 'save', full)
-  with pytest.raises(UserError, match=r'disk of .* is full; free some space.*goes on from step 1'):
-    checkpoints.save(2, state(2.0), {}, [])
+  checkpoints.save(2, state(2.0), {}, [{'test/x': 1.0}])
+  (refused,) = checkpoints.refusals()
+  assert (refused.step, refused.whole) == (2, False)
+  assert re.fullmatch('the disk of .* is full; free some space', refused.reason)
+  assert not checkpoints.is_saved(2) and checkpoints.refusals() == []
+  assert [path.name for path in (tmp_path / 'checkpoints').iterdir()] == ['1']
+  # The best is the best of those that are there.
+  assert checkpoints.best_step() == 1
+  checkpoints.save(3, state(3.0), {}, [{'test/x': 3.0}])
+  checkpoints.close()
+  assert opened(tmp_path).steps() == [1, 3] and checkpoints.best_step() == 1
+
+
+def test_a_save_that_fails_in_the_background_is_heard_of(tmp_path, monkeypatch):
+  """By `look`, as soon as it has ended, and the same step may be saved again."""
+  import orbax.checkpoint as ocp
+
+  checkpoints = opened(tmp_path)
+
+  def full(*arguments, **options):
+    raise ValueError('RESOURCE_EXHAUSTED: Failed to write 7 bytes: No space left on device')
+
+  monkeypatch.setattr(ocp.CompositeCheckpointHandler, 'finalize', full)
+  checkpoints.save(1, state(1.0), {}, [])
+  found, last = [], time.monotonic() + 60
+  while not found and time.monotonic() < last:
+    checkpoints.look()
+    found = checkpoints.refusals()
+  assert [refused.step for refused in found] == [1] and not checkpoints.is_saved(1)
+  assert [*(tmp_path / 'checkpoints').iterdir()] == []
+  monkeypatch.undo()
+  checkpoints.save(1, state(1.0), {}, [])
+  checkpoints.wait()
+  assert checkpoints.is_saved(1) and opened(tmp_path).steps() == [1]
+
+
+def test_a_refusal_that_nobody_asks_for_is_an_error_at_the_end(tmp_path, monkeypatch):
+  checkpoints = opened(tmp_path)
+  monkeypatch.setattr(checkpoints, '_why_no_room', lambda: 'the disk of X can only be read')
+  checkpoints.save(1, state(1.0), {}, [])
+  with pytest.raises(UserError, match=r'of X can only be read; the same .* from the beginning'):
+    checkpoints.close()
+
+
+def test_other_failures_of_a_save_stay_errors(tmp_path, monkeypatch):
+  checkpoints = opened(tmp_path)
+
+  def broken(*arguments, **options):
+    raise ValueError('a mistake of ours')
+
+  monkeypatch.setattr(checkpoints._manager(), 'save', broken)
+  with pytest.raises(ValueError, match='a mistake of ours'):
+    checkpoints.save(1, state(1.0), {}, [])
 
 
 @pytest.mark.parametrize(
