@@ -34,7 +34,7 @@ _YOUNGER_OF_DATA = ('decoded_mb', 'order_block', 'corrupt')
 # Sections that runs of this format may lack, since they were made before there were any.
 _YOUNGER: Mapping[str, Any] = {
   'report': {'trackers': ['tensorboard']},
-  'train': {'latency_hiding': False},
+  'train': {'latency_hiding': False, 'determinism': 'default'},
   'data': {
     **{name: declared_options(Data)[name].default for name in _YOUNGER_OF_DATA},
     'image': json.loads(json.dumps(dataclasses.asdict(Image()))),
@@ -75,6 +75,7 @@ FREE = (
   'train.epochs',
   'train.patience',
   'train.minimum_gain',
+  'train.determinism',
   'checkpoint',
   'evaluators',
   # Examples that it leaves out make the data another, which is not trained on any further.
