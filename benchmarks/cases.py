@@ -9,9 +9,11 @@ class Case(NamedTuple):
   Attributes:
     config: flags of our program.
     peer: the peer's file in `benchmarks/peers`, and its arguments.
-    target: the ratio of our steps/s to the peer's that we aim at.
+    target: the ratio of our steps/s to the peer's that we aim at on a CPU.
     program: our program, a module of `benchmarks`.
     steps: steps that warm each side up, and the smallest number of steps in a round.
+    gpu_target: that on a GPU, against the fastest mode of the peer.
+    devices: what it is run on where no case is named.
   """
 
   config: tuple[str, ...]
@@ -19,6 +21,8 @@ class Case(NamedTuple):
   target: float
   program: str = 'train_steps'
   steps: int = 3
+  gpu_target: float = 1.0
+  devices: tuple[str, ...] = ('cpu', 'gpu')
 
 
 def _decoding(config: tuple[str, ...], peer: tuple[str, ...], rows: int) -> Case:
@@ -124,8 +128,37 @@ CASES = {
   'gpt_shakespeare_cpu': Case(
     ('--config=configs/gpt_shakespeare_cpu.py',), ('torch_gpt.py', 'steps'), 1.2
   ),
+  # nanoGPT's setting for a GPU.
+  'gpt_shakespeare': Case(
+    ('--config=configs/gpt_shakespeare.py',),
+    (
+      'torch_gpt.py', 'steps', *LARGE[1], '--context', '256', '--batch-size', '64',
+      '--dropout', '0.2', '--precision', 'bfloat16', '--steps', '5000',
+    ),
+    1.0,
+    devices=('gpu',),
+  ),
+  # A microbatch of nanoGPT's setting for OpenWebText. The text has no influence on the speed: it is
+  # the default of the config, whose vocabulary is learned once and kept in the cache.
+  'gpt2_124m': Case(
+    (
+      '--config=configs/gpt2.py:124m',
+      '--config.data.batch_size=16',
+      '--config.train.accumulate=1',
+    ),
+    (
+      'torch_gpt.py', 'steps', '--layers', '12', '--heads', '12', '--width', '768',
+      '--context', '1024', '--vocabulary', '50304', '--batch-size', '16',
+      '--precision', 'bfloat16',
+    ),
+    1.0,
+    devices=('gpu',),
+  ),
   'rnn_tanh': Case(
-    (*RNN, '--config.modules.model.cell=tanh'), ('torch_rnn.py', 'tanh', '--embedding', '64'), 1.7
+    (*RNN, '--config.modules.model.cell=tanh'),
+    ('torch_rnn.py', 'tanh', '--embedding', '64'),
+    1.7,
+    gpu_target=0.7,
   ),
   'rnn_lstm': Case(
     (*RNN, '--config.modules.model.cell=lstm'), ('torch_rnn.py', 'lstm', '--embedding', '64'), 1.0
@@ -134,4 +167,4 @@ CASES = {
   'decode_small_8': _decoding(*SMALL, rows=8),
   'decode_large_1': _decoding(*LARGE, rows=1),
   'decode_large_8': _decoding(*LARGE, rows=8),
-}
+}  # fmt: skip
