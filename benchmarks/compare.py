@@ -151,16 +151,18 @@ def check_device(device: str, mode: str, peer_python: str) -> None:
     )
   if device == 'cpu':
     return
-  found = {
-    'jax': _printed(sys.executable, _GPU_OF_JAX, {'JAX_PLATFORMS': _PLATFORMS['gpu']}),
-    'torch': _printed(peer_python, _GPU_OF_TORCH, {}),
-  }
+  found = {'jax': gpu_of_jax(), 'torch': _printed(peer_python, _GPU_OF_TORCH, {})}
   if not all(found.values()):
     listed = ', '.join(f'{name} finds {gpu or "none"}' for name, gpu in found.items())
     raise UserError(
       f'--device=gpu needs a GPU that both sides find, and here {listed}; give --device=cpu, or on '
       'a machine with a GPU make setup ACCEL=cuda13 and name a --peer_python whose torch has CUDA'
     )
+
+
+def gpu_of_jax() -> str:
+  """Returns the kind of the GPU that jax finds here; '' for none."""
+  return _printed(sys.executable, _GPU_OF_JAX, {'JAX_PLATFORMS': _PLATFORMS['gpu']})
 
 
 def _printed(python: str, code: str, environment: Mapping[str, str]) -> str:
