@@ -2,13 +2,15 @@
 # make quick  the tests that train nothing, in about a minute
 # make test   the types and the tests, in about 15 minutes; make test-all has the slow ones too
 # make lint   ruff; make types: mypy; make format mends what ruff can
-# make setup  the environment alone; ACCEL=cpu (default), cuda13 or tpu picks jax's extra
+# make setup  the environment alone; ACCEL=cpu (default), cuda13 or tpu picks jax's extra, and tests
+#             then run on that device
 ACCEL ?= cpu
 PYTHON ?= python3
 WORKDIR ?= runs/demo
 BIN := .venv/bin
 SETUP := .venv/.ready-$(ACCEL)
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+# -rs: what is skipped, and why, at the end.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile -rs
 EXTRA := $(if $(filter cpu,$(ACCEL)),,[$(ACCEL)])
 
 .PHONY: setup demo quick test test-all lint types format

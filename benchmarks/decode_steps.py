@@ -19,10 +19,12 @@ flags.DEFINE_integer('length', 256, 'Tokens of a text, its first token included.
 
 def main() -> None:
   # Imported here because it imports jax, which must come after `cli.launch` set up the process.
+  from benchmarks.stepper import described_device
   from benchmarks.text_generator import TextGenerator
 
   values = flags.FLAGS
-  protocol.serve(TextGenerator(values.config, values.num, values.length).run)
+  generator = TextGenerator(values.config, values.num, values.length)
+  protocol.serve(generator.run, describe=described_device)
 
 
 if __name__ == '__main__':

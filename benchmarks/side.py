@@ -1,13 +1,19 @@
 """One side of a comparison: a process that is kept alive and runs steps on demand."""
 
+import contextlib
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from errors import UserError
 
 ROOT = Path(__file__).parents[1]
+
+
+class SideFailed(UserError):
+  """A process of a comparison has ended, or has answered with an error."""
 
 
 class Side:
@@ -39,18 +45,32 @@ class Side:
       steps: how many steps to run.
 
     Raises:
-      UserError: the process has ended.
+      SideFailed: the process has ended, or the steps have failed.
     """
-    self._process.stdin.write(f'{command} {steps}\n')
-    self._process.stdin.flush()
-    line = self._process.stdout.readline()
-    if not line:
-      raise UserError('a process of the comparison has ended; see its message above')
-    answer = json.loads(line)
+    answer = self._ask(f'{command} {steps}')
     return answer['steps'] / answer['seconds']
 
+  def description(self) -> dict[str, Any]:
+    """Returns what the program says of itself, after its first steps; see the protocol."""
+    return self._ask('describe')
+
+  def _ask(self, command: str) -> dict[str, Any]:
+    try:
+      self._process.stdin.write(f'{command}\n')
+      self._process.stdin.flush()
+      line = self._process.stdout.readline()
+    except BrokenPipeError:
+      line = ''
+    if not line:
+      raise SideFailed('its process has ended; see its message above')
+    answer = json.loads(line)
+    if 'error' in answer:
+      raise SideFailed(answer['error'])
+    return answer
+
   def close(self) -> None:
-    """Ends the process."""
-    self._process.stdin.write('quit\n')
-    self._process.stdin.close()
+    """Ends the process, if it has not ended."""
+    with contextlib.suppress(BrokenPipeError):
+      self._process.stdin.write('quit\n')
+      self._process.stdin.close()
     self._process.wait(timeout=60)

@@ -7,7 +7,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from engine.feeds import open_feed
+from engine.flops import count_flops, count_recomputed
 from engine.metric_rows import weighted_means
+from engine.planning.devices import device_of_kind
 from engine.program import make_program
 from engine.session import open_session
 from engine.state import State
@@ -31,6 +33,23 @@ class Stepper:
     self._active = self._put(np.ones(self._session.lanes.number, bool))
     self._step = 0
 
+  def describe(self) -> dict[str, Any]:
+    """Returns the device, the version of jax, and what the MFU is computed from.
+
+    `flops` are the operations of a step, recomputed ones not counted; `peak` those of the device in
+    a second at `config.train.precision`, None where they are not known.
+    """
+    number, data = self._feed.take(self._step * self._session.per_step, self._program.capacity)
+    count = self._put(np.int32(number))
+    dispatch = self._program.dispatch
+    jaxpr = dispatch.trace(self.state, self._ok, data, count, self._active).jaxpr.jaxpr
+    known = device_of_kind(self._session.mesh.devices.flat[0].device_kind)
+    return {
+      **described_device(),
+      'flops': count_flops(jaxpr) - count_recomputed(jaxpr),
+      'peak': known.peak(self._session.train.precision) if known else None,
+    }
+
   def run(self, steps: int) -> dict[str, float]:
     """Takes `steps` steps and returns the losses of the last step, of the first lane."""
     last = self._step + steps
@@ -48,3 +67,8 @@ class Stepper:
 
   def _put(self, value: Any) -> jax.Array:
     return jax.device_put(value, self._session.replicated)
+
+
+def described_device() -> dict[str, str]:
+  """Returns the kind of the first device and the version of jax."""
+  return {'device': jax.devices()[0].device_kind, 'version': f'jax {jax.__version__}'}

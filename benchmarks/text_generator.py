@@ -25,8 +25,8 @@ class TextGenerator:
     def start(variables, key):
       return sampler.start(variables, prompts, lengths, numbered_keys(key, numbers), length)
 
-    self._start = jax.jit(start)
-    settings = dict(runtime.compiler_options())
+    self._start = jax.jit(start, compiler_options=session.determinism_options)
+    settings = runtime.compiler_options(session.platform, determinism=session.train.determinism)
     self._advance = jax.jit(sampler.advance, donate_argnums=1, compiler_options=settings)
     self._length = jnp.int32(length)
     # Options that do not change the model's distribution.

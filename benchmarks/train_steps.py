@@ -2,8 +2,9 @@
 
   python -m benchmarks.train_steps --config=configs/gan.py --config.data.batch_size=16
 
-It follows the protocol of `benchmarks/peers/protocol.py`: `warm N`, `run N`, `quit`. Steps include
-data, order, metrics and averages, in dispatches as long as the loop's, but no logging.
+It follows the protocol of `benchmarks/peers/protocol.py`: `warm N`, `run N`, `describe`, `quit`.
+Steps include data, order, metrics and averages, in dispatches as long as the loop's, but no
+logging.
 """
 
 import sys
@@ -18,7 +19,8 @@ def main() -> None:
   # Imported here because it imports jax, which must come after `cli.launch` set up the process.
   from benchmarks.stepper import Stepper
 
-  protocol.serve(Stepper(flags.FLAGS.config).run)
+  stepper = Stepper(flags.FLAGS.config)
+  protocol.serve(stepper.run, describe=stepper.describe)
 
 
 if __name__ == '__main__':

@@ -134,10 +134,13 @@ class _Program:
   """The compiled decoding of a sampler."""
 
   def __init__(self, opened: Opened, length: int):
-    sampler, self._opened, self._length = opened.restored.session.objective.sampler, opened, length
-    settings = dict(runtime.compiler_options())
+    session, self._opened, self._length = opened.restored.session, opened, length
+    sampler = session.objective.sampler
+    settings = runtime.compiler_options(session.platform, determinism=session.train.determinism)
     self._key = stream_key(jax.random.key(opened.seed), 'sample')
-    self._start = jax.jit(sampler.start, static_argnums=4)
+    self._start = jax.jit(
+      sampler.start, static_argnums=4, compiler_options=session.determinism_options
+    )
     self._advance = jax.jit(sampler.advance, donate_argnums=1, compiler_options=settings)
     kinds = {int: jnp.int32, float: jnp.float32}
     # The prompt and the length are in the state; what is left belongs to every token.

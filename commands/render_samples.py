@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -58,10 +59,11 @@ def _shape_of_a_sample(opened: Opened) -> Sequence[int]:
 
 def sample_chunks(opened: Opened, num: int) -> Iterator[np.ndarray]:
   """Yields `num` samples in pieces of at most `CHUNK`; sample i is the same whatever `num` is."""
-  sampler, size = opened.restored.session.objective.sampler, min(num, CHUNK)
+  session, size = opened.restored.session, min(num, CHUNK)
+  sampler = session.objective.sampler
   key = stream_key(jax.random.key(opened.seed), 'sample')
 
-  @jax.jit
+  @functools.partial(jax.jit, compiler_options=session.determinism_options)
   def sample(variables, first):
     numbers = first + jnp.arange(size)
     return sampler.sample(variables, numbered_keys(key, numbers), numbers, **opened.options)
@@ -121,7 +123,7 @@ def render(opened: Opened, picture: Picture, num: int, out: str) -> Rendered:
 
   describe = picture.captions.describe if picture.captions is not None else None
 
-  @jax.jit
+  @functools.partial(jax.jit, compiler_options=opened.restored.session.determinism_options)
   def rendered(variables, batch):
     keys = numbered_keys(key, jnp.arange(examples.number))
     given = variables, prepare(batch, key, OFF), keys, num

@@ -54,6 +54,7 @@ def defaults() -> ConfigDict:
     patience=0,
     minimum_gain=0.0,
     latency_hiding=False,
+    determinism='default',
   )
   config.seeds = 1
   config.checkpoint = dict(every=500, keep=2, best='', best_mode='min')

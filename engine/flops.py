@@ -174,6 +174,17 @@ def _of_product(equation: core.JaxprEqn) -> int:
   return 2 * _array(equation.outvars[0]).size * math.prod(shape[axis] for axis in contracted)
 
 
+def _of_attention(equation: core.JaxprEqn) -> int:
+  """Of the products of all queries with all keys and of that with the values; in a gradient twice.
+
+  A mask does not lower the count, and scores that a gradient computes again do not raise it.
+  """
+  query, key = (_array(variable).shape for variable in equation.invars[:2])
+  length = key[1 if equation.params['layout'] == _LENGTH_BEFORE_HEADS else 2]
+  products = 2 * 2 * math.prod(query) * length
+  return 2 * products if equation.primitive.name == _BACKWARD else products
+
+
 def _of_convolution(equation: core.JaxprEqn) -> int:
   """2·(products of values that are there), not those with padding or with a dilation's zeros."""
   params, (image, kernel) = equation.params, (_array(v).shape for v in equation.invars)
@@ -197,4 +208,12 @@ _PLATFORM = 'platform_index'
 _OF_INDEX = ('clamp', 'convert_element_type', 'min', 'max')
 # Primitives of our own: the linear maps of models/kernels/linear.py.
 _EVALUATED = ('linear_map',)
-_COUNTS = {'dot_general': _of_product, 'conv_general_dilated': _of_convolution}
+# Attention by cuDNN's kernels.
+_FORWARD, _BACKWARD = 'dot_product_attention_fwd_wrapper', 'dot_product_attention_bwd_wrapper'
+_LENGTH_BEFORE_HEADS = 0
+_COUNTS = {
+  'dot_general': _of_product,
+  'conv_general_dilated': _of_convolution,
+  _FORWARD: _of_attention,
+  _BACKWARD: _of_attention,
+}

@@ -116,7 +116,9 @@ def lane_sampler(session: Session) -> LaneSampler | None:
     variables = averaged_variables(held, session.averages)
     return sampler.sample(variables, keys, numbers, **options)
 
-  draw = jax.jit(sample, out_shardings=session.replicated)
+  draw = jax.jit(
+    sample, out_shardings=session.replicated, compiler_options=session.determinism_options
+  )
   with session.module_errors():
     drawn = jax.eval_shape(draw, weights(session.lane_abstract), 0)
   check_memory(drawn_need(1, drawn, 'config.train.samples'), 'drawing samples')

@@ -83,7 +83,9 @@ def make_program(session: Session, feed: Feed, traced: Traced | None = None) -> 
     dispatch,
     donate_argnums=(0, 1),
     out_shardings=(session.state_shardings, session.replicated, session.replicated),
-    compiler_options=runtime.compiler_options(session.platform, session.train.latency_hiding),
+    compiler_options=runtime.compiler_options(
+      session.platform, session.train.latency_hiding, session.train.determinism
+    ),
   )
   return Program(jitted, names, capacity)
 

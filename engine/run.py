@@ -30,7 +30,7 @@ FORMAT, LAST_COMMIT = 3, '62ac1e2'
 # Sections that runs of this format may lack, since they were made before there were any.
 _YOUNGER: Mapping[str, Any] = {
   'report': {'trackers': ['tensorboard']},
-  'train': {'latency_hiding': False},
+  'train': {'latency_hiding': False, 'determinism': 'default'},
   'data': {
     # Not asked of `data.section`, which imports jax: a script reads runs before jax starts.
     'decoded_mb': 16384,
@@ -74,6 +74,7 @@ FREE = (
   'train.epochs',
   'train.patience',
   'train.minimum_gain',
+  'train.determinism',
   'checkpoint',
   'evaluators',
   # Examples that it leaves out make the data another, which is not trained on any further.

@@ -154,8 +154,36 @@ LATENCY_HIDING: Mapping[str, Mapping[str, bool]] = {
 }
 
 
-def compiler_options(platform: str = '', latency_hiding: bool = False) -> dict[str, str | bool]:
-  """Returns the options for the jit of a training step.
+# Compiler options of GPUs by `config.train.determinism`; CPUs and TPUs repeat every bit anyway.
+# https://openxla.org/xla/determinism: scatters, products, convolutions and attention have kernels
+# that add in an order that changes from call to call, and the fastest kernel of each is chosen by
+# timing it while compiling, so that another process may choose another. Without the expander a
+# scatter that must be deterministic is a loop over its rows (openxla/xla pull request 34917).
+DETERMINISM: Mapping[str, Mapping[str, bool]] = {
+  'default': {},
+  'kernels': {
+    'xla_gpu_exclude_nondeterministic_ops': True,
+    'xla_gpu_enable_scatter_determinism_expander': True,
+  },
+  'full': {
+    'xla_gpu_deterministic_ops': True,
+    'xla_gpu_enable_scatter_determinism_expander': True,
+  },
+}
+
+
+def determinism_options(platform: str, determinism: str) -> dict[str, str | bool]:
+  """Returns the options that `config.train.determinism` stands for on a platform; none but on GPUs.
+
+  They are for every jit that computes figures or samples of a run.
+  """
+  return dict(DETERMINISM[determinism]) if platform == 'gpu' else {}
+
+
+def compiler_options(
+  platform: str = '', latency_hiding: bool = False, determinism: str = 'default'
+) -> dict[str, str | bool]:
+  """Returns the options for the jit of a training step, or of other work as heavy.
 
   On a CPU convolutions leave YNNPACK, which is slower there than XLA's own path; products stay, and
   reductions join them: XLA itself sums a large array in many small passes.
@@ -163,6 +191,7 @@ def compiler_options(platform: str = '', latency_hiding: bool = False) -> dict[s
   Args:
     platform: 'cpu', 'gpu' or 'tpu'; '' for that of the devices here.
     latency_hiding: whether those of `LATENCY_HIDING` are among them.
+    determinism: which of those of `DETERMINISM` are.
   """
   import jax
   import jaxlib
@@ -174,7 +203,7 @@ def compiler_options(platform: str = '', latency_hiding: bool = False) -> dict[s
     options['xla_cpu_experimental_ynn_fusion_type'] = kinds
   if latency_hiding:
     options.update(LATENCY_HIDING.get(platform, {}))
-  return options
+  return {**options, **determinism_options(platform, determinism)}
 
 
 def versions() -> dict[str, str]:

@@ -16,7 +16,7 @@ from data.section import ALL_FOLDS, Data, open_training, open_whole
 from data.spec import Spec
 from data.text.options import Text
 from data.transforms import check_size
-from engine import host_memory, sharding
+from engine import host_memory, runtime, sharding
 from engine.averages import Average, named_averages
 from engine.build import build, call, to_plain
 from engine.declarations import check_config
@@ -83,6 +83,11 @@ class Session(NamedTuple):
     return self.mesh.devices.flat[0].platform
 
   @property
+  def determinism_options(self) -> dict[str, str | bool]:
+    """The compiler options that `config.train.determinism` stands for on its devices."""
+    return runtime.determinism_options(self.platform, self.train.determinism)
+
+  @property
   def replicated(self) -> NamedSharding:
     """The sharding of an array that every device holds a copy of."""
     return NamedSharding(self.mesh, PartitionSpec())
@@ -98,7 +103,8 @@ class Session(NamedTuple):
 
     # It runs once: compiling it well would cost more than it saves.
     hurried = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else {}
-    return jax.jit(make, out_shardings=self.state_shardings, compiler_options=hurried)()
+    options = {**hurried, **self.determinism_options}
+    return jax.jit(make, out_shardings=self.state_shardings, compiler_options=options)()
 
   def module_errors(self) -> AbstractContextManager[None]:
     """Within it, an error that a module is the cause of is a UserError that names the module."""

@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from engine import runtime
 from engine.build import call, to_plain
 from errors import UserError
 from options import option
@@ -42,6 +43,15 @@ class Train:
     'Whether GPUs or TPUs are told to exchange data while they compute: the compiler options of '
     '`LATENCY_HIDING` in engine/runtime.py. On a CPU it changes nothing.',
     default=False,
+  )
+  determinism: str = option(
+    'What a GPU repeats bit for bit: `default` need not repeat anything; `kernels` uses kernels '
+    'that give the same result at every call, of which the fastest are chosen while compiling, so '
+    'that another machine, or one without the cache of compiled programs, may choose others; '
+    '`full` chooses without timing them, so that every process on such a GPU computes the same. '
+    'CPUs and TPUs repeat every bit in any case.',
+    choices=tuple(runtime.DETERMINISM),
+    default='default',
   )
 
 

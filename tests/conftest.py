@@ -4,11 +4,14 @@ Programs are compiled fast rather than well, and once for all workers and script
 are tiny and programs many. Without these settings the suite takes nearly twice as long.
 """
 
+import importlib.util
 import os
+import pkgutil
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -22,6 +25,27 @@ ROOT = Path(__file__).parents[1]
 
 
 _XLA_FLAGS = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
+# What tests expect of an accelerator as of a CPU: products in float32 (they are TF32's by default,
+# or bfloat16's), and equal bits of what is computed twice. Processes run side by side on one GPU,
+# of which jax would else give most to the first.
+_EXACT_FLAGS = '--xla_gpu_deterministic_ops=true --xla_gpu_enable_scatter_determinism_expander=true'
+_ON_ACCELERATORS = {
+  'JAX_DEFAULT_MATMUL_PRECISION': 'highest',
+  'XLA_PYTHON_CLIENT_PREALLOCATE': 'false',
+}
+
+
+def on_accelerator(environ: Mapping[str, str] = os.environ) -> bool:
+  """Whether jax will compute on another device than a CPU, as far as is known before it starts.
+
+  Without JAX_PLATFORMS it does where a plugin is installed, such as that of `jax[cuda13]`. libtpu
+  is not looked at: it is also the compiler of `plan.py`. Set JAX_PLATFORMS=tpu to test on a TPU.
+  """
+  if environ.get('JAX_PLATFORMS'):
+    return environ['JAX_PLATFORMS'].split(',')[0] != 'cpu'
+  plugins = importlib.util.find_spec('jax_plugins')
+  places = plugins.submodule_search_locations if plugins else None
+  return bool(places and [*pkgutil.iter_modules(places)])
 
 
 def settings(shared: str) -> dict[str, str]:
@@ -32,12 +56,15 @@ def settings(shared: str) -> dict[str, str]:
   next time, and the runs of tests/golden/short_runs.py.
   """
   compiled = os.environ.get('ATELIER_TESTS_COMPILED') or f'{shared}/compiled'
+  accelerated = on_accelerator()
+  flags = f'{_XLA_FLAGS} {_EXACT_FLAGS}' if accelerated else _XLA_FLAGS
   return {
+    **(_ON_ACCELERATORS if accelerated else {}),
     'ATELIER_TEST_RUNS': f'{shared}/runs',
     'JAX_COMPILATION_CACHE_DIR': compiled,
     'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
     'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
-    'XLA_FLAGS': f'{_XLA_FLAGS} {os.environ.get("XLA_FLAGS", "")}'.strip(),
+    'XLA_FLAGS': f'{flags} {os.environ.get("XLA_FLAGS", "")}'.strip(),
   }
 
 
@@ -68,7 +95,12 @@ _FOLDERS = ('commands', 'models', 'objectives')
 
 
 def pytest_collection_modifyitems(items):
+  accelerated = on_accelerator()
   for item in items:
+    of_a_cpu = item.get_closest_marker('cpu')
+    if accelerated and of_a_cpu:
+      reason = f'{of_a_cpu.args[0]}; JAX_PLATFORMS=cpu runs it'
+      item.add_marker(pytest.mark.skip(reason=reason))
     if _trains(item):
       item.add_marker('training')
   # Files that start processes come first, then others that train: a long file that is begun last
@@ -125,8 +157,9 @@ def _own_cache(tmp_path_factory):
 
 
 def environment(devices: int = 1, **more: str) -> dict[str, str]:
-  """What a script under test runs with."""
-  return {**os.environ, 'JAX_NUM_CPU_DEVICES': str(devices), **more}
+  """What a script under test runs with; several devices are always those of a CPU."""
+  several = {'JAX_PLATFORMS': 'cpu'} if devices > 1 else {}
+  return {**os.environ, 'JAX_NUM_CPU_DEVICES': str(devices), **several, **more}
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from tests.golden import record, short_runs, tiny, values
 from tests.golden.values import Tolerance
 from tests.marks import slow_where
 
+pytestmark = pytest.mark.cpu('golden values hold to the rounding of a CPU')
 FAMILIES = values.families()
 RECORDED = {family: values.read(family) for family in FAMILIES}
 DRAWN = [(family, case) for family in FAMILIES for case in RECORDED[family]['one_key']]

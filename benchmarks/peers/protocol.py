@@ -6,19 +6,21 @@ noisy machine:
 
     warm 20   →  {"steps": 20, "seconds": 0.41, "loss_d": 1.38, "loss_g": 0.69}
     run 100   →  {"steps": 100, "seconds": 2.02, …}
+    describe  →  {"device": "NVIDIA H200", "version": "torch 2.11.0", …}
     quit      →  the process ends (so does end of file)
 
-`warm` and `run` do the same work; the harness discards the times of `warm`. Any other line is
-answered with {"error": …}. This file imports the standard library only, so that every peer and the
-harness can import it, whatever their environments contain.
+`warm` and `run` do the same work; the harness discards the times of `warm`. Steps that fail, and
+any other line, are answered with {"error": …}. This file imports the standard library only, so that
+every peer and the harness can import it, whatever their environments contain.
 """
 
 import json
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping
-from typing import TextIO
+from typing import Any, TextIO
 
 # glibc maps each buffer above the threshold anew, so that its pages fault at every step; with a
 # higher threshold the heap keeps them. It must be set in the environment before the process starts.
@@ -45,12 +47,16 @@ def timed(steps: int, run: Callable[[int], Mapping[str, float]]) -> dict[str, fl
 
 
 def serve(
-  run: Callable[[int], Mapping[str, float]], lines: TextIO | None = None, out: TextIO | None = None
+  run: Callable[[int], Mapping[str, float]],
+  lines: TextIO | None = None,
+  out: TextIO | None = None,
+  describe: Callable[[], Mapping[str, Any]] = dict,
 ) -> None:
   """Answers commands until `quit` or end of file.
 
   Args:
     run: takes a number of steps, runs them and returns the last losses as Python floats.
+    describe: returns what `describe` is answered with; called after a first `warm` or `run`.
     lines: lines with commands; standard input by default.
     out: file that answers are written to; standard output by default.
   """
@@ -60,9 +66,22 @@ def serve(
       case ['quit']:
         return
       case ['warm' | 'run', count] if count.isdigit() and int(count) > 0:
-        answer = timed(int(count), run)
+        answer = _answered(lambda: timed(int(count), run))
+      case ['describe']:
+        answer = _answered(describe)
       case []:
         continue
       case _:
-        answer = {'error': f'expected "warm N", "run N" or "quit", got {line.strip()!r}'}
+        answer = {
+          'error': f'expected "warm N", "run N", "describe" or "quit", got {line.strip()!r}'
+        }
     print(json.dumps(answer), file=out, flush=True)
+
+
+def _answered(work: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+  """What `work` returns; where it fails, the first line of its error, and its trace on stderr."""
+  try:
+    return work()
+  except Exception as error:
+    traceback.print_exc()
+    return {'error': f'{type(error).__name__}: {(str(error).strip().splitlines() or [""])[0]}'}

@@ -1,4 +1,4 @@
-"""The classifiers of this project in PyTorch, as fast as eager PyTorch makes them on a CPU.
+"""The classifiers of this project in PyTorch, as fast as PyTorch makes them.
 
 It computes the same as configs/mlp.py (`mlp`), configs/cnn.py (`cnn`) and configs/cnn_binary.py
 (`cnn_binary`), so that a ratio of step times compares frameworks and nothing else. It is driven
@@ -53,8 +53,10 @@ class Trainer:
     self.batch_size = args.batch_size
     self.binary = args.model == 'cnn_binary'
     self.signed = args.model != 'mlp'
-    self.images = torch_peer.resident_images(flat=args.model == 'mlp')
-    self.labels = torch.randint(2 if self.binary else 10, (torch_peer.EXAMPLES,))
+    self.device = args.device
+    self.images = torch_peer.resident_images(args.model == 'mlp', args.device)
+    classes = 2 if self.binary else 10
+    self.labels = torch.randint(classes, (torch_peer.EXAMPLES,), device=args.device)
     if args.model == 'mlp':
       self.model = mlp()
     else:
@@ -62,24 +64,29 @@ class Trainer:
       self.model = cnn(*sizes, args)
       if args.channels_last:
         self.model.to(memory_format=torch.channels_last)
+    self.model.to(args.device)
+    self.compiled_loss = torch_peer.compiled(self.loss, args)
     kind = {'fused': True} if args.adam == 'fused' else {'foreach': args.adam == 'foreach'}
-    self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3, **kind)
+    self.optimizer = torch.optim.Adam(
+      self.model.parameters(), lr=1e-3, **kind, **torch_peer.capturable(args)
+    )
 
   def batch(self) -> tuple[Tensor, Tensor]:
     """Returns (images, labels) of a random batch, gathered from the resident uint8 array."""
-    indices = torch.randint(torch_peer.EXAMPLES, (self.batch_size,))
+    indices = torch.randint(torch_peer.EXAMPLES, (self.batch_size,), device=self.device)
     images = self.images[indices].float()
     images = images.div_(127.5).sub_(1) if self.signed else images.div_(255)
     return images, self.labels[indices]
 
-  def step(self) -> dict[str, Tensor]:
-    images, labels = self.batch()
+  def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+    """Returns the mean cross-entropy in nats."""
     logits = self.model(images)
     if self.binary:
-      loss = F.binary_cross_entropy_with_logits(logits[:, 0], labels.float())
-    else:
-      loss = F.cross_entropy(logits, labels)
-    return {'loss': torch_peer.update(loss, self.optimizer)}
+      return F.binary_cross_entropy_with_logits(logits[:, 0], labels.float())
+    return F.cross_entropy(logits, labels)
+
+  def step(self) -> dict[str, Tensor]:
+    return {'loss': torch_peer.update(self.compiled_loss(*self.batch()), self.optimizer)}
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -88,13 +95,13 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
   parser.add_argument('--channels-last', action=argparse.BooleanOptionalAction, default=True)
   parser.add_argument('--pool-first', action=argparse.BooleanOptionalAction, default=True)
   parser.add_argument('--adam', choices=('fused', 'foreach', 'plain'), default='fused')
-  return parser.parse_args(argv)
+  return torch_peer.parse(parser, argv)
 
 
 def main() -> None:
   args = parse()
-  torch_peer.set_up(args.threads)
-  torch_peer.serve(Trainer(args).step)
+  torch_peer.set_up(args)
+  torch_peer.serve(Trainer(args).step, args)
 
 
 if __name__ == '__main__':

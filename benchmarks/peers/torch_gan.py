@@ -1,4 +1,4 @@
-"""The GANs of this project in PyTorch, as fast as eager PyTorch makes them on a CPU.
+"""The GANs of this project in PyTorch, as fast as PyTorch makes them.
 
 It computes the same as `objectives/gan.py` with configs/gan.py and R1 at every step,
 configs/gan_plain.py (`--plain`) and configs/dcgan_batch_norm.py, so that a ratio of step times
@@ -12,7 +12,8 @@ compares frameworks and nothing else. It is driven over stdin, see `protocol.py`
 It is fast because data are resident as uint8; Adam is fused and RMSprop uses foreach; the generator
 runs without a graph in the discriminator's update; gradients are computed only for the parameters
 that are updated; the EMA is one `_foreach_lerp_`; denormals are flushed to 0; the host reads a loss
-once per command, never per step.
+once per command, never per step. `torch.compile` has no second derivatives, so R1 fails with
+`--mode compile` (torch 2.13).
 """
 
 import argparse
@@ -83,11 +84,12 @@ def dcgan_discriminator() -> nn.Sequential:
   )
 
 
-def make_optimizer(params: Iterable[Tensor], plain: bool) -> torch.optim.Optimizer:
+def make_optimizer(params: Iterable[Tensor], args: argparse.Namespace) -> torch.optim.Optimizer:
   """Makes foreach RMSprop for the plain GAN, fused Adam(2e-4, 0.5, 0.999) for the others."""
-  if plain:
-    return torch.optim.RMSprop(params, lr=2e-4, foreach=True)
-  return torch.optim.Adam(params, lr=2e-4, betas=(0.5, 0.999), fused=True)
+  kept = torch_peer.capturable(args)
+  if args.plain:
+    return torch.optim.RMSprop(params, lr=2e-4, foreach=True, **kept)
+  return torch.optim.Adam(params, lr=2e-4, betas=(0.5, 0.999), fused=True, **kept)
 
 
 def r1_penalty(logits: Tensor, images: Tensor) -> Tensor:
@@ -107,20 +109,27 @@ class Trainer:
     if convolutional and args.channels_last:
       self.generator.to(memory_format=torch.channels_last)
       self.discriminator.to(memory_format=torch.channels_last)
-    self.data = torch_peer.resident_images(flat=not convolutional)
+    self.generator.to(args.device)
+    self.discriminator.to(args.device)
+    self.data = torch_peer.resident_images(not convolutional, args.device)
     self.params_g = list(self.generator.parameters())
     self.params_d = list(self.discriminator.parameters())
     self.ema = [p.detach().clone() for p in self.params_g]
-    self.optimizer_g = make_optimizer(self.params_g, args.plain)
-    self.optimizer_d = make_optimizer(self.params_d, args.plain)
+    self.optimizer_g = make_optimizer(self.params_g, args)
+    self.optimizer_d = make_optimizer(self.params_d, args)
+    self.losses = {
+      name: torch_peer.compiled(loss, args)
+      for name, loss in (('d', self.loss_d), ('g', self.loss_g))
+    }
 
   def real(self) -> Tensor:
     """Returns a random batch in [0, 1], gathered from the resident uint8 array."""
-    indices = torch.randint(torch_peer.EXAMPLES, (self.args.batch_size,))
+    size = (self.args.batch_size,)
+    indices = torch.randint(torch_peer.EXAMPLES, size, device=self.args.device)
     return self.data[indices].float().div_(255)
 
   def latent(self) -> Tensor:
-    return torch.randn(self.args.batch_size, LATENT)
+    return torch.randn(self.args.batch_size, LATENT, device=self.args.device)
 
   def loss_d(self) -> Tensor:
     """Returns the non-saturating loss of the discriminator, plus γ·R1 with `--r1`."""
@@ -143,8 +152,8 @@ class Trainer:
 
   def step(self) -> dict[str, Tensor]:
     """Updates the discriminator, the generator and the EMA, once each."""
-    loss_d = self.update(self.loss_d, self.params_d, self.optimizer_d, frozen=self.params_g)
-    loss_g = self.update(self.loss_g, self.params_g, self.optimizer_g, frozen=self.params_d)
+    loss_d = self.update(self.losses['d'], self.params_d, self.optimizer_d, frozen=self.params_g)
+    loss_g = self.update(self.losses['g'], self.params_g, self.optimizer_g, frozen=self.params_d)
     with torch.no_grad():
       torch._foreach_lerp_(self.ema, self.params_g, 1 - EMA_DECAY)
     return {'loss_d': loss_d, 'loss_g': loss_g}
@@ -172,7 +181,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
   parser.add_argument('--plain', action='store_true', help='dense: RMSprop and ReLU, as in 2014')
   parser.add_argument('--channels-last', action=argparse.BooleanOptionalAction, default=True)
   parser.add_argument('--concat', action='store_true', help='real and fake in one forward pass')
-  args = parser.parse_args(argv)
+  args = torch_peer.parse(parser, argv)
   if args.model == 'dcgan' and (args.plain or args.concat):
     parser.error('--plain and --concat are for the dense GAN: batch statistics are per batch')
   return args
@@ -180,8 +189,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
   args = parse()
-  torch_peer.set_up(args.threads)
-  torch_peer.serve(Trainer(args).step)
+  torch_peer.set_up(args)
+  torch_peer.serve(Trainer(args).step, args)
 
 
 if __name__ == '__main__':

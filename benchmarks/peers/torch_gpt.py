@@ -1,14 +1,18 @@
-"""nanoGPT in PyTorch, as fast as eager PyTorch makes it on a CPU.
+"""nanoGPT in PyTorch, as fast as PyTorch makes it.
 
 It has the architecture and settings of karpathy/nanoGPT (model.py, train.py, the README's settings
 for a CPU): pre-norm, learned positions, tied embedding, exact GELU, normal(0.02) initialisation
 with residual projections scaled by 1/√(2·layers), AdamW with weight decay on matrices only, cosine
-schedule, clipping at 1. The defaults are those for a CPU; the other published settings are
-`--layers 6 --heads 6 --width 384 --context 256 --batch-size 64 --dropout 0.2 --steps 5000`.
+schedule, clipping at 1; with `--precision bfloat16` autocast, in which parameters and the residual
+stream stay float32. The defaults are those for a CPU; the other published settings are
+`--layers 6 --heads 6 --width 384 --context 256 --batch-size 64 --dropout 0.2 --steps 5000
+--precision bfloat16`, and GPT-2's smallest model `--layers 12 --heads 12 --width 768 --context 1024
+--vocabulary 50304`.
 
     python benchmarks/peers/torch_gpt.py steps                                   # training steps
     python benchmarks/peers/torch_gpt.py generate --context 256 --length 256     # whole generations
     python benchmarks/peers/torch_gpt.py train --text input.txt                  # nanoGPT's run
+    python benchmarks/peers/torch_gpt.py steps --device gpu --mode compile --precision bfloat16
 
 `steps` and `generate` are driven over stdin, see `protocol.py`; start all three with
 `protocol.environment(threads)`. `generate` works like nanoGPT's: there is no cache, the whole text
@@ -20,8 +24,8 @@ imports and reading the text.
 
 It is faster than nanoGPT's own script because data are resident as one tensor, from which windows
 are sliced by one gather; AdamW is fused; denormals are flushed to 0; the host reads a loss once per
-command, never per step. `--attention plain`, `--adam foreach` and `--compile` are alternatives to
-compare with the defaults.
+command, never per step. `--attention plain` and `--adam foreach` are alternatives to compare with
+the defaults.
 """
 
 import argparse
@@ -82,7 +86,7 @@ class Attention(nn.Module):
 
   def plain(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     length = query.shape[2]
-    later = torch.ones(length, length, dtype=torch.bool).triu(1)
+    later = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1)
     scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
     return self.drop(scores.masked_fill(later, -math.inf).softmax(-1)) @ value
 
@@ -145,15 +149,21 @@ def learning_rate(step: int, steps: int) -> float:
   return END + 0.5 * (1 + math.cos(math.pi * progress)) * (LEARNING_RATE - END)
 
 
-def make_optimizer(model: nn.Module, adam: str) -> torch.optim.AdamW:
-  """Makes AdamW with weight decay of matrices, and none of gains and biases."""
+def make_optimizer(model: nn.Module, adam: str, captured: bool = False) -> torch.optim.AdamW:
+  """Makes AdamW with weight decay of matrices, and none of gains and biases.
+
+  Where a step is `captured` in a graph, the learning rate is a tensor that the graph reads.
+  """
   params = list(model.parameters())
   groups = [
     {'params': [p for p in params if p.dim() >= 2], 'weight_decay': WEIGHT_DECAY},
     {'params': [p for p in params if p.dim() < 2], 'weight_decay': 0.0},
   ]
   kind = {'fused': True} if adam == 'fused' else {'foreach': adam == 'foreach'}
-  return torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=BETAS, **kind)
+  rate: float | Tensor = LEARNING_RATE
+  if captured:
+    rate, kind['capturable'] = torch.tensor(rate, device=params[0].device), True
+  return torch.optim.AdamW(groups, lr=rate, betas=BETAS, **kind)
 
 
 class Trainer:
@@ -162,27 +172,42 @@ class Trainer:
   def __init__(self, args: argparse.Namespace, text: Tensor, vocabulary: int):
     self.args = args
     self.text = text
-    self.model = GPT(size_of(args, vocabulary))
-    self.optimizer = make_optimizer(self.model, args.adam)
-    self.loss = torch.compile(self.model.loss) if args.compile else self.model.loss
+    self.model = GPT(size_of(args, vocabulary)).to(args.device)
+    self.optimizer = make_optimizer(self.model, args.adam, captured=args.mode == 'graph')
+    self.loss = torch_peer.compiled(self.model.loss, args)
     self.steps_taken = 0
 
-  def step(self) -> dict[str, Tensor]:
+  def set_rate(self) -> None:
+    """Sets the learning rate of the next step."""
+    rate = learning_rate(self.steps_taken, self.args.steps)
     for group in self.optimizer.param_groups:
-      group['lr'] = learning_rate(self.steps_taken, self.args.steps)
+      if isinstance(group['lr'], Tensor):
+        group['lr'].fill_(rate)
+      else:
+        group['lr'] = rate
     self.steps_taken += 1
+
+  def step(self) -> dict[str, Tensor]:
     tokens, targets = torch_peer.windows(self.text, self.args.batch_size, self.args.context)
-    return {'loss': torch_peer.update(self.loss(tokens, targets), self.optimizer, CLIP)}
+    with autocast(self.args):
+      loss = self.loss(tokens, targets)
+    return {'loss': torch_peer.update(loss, self.optimizer, CLIP)}
+
+
+def autocast(args: argparse.Namespace) -> torch.autocast:
+  """Within it, products are computed in `--precision`."""
+  half = args.precision == 'bfloat16'
+  return torch.autocast(args.device.type, dtype=torch.bfloat16, enabled=half)
 
 
 @torch.inference_mode()
-def generate(model: GPT, rows: int, length: int) -> Tensor:
+def generate(model: GPT, rows: int, length: int, device: torch.device | None = None) -> Tensor:
   """Samples texts of `length` tokens that start with token 0: int64 [rows, length].
 
   Like nanoGPT's `generate`: for every token the text so far, or its last `context` tokens, goes
   through the whole model.
   """
-  text = torch.zeros(rows, 1, dtype=torch.int64)
+  text = torch.zeros(rows, 1, dtype=torch.int64, device=device)
   for _ in range(length - 1):
     logits = model(text[:, -model.size.context :], last=True)[:, -1]
     text = torch.cat([text, torch.multinomial(logits.softmax(-1), 1)], dim=1)
@@ -203,10 +228,11 @@ def estimate(trainer: Trainer, text: Tensor) -> float:
   """Returns the mean loss of random windows, like nanoGPT's `estimate_loss`."""
   args = trainer.args
   trainer.model.eval()
-  losses = [
-    trainer.model.loss(*torch_peer.windows(text, args.batch_size, args.context))
-    for _ in range(args.evaluation_batches)
-  ]
+  with autocast(args):
+    losses = [
+      trainer.model.loss(*torch_peer.windows(text, args.batch_size, args.context))
+      for _ in range(args.evaluation_batches)
+    ]
   trainer.model.train()
   return torch.stack(losses).mean().item()
 
@@ -232,6 +258,7 @@ def whole_loss(model: GPT, text: Tensor) -> float:
 def train(args: argparse.Namespace) -> None:
   """Trains a model; prints its losses during training and at the end, and the wall time."""
   training, validation, vocabulary = read_text(args.text)
+  training, validation = training.to(args.device), validation.to(args.device)
   trainer = Trainer(args, training, vocabulary)
   started, evaluating = time.perf_counter(), 0.0
 
@@ -246,6 +273,7 @@ def train(args: argparse.Namespace) -> None:
   while trainer.steps_taken < args.steps:
     if trainer.steps_taken % args.evaluate_every == 0:
       report()
+    trainer.set_rate()
     trainer.step()
   report()
   seconds = time.perf_counter() - started
@@ -265,6 +293,7 @@ def train(args: argparse.Namespace) -> None:
 def size_of(args: argparse.Namespace, vocabulary: int) -> Size:
   """Returns the hyperparameters on the command line."""
   values = {name: getattr(args, name) for name in Size._fields if name in args}
+  del values['vocabulary']
   return Size(vocabulary=vocabulary, fused=args.attention == 'fused', **values)
 
 
@@ -284,23 +313,30 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
   parser.add_argument('--evaluation-batches', type=int, default=20)
   parser.add_argument('--attention', choices=('fused', 'plain'), default='fused')
   parser.add_argument('--adam', choices=('fused', 'foreach', 'plain'), default='fused')
-  parser.add_argument('--compile', action='store_true')
-  args = parser.parse_args(argv)
+  parser.add_argument('--precision', choices=('float32', 'bfloat16'), default='float32')
+  parser.add_argument('--vocabulary', type=int, default=torch_peer.VOCABULARY)
+  args = torch_peer.parse(parser, argv)
   if (args.work == 'train') != (args.text is not None):
     parser.error('--text names the file that `train` reads, and goes with nothing else')
+  modes = {'steps': torch_peer.MODES, 'generate': ('eager',), 'train': ('eager', 'compile')}
+  if args.mode not in modes[args.work]:
+    parser.error(f'--mode {args.mode} is not for `{args.work}`: {" or ".join(modes[args.work])}')
   return args
 
 
 def main() -> None:
   args = parse()
-  torch_peer.set_up(args.threads)
+  torch_peer.set_up(args)
   if args.work == 'train':
     train(args)
   elif args.work == 'generate':
-    model = GPT(size_of(args, torch_peer.VOCABULARY)).eval()
-    torch_peer.serve(lambda: {'last': generate(model, args.batch_size, args.length)[0, -1]})
+    model = GPT(size_of(args, args.vocabulary)).eval().to(args.device)
+    sizes = (args.batch_size, args.length, args.device)
+    torch_peer.serve(lambda: {'last': generate(model, *sizes)[0, -1]}, args)
   else:
-    torch_peer.serve(Trainer(args, torch_peer.resident_tokens(), torch_peer.VOCABULARY).step)
+    text = torch_peer.resident_tokens(args.device, args.vocabulary)
+    trainer = Trainer(args, text, args.vocabulary)
+    torch_peer.serve(trainer.step, args, before=trainer.set_rate)
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""A character RNN in PyTorch, as fast as eager PyTorch makes it on a CPU.
+"""A character RNN in PyTorch, as fast as PyTorch makes it.
 
 It computes the same as configs/rnn.py, with the same sizes: an embedding of characters (or one-hot
 vectors, `--embedding 0`), `torch.nn.RNN` with tanh, `torch.nn.GRU` or `torch.nn.LSTM`, the logits
@@ -49,10 +49,13 @@ class Trainer:
 
   def __init__(self, args: argparse.Namespace):
     self.args = args
-    self.text = torch_peer.resident_tokens()
-    self.model = CharacterRNN(args)
+    self.text = torch_peer.resident_tokens(args.device)
+    model = CharacterRNN(args).to(args.device)
+    self.model = torch_peer.compiled(model, args)
     kind = {'fused': True} if args.adam == 'fused' else {'foreach': args.adam == 'foreach'}
-    self.optimizer = torch.optim.Adam(self.model.parameters(), lr=args.learning_rate, **kind)
+    self.optimizer = torch.optim.Adam(
+      model.parameters(), lr=args.learning_rate, **kind, **torch_peer.capturable(args)
+    )
 
   def step(self) -> dict[str, Tensor]:
     rows = torch_peer.windows(self.text, self.args.batch_size, self.args.length)
@@ -71,14 +74,14 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
   parser.add_argument('--learning-rate', type=float, default=2e-3)
   parser.add_argument('--adam', choices=('fused', 'foreach', 'plain'), default='fused')
   parser.add_argument('--onednn', action=argparse.BooleanOptionalAction, default=True)
-  return parser.parse_args(argv)
+  return torch_peer.parse(parser, argv)
 
 
 def main() -> None:
   args = parse()
-  torch_peer.set_up(args.threads)
+  torch_peer.set_up(args)
   torch.backends.mkldnn.enabled = args.onednn
-  torch_peer.serve(Trainer(args).step)
+  torch_peer.serve(Trainer(args).step, args)
 
 
 if __name__ == '__main__':

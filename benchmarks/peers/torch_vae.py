@@ -1,4 +1,4 @@
-"""The VAEs of this project in PyTorch, as fast as eager PyTorch makes them on a CPU.
+"""The VAEs of this project in PyTorch, as fast as PyTorch makes them.
 
 It computes the same as `objectives/vae.py` with configs/vae.py (`dense`) and configs/conv_vae.py
 (`conv`), so that a ratio of step times compares frameworks and nothing else. Only RMSprop differs:
@@ -97,20 +97,22 @@ class Trainer:
   """The model, its optimizer and the resident data."""
 
   def __init__(self, args: argparse.Namespace):
-    self.batch_size = args.batch_size
-    self.model = VAE(args.model, args.channels_last)
-    self.data = torch_peer.resident_images(flat=args.model == 'dense')
+    self.batch_size, self.device = args.batch_size, args.device
+    model = VAE(args.model, args.channels_last).to(args.device)
+    self.loss = torch_peer.compiled(model, args)
+    self.data = torch_peer.resident_images(args.model == 'dense', args.device)
     self.optimizer = torch.optim.RMSprop(
-      self.model.parameters(), lr=1e-3, alpha=0.9, eps=1e-8, foreach=True
+      model.parameters(), lr=1e-3, alpha=0.9, eps=1e-8, foreach=True, **torch_peer.capturable(args)
     )
 
   def images(self) -> Tensor:
     """Returns a random batch in [0, 1], gathered from the resident uint8 array."""
-    indices = torch.randint(torch_peer.EXAMPLES, (self.batch_size,))
+    indices = torch.randint(torch_peer.EXAMPLES, (self.batch_size,), device=self.device)
     return self.data[indices].float().div_(255)
 
   def step(self) -> dict[str, Tensor]:
-    loss = self.model(self.images(), torch.randn(self.batch_size, LATENT))
+    noise = torch.randn(self.batch_size, LATENT, device=self.device)
+    loss = self.loss(self.images(), noise)
     return {'loss': torch_peer.update(loss, self.optimizer)}
 
 
@@ -118,13 +120,13 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
   """Reads the command line; the defaults are the fastest setting measured."""
   parser = torch_peer.parser(__doc__, 'model', ('dense', 'conv'), batch_size=128)
   parser.add_argument('--channels-last', action=argparse.BooleanOptionalAction, default=True)
-  return parser.parse_args(argv)
+  return torch_peer.parse(parser, argv)
 
 
 def main() -> None:
   args = parse()
-  torch_peer.set_up(args.threads)
-  torch_peer.serve(Trainer(args).step)
+  torch_peer.set_up(args)
+  torch_peer.serve(Trainer(args).step, args)
 
 
 if __name__ == '__main__':

@@ -88,7 +88,9 @@ class PerExample:
     self.call = jax.jit(
       self._call,
       out_shardings=session.replicated,
-      compiler_options=dict(runtime.compiler_options()),
+      compiler_options=runtime.compiler_options(
+        session.platform, determinism=session.train.determinism
+      ),
     )
 
   def _call(self, variables: Variables, key: jax.Array, batch: Batch) -> tuple[Values, jax.Array]:

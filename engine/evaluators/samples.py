@@ -303,7 +303,9 @@ class Samples(Evaluator):
     return jax.jit(
       self._sample,
       out_shardings=self.session.replicated,
-      compiler_options=dict(runtime.compiler_options()),
+      compiler_options=runtime.compiler_options(
+        self.session.platform, determinism=self.session.train.determinism
+      ),
     )
 
   def _sample(

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from engine.flops import count_flops, largest_product
+from engine.flops import count_flops, count_recomputed, largest_product
 from models.kernels import dense
+from models.kernels.attention import attend, fused_attend, visible
 
 
 def counted(function, *arguments):
@@ -107,3 +108,33 @@ def test_the_largest_product_is_found_within_loops():
 
   assert size(jnp.ones((5, 4))) == 5 * 5 * 4
   assert size(jnp.ones((4, 4))) == size(jnp.ones((3, 4)).repeat(2, 0)[:4]) == 4 * 4 * 4
+
+
+@pytest.mark.parametrize('gradient', ['none', 'plain', 'recomputed'])
+def test_attention_by_the_kernel_of_a_gpu_counts_as_that_by_products(gradient, monkeypatch):
+  """Traced as on a GPU; scores that the kernel's gradient computes again count once."""
+  from jax._src.cudnn import fused_attention_stablehlo as cudnn
+
+  monkeypatch.setattr(cudnn, 'check_cudnn_version', lambda: 91000)
+  monkeypatch.setattr(cudnn, 'check_compute_capability', lambda capability: True)
+  monkeypatch.setattr(cudnn, 'is_cuda_compute_capability_equal', lambda capability: False)
+  query, key = (jnp.ones((2, length, 4, 16), jnp.bfloat16) for length in (32, 64))
+  seen = visible(64, False, None, None)
+
+  def fused(*given):
+    return fused_attend(*given, None, None, False).astype(jnp.float32).sum()
+
+  def plain(*given):
+    return attend(*given, seen, None).astype(jnp.float32).sum()
+
+  def differentiated(function):
+    function = jax.checkpoint(function) if gradient == 'recomputed' else function
+    return function if gradient == 'none' else jax.grad(function, argnums=(0, 1, 2))
+
+  jaxprs = [
+    jax.make_jaxpr(differentiated(function))(query, key, key).jaxpr for function in (fused, plain)
+  ]
+  by_kernel, by_products = map(count_flops, jaxprs)
+  forward = 2 * 2 * query.size * 64
+  assert by_kernel == by_products == {'none': 1, 'plain': 3, 'recomputed': 4}[gradient] * forward
+  assert count_recomputed(jaxprs[0]) == (forward if gradient == 'recomputed' else 0)

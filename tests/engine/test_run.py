@@ -39,7 +39,7 @@ SECTIONS = {
 
 
 def config(seed=0, steps=10, **data):
-  train = {'steps': steps, 'seed': seed, 'latency_hiding': False}
+  train = {'steps': steps, 'seed': seed, 'latency_hiding': False, 'determinism': 'default'}
   text = {'tokenizer': 'a'}
   return ConfigDict({'train': train, 'data': {'text': text, **SECTIONS, **data}, 'report': REPORT})
 
@@ -59,7 +59,7 @@ def test_what_is_claimed_is_read_back(workdir):
 
 def test_a_run_that_is_older_than_an_option_goes_on(workdir, capsys):
   now, older = gpt.get_config(), gpt.get_config()
-  del older.train.latency_hiding, older.objective.loss_chunks
+  del older.train.latency_hiding, older.train.determinism, older.objective.loss_chunks
   del older.optimizer.model.state_dtype, older.optimizer.model.offload
   for option in ('unroll', 'remat_policy', 'residual'):
     del older.modules.model[option]
@@ -204,7 +204,8 @@ def test_a_run_that_was_removed_is_noticed(workdir):
 def test_sources_that_moved_may_be_named_anew(tmp_path):
   def started_from(run, tokenizer='byte'):
     text = {'text': {'tokenizer': tokenizer}, **SECTIONS}
-    init_from, train = {'model': {'run': run}}, {'latency_hiding': False}
+    init_from = {'model': {'run': run}}
+    train = {'latency_hiding': False, 'determinism': 'default'}
     return ConfigDict({'data': text, 'init_from': init_from, 'report': REPORT, 'train': train})
 
   made = tokenization.train('byte', [], 0, ()).to_json()

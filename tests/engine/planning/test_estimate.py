@@ -190,6 +190,7 @@ print(json.dumps([plan.peak, resident('VmHWM') - before]))
 """
 
 
+@pytest.mark.cpu('what a process takes of the memory of a CPU is measured')
 @pytest.mark.skipif(not os.path.exists('/proc/self/clear_refs'), reason='the peak is read in /proc')
 def test_the_peak_is_what_a_process_then_takes():
   done = subprocess.run(

@@ -9,6 +9,7 @@ from models.kernels.max_pool import max_pool
 from tests.models.comparison import close, operands
 
 
+@pytest.mark.cpu("the gradient of linen's has no deterministic form on a GPU")
 @pytest.mark.parametrize('window', [2, 3, (2, 4)])
 def test_max_pool_is_linens(window):
   pair = (window, window) if isinstance(window, int) else window
