@@ -27,7 +27,9 @@ CONFIG, DESCRIPTION, TOKENIZER = 'config.json', 'run.json', 'tokenizer.json'
 # Rises when runs of before can no longer be read; the commit is the last one that reads those.
 FORMAT, LAST_COMMIT = 3, '62ac1e2'
 
-# Sections that runs of this format may lack, since they were made before there were any.
+# What runs of this format may lack, since they were made before there was any: options of sections,
+# and whole sections.
+_YOUNGER_SECTIONS = ('report',)
 _YOUNGER: Mapping[str, Any] = {
   'report': {'trackers': ['tensorboard']},
   'train': {'latency_hiding': False, 'determinism': 'default'},
@@ -218,12 +220,13 @@ def read_config(workdir: str) -> dict[str, Any]:
 
 def _completed(younger: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
   """A stored config with the sections that it lacks, at its top or in a section."""
+  whole = {key: younger[key] for key in _YOUNGER_SECTIONS if key in younger}
   inner = {
     key: {**younger[key], **value}
     for key, value in stored.items()
     if key in younger and isinstance(value, Mapping)
   }
-  return _with_younger_options({**younger, **stored, **inner})
+  return _with_younger_options({**whole, **stored, **inner})
 
 
 def _with_younger_options(stored: dict[str, Any]) -> dict[str, Any]:

@@ -258,7 +258,7 @@ def test_of_an_option_given_twice_the_last_one_counts(parse):
   )
   assert (config.modules.generator.widths, config.train.steps) == ((16,), 4)
   assert config.profile is False
-  assert config.optimizer.generator.name == 'adam' and config.optimizer.generator.b1 == 0.5
+  assert config.optimizer.generator.name == 'adam' and config.optimizer.generator.b1 == 0.0
 
 
 @pytest.mark.parametrize(
