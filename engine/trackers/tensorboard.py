@@ -53,10 +53,15 @@ class TensorBoard(Tracker):
     The thread of tensorboardX that writes them ends at the first error, and whoever adds an event
     then waits for it for ever.
     """
-    records = self._events.file_writer.event_writer._ev_writer._py_recordio_writer
+    writer = self._events.file_writer.event_writer
+    # While that thread writes, its file must not be taken away: the process would crash.
+    writer._worker.stop()
+    records = writer._ev_writer._py_recordio_writer
     if hasattr(records, '_writer'):  # a local file, not a bucket, whose events are all kept anyway
       records._writer = files.Growing(records._writer.detach())
     records.flush, records.close = self._later(records.flush), self._later(records.close)
+    writer._closed = True
+    writer.reopen()  # which starts the thread again
 
   def _later(self, write: Callable[[], None]) -> Callable[[], None]:
     """A function that writes, and notes whether it could."""
