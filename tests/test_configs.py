@@ -111,6 +111,7 @@ def test_any_loss_with_any_penalty(loss):
   config, description = config_of('gan'), spec('mnist5k')
   config.objective.loss = loss
   config.objective.n_critic = 2
+  config.objective.penalty_every = 1
   config.objective.penalties = dict(r1=0.1, r2=0.2, gradient_penalty=10.0, dragan=1.0)
   config.optimizer.discriminator.clip_weights = 0.01
   for module in config.modules.values():

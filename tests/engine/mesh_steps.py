@@ -103,6 +103,8 @@ def _changed(config: ConfigDict, name: str) -> Spec:
   config.train.precision = 'float32'
   for section in config.optimizer.values():
     section.schedule.warmup = 0  # it starts at a rate of 0
+    # Adam moves by its rate what has a gradient of rounding errors alone.
+    section.learning_rate = min(section.learning_rate, 3e-4)
   if name in tiny.TEXT:
     model = config.modules.model
     model.update({key: value for key, value in _TEXT.items() if key in model})
