@@ -129,7 +129,7 @@ def test_attention_by_the_kernel_of_a_gpu_counts_as_that_by_products(gradient, m
 
   def differentiated(function):
     function = jax.checkpoint(function) if gradient == 'recomputed' else function
-    return function if gradient == 'none' else jax.grad(function, argnums=(0, 1, 2))
+    return function if gradient == 'none' else jax.value_and_grad(function, argnums=(0, 1, 2))
 
   jaxprs = [
     jax.make_jaxpr(differentiated(function))(query, key, key).jaxpr for function in (fused, plain)
