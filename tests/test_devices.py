@@ -64,6 +64,7 @@ def test_a_mesh_that_does_not_fit(tmp_path, script):
   assert done.returncode == 2 and 'there are 4 devices' in done.stderr
 
 
+@pytest.mark.slow
 def test_two_processes_of_two_devices_equal_one(one, tmp_path):
   steps = '--config.train.steps=20'
   started = processes.start(2, 'train.py', *arguments(tmp_path / 'run', steps), devices=2)

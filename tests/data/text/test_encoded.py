@@ -116,7 +116,7 @@ def test_memory_does_not_grow_with_the_text(monkeypatch):
   assert tokenizer.decode(made.tokens[made.ends[7] : made.ends[7] + 13]) == '00008 words o'
 
 
-@pytest.mark.parametrize('kind', ['character', 'wordpiece'])
+@pytest.mark.parametrize('kind', ['character', pytest.param('wordpiece', marks=pytest.mark.slow)])
 def test_a_tokenizer_is_trained_without_all_texts_in_memory(kind, monkeypatch):
   monkeypatch.setattr(encoded, '_BLOCK_BYTES', 2**18)
   vocabulary, specials = (60, ('unknown',)) if kind == 'wordpiece' else (0, ())

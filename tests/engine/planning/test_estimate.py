@@ -194,6 +194,7 @@ print(json.dumps([plan.peak, resident('VmHWM') - before]))
 
 @pytest.mark.cpu('what a process takes of the memory of a CPU is measured')
 @pytest.mark.skipif(not os.path.exists('/proc/self/clear_refs'), reason='the peak is read in /proc')
+@pytest.mark.slow
 def test_the_peak_is_what_a_process_then_takes():
   # So that what is freed is given back to the system, and counts as new when it is taken again.
   own = {**environment(), 'MALLOC_MMAP_THRESHOLD_': '65536', 'MALLOC_TRIM_THRESHOLD_': '0'}
