@@ -160,7 +160,7 @@ def _verify_content(content: Mapping[str, Any], result: Result, where: str) -> b
   ]
   _show(verified, timed)
   failed = [each.name for each in verified if not each.holds]
-  rule = 'equal bits, for devices, processor, compiler flags and versions are the recorded ones'
+  rule = 'equal bits, for devices, processor, threads, compiler flags and versions are as recorded'
   if differences:
     rule = f'within {TOLERANCE:g} relative, for these differ: {"; ".join(differences)}'
   print(f'{len(verified) - len(failed)} of {len(verified)} figures hold ({rule})')

@@ -2,7 +2,10 @@
 
 import copy
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -13,6 +16,7 @@ from commands.verify_figures import DO_NOT_HOLD, HOLD, NOT_VERIFIED, same, verif
 from configs import gan, mlp
 from configs.defaults import samples
 from errors import UserError
+from tests.conftest import ROOT, environment
 from tests.runs import saved_run, small
 
 FD = 'samples/fd_pixels4_32-test'
@@ -191,6 +195,35 @@ def test_in_which_a_machine_differs():
   assert machine.differences(one, copy.deepcopy(one)) == []
   other = {**one, 'versions': {'jax': '1', 'numpy': '3'}, 'xla_flags': '-x'}
   assert machine.differences(one, other) == ['numpy 2 → 3', 'xla_flags none → -x']
+  assert machine.differences(one, {**one, 'threads': 2}) == ['threads none → 2']
+
+
+@pytest.mark.parametrize(
+  'prefix, variable, cores, threads',
+  [
+    ([], {}, None, None),
+    (['taskset', '-c', '0'], {}, 1, 1),
+    ([], {'OPENBLAS_NUM_THREADS': '1'}, None, 1),
+  ],
+)
+def test_cores_and_threads_are_those_the_process_may_use(prefix, variable, cores, threads):
+  """A product of NumPy's is rounded otherwise with another number of threads."""
+  program = (
+    'from engine import runtime; runtime.prepare(); import jax; from engine import sharding; '
+    'from commands import machine; '
+    'm = machine.machine(sharding.make_mesh(lane=1, data=1, fsdp=1, tensor=1)); '
+    'print(m["processor"]); print(m["threads"])'
+  )
+  if prefix and not shutil.which('taskset'):
+    pytest.skip('there is no taskset')
+  done = subprocess.run(
+    [*prefix, sys.executable, '-c', program], cwd=ROOT, env={**environment(), **variable},
+    capture_output=True, text=True,
+  )  # fmt: skip
+  assert done.returncode == 0, done.stderr
+  processor, found = done.stdout.splitlines()
+  usable = len(os.sched_getaffinity(0))
+  assert processor.endswith(f', {cores or usable} cores') and int(found) == (threads or usable)
 
 
 def test_runs_and_their_report(run, tmp_path, capsys):
