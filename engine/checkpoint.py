@@ -25,7 +25,9 @@ import jax.numpy as jnp
 import files
 from engine import distributed
 from engine.checksum import is_whole, with_sum
+from engine.disk_refusals import FORBIDDEN, why_refused
 from engine.memory import is_out_of_memory
+from engine.save_barrier import SaveBarrier
 from engine.sharding import path_name
 from engine.state import State, Weights, weights
 from errors import UserError
@@ -103,7 +105,7 @@ class Checkpoints:
     self._saved = -1  # the step of the newest save that was begun and not refused
     self._writing: int | None = None  # the step that is being written
     self._refusals: list[Refusal] = []
-    self._barrier = _Barrier()
+    self._barrier = SaveBarrier()
     self.set_aside: list[int] = []
 
   def steps(self) -> list[int]:
@@ -466,38 +468,6 @@ class _Best:
     return [step in best for step in steps]
 
 
-class _Barrier:
-  """Orbax's barrier between the background threads of all processes, for one save after another.
-
-  It also ends where a process has given up its part of a save. That one comes to another barrier
-  than the others, which would wait for it for 20 minutes with Orbax's own.
-  """
-
-  # The barriers at which Orbax ends a save, well or not; at all others one that fails is missing.
-  _AT_THE_END = 'ThreadSaveMultiHostValueHolder'
-
-  def __init__(self) -> None:
-    self._save, self._passed, self._given_up = 0, 0, False
-
-  def begin(self) -> None:
-    """Begins another save; every process begins as many."""
-    self._save, self._passed, self._given_up = self._save + 1, 0, False
-
-  def __call__(self, *, key: str, timeout_ms: int) -> None:
-    """Returns when all processes have come to the barrier `key` of this save.
-
-    Raises:
-      RuntimeError: one of them has given up, or has ended.
-    """
-    del timeout_ms
-    if not self._given_up:
-      place = f'checkpoint {self._save}, barrier {self._passed}'
-      self._passed += 1
-      self._given_up = len({*distributed.of_all(place, key, in_order=False)}) > 1
-    if self._given_up and self._AT_THE_END not in key:
-      raise RuntimeError('another process did not write its part of the checkpoint')
-
-
 def _unused(folder: files.Path, name: str) -> files.Path:
   """The path NAME in a folder, or NAME-2, NAME-3, … where there is one already."""
   names = (name if number == 1 else f'{name}-{number}' for number in itertools.count(1))
@@ -517,12 +487,6 @@ def _items(state: State) -> dict[str, Any]:
 # What Orbax has in the names of what is not finished, and this class in those of its trials, which
 # take so many bytes.
 _UNFINISHED, _TRIAL, _LEAST_ROOM = '.orbax-checkpoint-tmp', '.trial-', 2**16
-# What a disk refuses a write with.
-_REFUSED = (
-  errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR,
-  errno.EEXIST, errno.EFBIG, errno.EIO,
-)  # fmt: skip
-_FORBIDDEN = (401, 403)  # HTTP statuses
 
 
 @contextlib.contextmanager
@@ -537,43 +501,6 @@ def _disk_errors(checkpoints: Checkpoints) -> Iterator[None]:
     if not reason:
       raise
     raise UserError(checkpoints._sentence(reason)) from error
-
-
-def why_refused(error: Exception, folder: files.Path) -> str:
-  """Returns why a disk or a bucket refused to write in `folder`, and the way out.
-
-  Returns:
-    The end of a sentence; '' where the error is another.
-  """
-  # TensorStore says so in words, Google's client and gcsfs by the status of HTTP. Before Orbax
-  # deletes a checkpoint it asks for the bucket itself, which most roles for objects do not allow.
-  if 'PERMISSION_DENIED' in str(error) or getattr(error, 'code', None) in _FORBIDDEN:
-    quoted = str(error).splitlines()[0][:160]
-    return (
-      f'access is denied ({quoted}); allow this account storage.buckets.get and to read, write '
-      'and delete objects there'
-    )
-  refused = _refusal(error, folder)
-  return '' if refused is None else files.why_not_written(folder, refused)
-
-
-def _refusal(error: Exception, folder: files.Path) -> OSError | None:
-  """The error of the disk that an error is, or that its text quotes; None for any other.
-
-  An error about a file that is not in `folder` is another.
-  """
-  if isinstance(error, OSError) and error.errno in _REFUSED:
-    name = error.filename
-    inside = name is None or files.Path(os.path.realpath(name)).is_relative_to(folder)
-    return error if inside else None
-  # Orbax's background writer raises ValueError with the text of the system, and numbers of its own:
-  # its RESOURCE_EXHAUSTED is a full disk, that of jax is memory.
-  if isinstance(error, jax.errors.JaxRuntimeError):
-    return None
-  text = str(error)
-  possible = _REFUSED if str(folder) in text else (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-  quoted = [number for number in possible if os.strerror(number) in text]
-  return OSError(quoted[0], os.strerror(quoted[0])) if quoted else None
 
 
 # Orbax's own description of a checkpoint, and the types of its values.
@@ -645,7 +572,7 @@ def _check_readable(error: Exception, folder: files.Path) -> None:
     numbers = [error.errno]
   words = [word for word in _UNAVAILABLE if word in text]
   status = getattr(error, 'code', None)
-  if numbers or words or status in _FORBIDDEN:
+  if numbers or words or status in FORBIDDEN:
     reason = os.strerror(numbers[0]) if numbers else words[0] if words else f'HTTP {status}'
     raise UserError(
       f'{folder} cannot be read ({reason}), and may be whole; let this user read it and run the '

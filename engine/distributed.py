@@ -173,7 +173,7 @@ def _check_address(place: Place) -> None:
 
 
 def _several_hosts() -> str:
-  """What says that the job has several hosts; '' for nothing."""
+  """Names the environment variable that gives the job several hosts; '' if none does."""
   for name in ('SLURM_STEP_NUM_NODES', 'SLURM_JOB_NUM_NODES', 'SLURM_NNODES', 'SKYPILOT_NUM_NODES'):
     if os.environ.get(name, '1') not in ('', '1'):
       return f'{name}={os.environ[name]}'

@@ -480,7 +480,7 @@ class _Trainer:
     return f'THE CHECKPOINT OF STEP {refused.step} IS NOT SAVED in {self.workdir}: {refused.reason}'
 
   def _next_try(self, step: int, ends: bool) -> str:
-    """What becomes of a run whose save was refused."""
+    """Says that the run goes on after a refused save, and at which step it saves again."""
     if ends:
       return 'the run ends here'
     saved = self.checkpoints.steps()

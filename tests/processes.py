@@ -20,16 +20,24 @@ def free_port() -> int:
 
 def start(number: int, *command: object, devices: int = 1, **more: str) -> list[subprocess.Popen]:
   """Starts a script in so many processes of one job, each with so many devices."""
+  one = [sys.executable, *map(str, command), '--distributed']
+  return start_commands([one] * number, devices, **more)
+
+
+def start_commands(
+  commands: Sequence[Sequence[str]], devices: int = 1, **more: str
+) -> list[subprocess.Popen]:
+  """Starts each command as one process of a job."""
   address = f'127.0.0.1:{free_port()}'
   return [
     subprocess.Popen(
-      [sys.executable, *map(str, command), '--distributed'],
+      command,
       cwd=ROOT,
       env=environment(
         devices,
         **{
           'JAX_COORDINATOR_ADDRESS': address,
-          'JAX_NUM_PROCESSES': str(number),
+          'JAX_NUM_PROCESSES': str(len(commands)),
           'JAX_PROCESS_ID': str(i),
           **more,
         },
@@ -38,7 +46,7 @@ def start(number: int, *command: object, devices: int = 1, **more: str) -> list[
       stderr=subprocess.STDOUT,
       text=True,
     )
-    for i in range(number)
+    for i, command in enumerate(commands)
   ]
 
 

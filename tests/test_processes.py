@@ -263,20 +263,12 @@ def test_a_host_that_knows_itself_by_an_address_of_its_own(tmp_path, two_hosts):
 
 def test_processes_with_other_options_are_refused(tmp_path):
   """Before anything is compiled or written; the option is named."""
-  address = f'127.0.0.1:{processes.free_port()}'
-  started = [
-    subprocess.Popen(
-      [sys.executable, *arguments(tmp_path / 'run', f'--config.train.seed={i}'), '--distributed'],
-      cwd=ROOT,
-      env=environment(
-        JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES='2', JAX_PROCESS_ID=str(i)
-      ),
-      stdout=subprocess.PIPE,
-      stderr=subprocess.STDOUT,
-      text=True,
-    )
-    for i in range(2)
-  ]
+  started = processes.start_commands(
+    [
+      [sys.executable, *arguments(tmp_path / 'run', f'--config.train.seed={i}'), '--distributed']
+      for i in range(2)
+    ]
+  )
   for text, process in zip(processes.outputs(started), started):
     assert process.returncode == 2, text
     assert 'differs from process 0' in text and 'config.train.seed (0, 1)' in text
@@ -301,25 +293,12 @@ def test_hosts_that_do_not_share_the_work_folder(tmp_path):
   except (OSError, subprocess.CalledProcessError) as error:
     pytest.skip(f'this system gives no mount namespaces: {error}')
   (tmp_path / 'shared').mkdir()
-  address = f'127.0.0.1:{processes.free_port()}'
   words = shlex.join(
     [sys.executable, *map(str, arguments(tmp_path / 'shared' / 'run')), '--distributed']
   )
   hide = f'mount -t tmpfs none {tmp_path / "shared"} && exec {words}'
   commands = (['sh', '-c', f'exec {words}'], ['unshare', '-rm', 'sh', '-c', hide])
-  started = [
-    subprocess.Popen(
-      command,
-      cwd=ROOT,
-      env=environment(
-        JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES='2', JAX_PROCESS_ID=str(i)
-      ),
-      stdout=subprocess.PIPE,
-      stderr=subprocess.STDOUT,
-      text=True,
-    )
-    for i, command in enumerate(commands)
-  ]
+  started = processes.start_commands(commands)
   said = processes.outputs(started)
   assert [process.returncode for process in started] == [2, 2], said
   for text in said:

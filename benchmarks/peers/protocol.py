@@ -79,7 +79,7 @@ def serve(
 
 
 def _answered(work: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
-  """What `work` returns; where it fails, the first line of its error, and its trace on stderr."""
+  """Returns the result of `work`, or its error as an answer, with the traceback on stderr."""
   try:
     return work()
   except Exception as error:

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from benchmarks import faults
-from benchmarks.faults import Attempt, Kill, Verdict
+from benchmarks import faults, killed_runs
+from benchmarks.killed_runs import Attempt, Kill, Verdict, differing
 from tests.conftest import ROOT, environment
 
 
@@ -32,21 +32,21 @@ def test_some_kills_change_no_bit(family):
 
 def test_a_seed_draws_the_same_kills():
   one, same, other = (
-    faults.draw_attempts(random.Random(seed), 200, processes=2) for seed in (1, 1, 2)
+    killed_runs.draw_attempts(random.Random(seed), 200, processes=2) for seed in (1, 1, 2)
   )
   assert one == same != other
   assert {attempt.kind for attempt in one} == {'KILL', 'TERM'}
-  assert {attempt.moment for attempt in one} == {*faults.MOMENTS}
+  assert {attempt.moment for attempt in one} == {*killed_runs.MOMENTS}
   assert {attempt.process for attempt in one} == {0, 1}
 
 
 def test_one_other_bit_is_a_fault():
   state = {'a': '1', 'b': '2'}
-  assert faults.differing(state, dict(state)) == []
-  assert faults.differing(state, {'a': '1', 'b': '3'}) == ['1 of 2 leaves differ, the first is b']
-  assert faults.differing(state, {'a': '1'}) == faults.differing(state, {**state, 'b': ''})
-  assert faults.differing(state, {**state, 'c': '1'}) == ['1 of 2 leaves differ, the first is c']
-  assert faults.differing(state, {}) == ['its last checkpoint cannot be read']
+  assert differing(state, dict(state)) == []
+  assert differing(state, {'a': '1', 'b': '3'}) == ['1 of 2 leaves differ, the first is b']
+  assert differing(state, {'a': '1'}) == differing(state, {**state, 'b': ''})
+  assert differing(state, {**state, 'c': '1'}) == ['1 of 2 leaves differ, the first is c']
+  assert differing(state, {}) == ['its last checkpoint cannot be read']
 
 
 KILLED, TERMINATED = (Kill(kind, 'training', 'training') for kind in ('KILL', 'TERM'))
@@ -72,22 +72,22 @@ KILLED, TERMINATED = (Kill(kind, 'training', 'training') for kind in ('KILL', 'T
   ],
 )
 def test_an_exit_code_that_a_kill_does_not_explain_is_a_fault(kill, codes, right):
-  assert (faults.of_codes(kill, 0, codes) == []) == right
+  assert (killed_runs.of_codes(kill, 0, codes) == []) == right
 
 
 def test_a_log_with_a_gap_or_a_repetition_is_a_fault(tmp_path):
   def faults_of(steps):
     (tmp_path / 'metrics.jsonl').write_text(''.join(f'{{"step": {step}}}\n' for step in steps))
-    return faults.of_log(tmp_path)
+    return killed_runs.of_log(tmp_path)
 
-  every = [*range(2, faults.STEPS + 1, 2)]
+  every = [*range(2, killed_runs.STEPS + 1, 2)]
   assert faults_of(every) == faults_of(sorted({*every, 17})) == []
   assert faults_of(every[:-1]) and faults_of([*every[:4], *every[3:]]) and faults_of(every[::-1])
 
 
 CHILDREN = """
 import pathlib, sys
-from benchmarks import faults
+from benchmarks import faults, killed_runs
 
 def leave():
   print('said')
@@ -97,7 +97,7 @@ def fail():
   raise KeyError('lost')
 
 log = pathlib.Path(sys.argv[1])
-print([faults.end_of(faults.fork(call, log)) for call in (leave, fail, lambda: None)])
+print([killed_runs.end_of(killed_runs.fork(call, log)) for call in (leave, fail, lambda: None)])
 """
 
 
@@ -127,7 +127,7 @@ def test_the_table_counts_what_was_hit():
 
 def test_a_moment_is_that_of_the_run(tmp_path):
   """An unfinished checkpoint is a save, whatever else goes on."""
-  watch = faults.Watch(faults.Started([], -1, []), tmp_path, faults.Times())
+  watch = killed_runs.Watch(killed_runs.Started([], -1, []), tmp_path, killed_runs.Times())
   at_first = Attempt('KILL', 'save', 0.9, 0.0, 0)
   assert watch.moment() == 'start' and not watch.has_come(at_first)
   for event, moment in (
